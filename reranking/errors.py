@@ -1,0 +1,54 @@
+"""What can go wrong, as a tree whose leaves carry the exit code of the command line.
+
+RescoreError
++-- GateFailed            1  a gate of the config failed
++-- ConfigError           2  bad arguments or config
++-- MissingPrerequisite   3  a model, an extra or a device is not there
++-- MissingResource       4  a table, run or file is missing, or belongs to somebody else
++-- InputError            5  the input failed validation
++-- RuntimeFailure        6  something broke while running
+
+Exit code 0 is "done" and 7 "done, with rejected rows"; neither is an error.
+"""
+
+EXIT_DONE = 0
+EXIT_REJECTS = 7
+EXIT_UNEXPECTED = 6
+
+
+class RescoreError(Exception):
+    """An error with a message for people: what was given, what was expected, what to do."""
+
+    exit_code = EXIT_UNEXPECTED
+
+
+class GateFailed(RescoreError):
+    exit_code = 1
+
+
+class ConfigError(RescoreError):
+    exit_code = 2
+
+
+class MissingPrerequisite(RescoreError):
+    exit_code = 3
+
+
+class MissingResource(RescoreError):
+    exit_code = 4
+
+
+class InputError(RescoreError):
+    exit_code = 5
+
+
+class RuntimeFailure(RescoreError):
+    exit_code = 6
+
+
+SEVERITY = (6, 5, 4, 3, 2, 1, 7, 0)  # if several apply, the first of these wins
+
+
+def worst(*codes: int) -> int:
+    """The exit code that stands for several."""
+    return min(codes, key=SEVERITY.index, default=EXIT_DONE)
