@@ -101,7 +101,7 @@ def _digest(*parts: bytes) -> str:
 
 
 def _built(name: str, digest: str, cache_dir: Path | None, write: Callable[[Path], None]) -> Path:
-    """The cached folder NAME-DIGEST; written beside and moved in place, so it is never half there."""
+    """The cached folder NAME-DIGEST; written beside and moved in place, so never half there."""
     parent = (cache_dir or default_cache()) / "models"
     target = parent / f"{name}-{digest}"
     if target.is_dir():

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from reranking.errors import ConfigError, MissingPrerequisite
 
-# Position ids of these start after the padding id, so the last two rows of the table are not usable.
+# Position ids of these start after the padding id: two rows of the table are not usable.
 _OFFSET_TYPES = frozenset(
     {
         "roberta",
