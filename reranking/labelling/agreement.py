@@ -1,0 +1,236 @@
+"""How far two gradings agree beyond chance: Cohen's kappa and Krippendorff's alpha.
+
+The same figures serve labels against judgments, two label sets, two rerankers cut by the same rule,
+and several raters. Intervals come from resampling queries, because pairs of a query are alike.
+
+Alpha: K. Krippendorff, Computing Krippendorff's Alpha-Reliability (2011). Kappa: J. Cohen (1960),
+and with weights (1968).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from reranking.errors import InputError
+from reranking.labelling.judged import frame
+
+Floats = NDArray[np.float64]
+Level = Literal["nominal", "ordinal", "interval"]
+Weights = Literal["none", "linear", "quadratic"]
+
+RESAMPLES = 1000
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95% bootstrap interval over queries; None where chance explains all."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two gradings of the same pairs; `confusion` has left, right and count."""
+
+    pairs: int
+    queries: int
+    same: float
+    kappa: Estimate
+    kappa_linear: Estimate
+    kappa_quadratic: Estimate
+    alpha_nominal: Estimate
+    alpha_ordinal: Estimate
+    confusion: pa.Table
+
+
+@dataclass(frozen=True)
+class RaterAgreement:
+    """Krippendorff's alpha over all raters; `pairs` counts those with at least two ratings."""
+
+    raters: tuple[str, ...]
+    pairs: int
+    nominal: Estimate
+    ordinal: Estimate
+    interval: Estimate
+
+
+def kappa(confusion: Floats, weights: Weights = "none") -> float:
+    """Cohen's kappa of a square table of counts; NaN where both gave one grade only.
+
+    Weights count a disagreement by the distance of the grades' places (or its square).
+    """
+    place = np.arange(len(confusion))
+    distance = np.abs(place[:, None] - place).astype(float)
+    cost = {"none": (distance > 0).astype(float), "linear": distance, "quadratic": distance**2}
+    expected = np.outer(confusion.sum(1), confusion.sum(0)) / confusion.sum()
+    chance = float((cost[weights] * expected).sum())
+    return 1 - float((cost[weights] * confusion).sum()) / chance if chance else float("nan")
+
+
+def krippendorff_alpha(ratings: NDArray[Any], level: Level = "nominal") -> float:
+    """Alpha of a raters x units table of numbers, NaN where a rater did not rate the unit.
+
+    NaN where nothing varies, or no unit has two ratings.
+    """
+    ratings = np.asarray(ratings, float)
+    values = np.unique(ratings[~np.isnan(ratings)])
+    counts = (ratings[:, :, None] == values).sum(0).astype(float)
+    return _alpha(_coincidences(counts).sum(0), values, level)
+
+
+def _coincidences(counts: Floats) -> Floats:
+    """Per unit, how often two raters' values meet (units x values x values); counts is u x v."""
+    ratings = counts.sum(1)
+    weight = np.where(ratings > 1, 1 / np.maximum(ratings - 1, 1), 0.0)
+    pairs = counts[:, :, None] * counts[:, None, :]
+    size = counts.shape[1]
+    pairs[:, range(size), range(size)] -= counts
+    result: Floats = pairs * weight[:, None, None]
+    return result
+
+
+def _alpha(coincidences: Floats, values: Floats, level: Level) -> float:
+    marginal = coincidences.sum(1)
+    total = marginal.sum()
+    if total <= 1:
+        return float("nan")
+    distance = _distance(marginal, values, level)
+    expected = float((np.outer(marginal, marginal) * distance).sum()) / (total - 1)
+    observed = float((coincidences * distance).sum())
+    return 1 - observed / expected if expected else float("nan")
+
+
+def _distance(marginal: Floats, values: Floats, level: Level) -> Floats:
+    """The squared differences of every two values at a level of measurement."""
+    if level == "nominal":
+        return (values[:, None] != values).astype(float)
+    if level == "ordinal":
+        # as many ranks apart as there are ratings between the two, with half of their own
+        values = np.cumsum(marginal) - marginal / 2
+    squared: Floats = (values[:, None] - values) ** 2
+    return squared
+
+
+def agreement(left: pa.Table, right: pa.Table) -> Agreement:
+    """How far two gradings agree on the pairs that both graded.
+
+    Both have query_id, doc_id and relevance, one row per pair: see `judged.consensus`,
+    `judged.labels_as_grades` and `judged.binarised`. InputError where no pair has both.
+    """
+    both = _both(left, right)
+    values = np.unique(both.select("left", "right").to_numpy())
+    rows = np.searchsorted(values, both["left"].to_numpy())
+    columns = np.searchsorted(values, both["right"].to_numpy())
+    per_query = _per_query(both, rows, columns, len(values))
+    grades = values.astype(float)
+
+    def of(statistic: Callable[[Floats], float]) -> Estimate:
+        return _bootstrap(per_query, statistic)
+
+    return Agreement(
+        pairs=both.height,
+        queries=len(per_query),
+        same=float((rows == columns).mean()),
+        kappa=of(kappa),
+        kappa_linear=of(lambda table: kappa(table, "linear")),
+        kappa_quadratic=of(lambda table: kappa(table, "quadratic")),
+        alpha_nominal=of(lambda table: _alpha(table + table.T, grades, "nominal")),
+        alpha_ordinal=of(lambda table: _alpha(table + table.T, grades, "ordinal")),
+        confusion=both.group_by("left", "right").len("count").sort("left", "right").to_arrow(),
+    )
+
+
+def rater_agreement(judgments: pa.Table) -> RaterAgreement:
+    """How far the raters (`source`) agree; each may have rated any part of the pairs."""
+    rows = frame(judgments, ("query_id", "doc_id", "relevance", "source"), "judgments")
+    raters = tuple(sorted(rows["source"].unique().to_list()))
+    units = rows.group_by("query_id", "doc_id").agg("relevance").sort("query_id", "doc_id")
+    values = np.unique(rows["relevance"].to_numpy())
+    counts = np.array(
+        [[grades.count(value) for value in values] for grades in units["relevance"].to_list()],
+        float,
+    ).reshape(-1, len(values))
+    query = units["query_id"].rank("dense").to_numpy().astype(int) - 1
+    per_query = np.zeros((query.max(initial=-1) + 1, len(values), len(values)))
+    np.add.at(per_query, query, _coincidences(counts))
+    return RaterAgreement(
+        raters,
+        int((counts.sum(1) > 1).sum()),
+        nominal=_bootstrap(per_query, lambda o: _alpha(o, values, "nominal")),
+        ordinal=_bootstrap(per_query, lambda o: _alpha(o, values, "ordinal")),
+        interval=_bootstrap(per_query, lambda o: _alpha(o, values, "interval")),
+    )
+
+
+def disagreements(left: pa.Table, right: pa.Table, limit: int = 50) -> pa.Table:
+    """The pairs that tell most: the grades lie furthest apart, and then the surest ones.
+
+    Columns: query_id, doc_id, left, right, gap and, where the left side carries probability, sure
+    (its distance from 0.5): a confident label against a human grade is an error of one of them,
+    an unconfident one is only a close call.
+    """
+    both = _both(left, right).with_columns(
+        (pl.col("left") - pl.col("right")).abs().alias("gap"),
+        (pl.col("probability") - 0.5).abs().alias("sure"),
+    )
+    order = ["gap", "sure", "query_id", "doc_id"]
+    rows = both.filter(pl.col("gap") > 0).sort(
+        order, descending=[True, True, False, False], nulls_last=True
+    )
+    return rows.head(limit).select("query_id", "doc_id", "left", "right", "gap", "sure").to_arrow()
+
+
+def _both(left: pa.Table, right: pa.Table) -> pl.DataFrame:
+    """The pairs graded on both sides: left, right and the left side's probability, if any."""
+    needed = ("query_id", "doc_id", "relevance")
+    first, second = frame(left, needed, "grades"), frame(right, needed, "grades")
+    if "probability" not in first.columns:
+        first = first.with_columns(pl.lit(None, pl.Float64).alias("probability"))
+    for rows in (first, second):
+        if rows.select("query_id", "doc_id").is_duplicated().any():
+            raise InputError("a pair has several grades; bring them to one with `consensus`")
+    joined = first.select(
+        "query_id", "doc_id", pl.col("relevance").alias("left"), "probability"
+    ).join(
+        second.select("query_id", "doc_id", pl.col("relevance").alias("right")),
+        on=["query_id", "doc_id"],
+    )
+    if not joined.height:
+        raise InputError("the two gradings have no pair in common, so there is no agreement")
+    return joined.sort("query_id", "doc_id")
+
+
+def _per_query(both: pl.DataFrame, rows: NDArray[Any], columns: NDArray[Any], size: int) -> Floats:
+    """Each query's own confusion table."""
+    query = both["query_id"].rank("dense").to_numpy().astype(int) - 1
+    tables = np.zeros((query.max() + 1, size, size))
+    np.add.at(tables, (query, rows, columns), 1)
+    return tables
+
+
+def _bootstrap(per_query: Floats, statistic: Callable[[Floats], float]) -> Estimate:
+    """The statistic of the summed tables, and its 2.5% and 97.5% points over resampled queries."""
+    queries = len(per_query)
+    if not queries:
+        return Estimate(None, None, None)
+    value = statistic(per_query.sum(0))
+    random = np.random.default_rng(SEED)
+    draws = np.empty(RESAMPLES)
+    for number in range(RESAMPLES):
+        picked = np.bincount(random.integers(queries, size=queries), minlength=queries)
+        draws[number] = statistic(np.tensordot(picked, per_query, 1))
+    draws = draws[~np.isnan(draws)]
+    if np.isnan(value) or not len(draws):
+        return Estimate(None, None, None)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Estimate(value, float(low), float(high))
