@@ -1,0 +1,231 @@
+"""The config: what a run is made of, validated as a whole before anything heavy is imported.
+
+Every part is frozen and refuses unknown keys. A key's default is right for most; its description
+is the documentation (the README's table of keys is generated from it).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Scalar = str | int | float | bool
+QueryType = Literal["vector", "fts", "hybrid"]
+Metric = Literal["cosine", "l2", "dot"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+
+
+class Part(BaseModel):
+    """What all parts of the config share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(Part):
+    format: Literal[
+        "beir", "jsonl", "parquet", "csv", "lance", "python-docs", "ir-datasets", "trec", "quepid"
+    ] = Field(description="layout of the files")
+    path: str | None = Field(None, description="file or folder, relative to the config file")
+    split: str | None = Field(None, description="BEIR split: which qrels/SPLIT.tsv counts")
+    name: str | None = Field(None, description="ir-datasets id, e.g. beir/scifact/test")
+    columns: dict[str, str] = Field({}, description="our column name -> the source's")
+
+    @model_validator(mode="after")
+    def _located(self) -> Source:
+        needs = {"python-docs": None, "ir-datasets": "name"}.get(self.format, "path")
+        if needs and getattr(self, needs) is None:
+            raise ValueError(f"format {self.format} needs `{needs}`")
+        return self
+
+
+class Encoder(Part):
+    model: str = Field(description="builtin:NAME, a local folder, or a hub id")
+    revision: str | None = Field(None, description="hub revision; the commit is recorded")
+    batch_size: int = Field(64, ge=1, description="texts per forward pass")
+    device: str | None = Field(None, description="None: cuda if available, else cpu")
+    prompt: str | None = Field(None, description="put before every document")
+    query_prompt: str | None = Field(None, description="put before every query")
+    truncate_dim: int | None = Field(None, ge=1, description="keep the first N dimensions")
+    trust_remote_code: bool = Field(False, description="run code from the model's folder")
+
+
+class VectorIndex(Part):
+    type: Literal["IVF_FLAT", "IVF_PQ", "IVF_RQ", "IVF_HNSW_SQ", "IVF_HNSW_PQ"] = Field(
+        "IVF_HNSW_SQ", description="LanceDB's index type"
+    )
+    num_partitions: int | None = Field(None, ge=1, description="IVF partitions")
+    num_sub_vectors: int | None = Field(None, ge=1, description="PQ sub-vectors")
+
+
+class FtsIndex(Part):
+    language: str = Field("English", description="of stemmer and stop words")
+    base_tokenizer: Literal["simple", "whitespace", "raw", "ngram", "icu"] = Field(
+        "simple", description="icu for text without spaces"
+    )
+    stem: bool = Field(True, description="reduce words to stems")
+    remove_stop_words: bool = Field(True, description="leave out the language's stop words")
+    ascii_folding: bool = Field(True, description="match letters without their accents")
+    lower_case: bool = Field(True, description="match without regard to case")
+    with_position: bool = Field(False, description="keep positions (phrase queries elsewhere)")
+
+
+class Documents(Part):
+    source: Source | None = Field(None, description="where documents come from")
+    table: Name = Field("documents", description="table in the database")
+    managed: bool = Field(True, description="false: somebody else's table, read and never written")
+    id: str = Field("doc_id", description="id column (of a table that is not managed)")
+    text: str = Field("text", description="text column (of a table that is not managed)")
+    title: str | None = Field(None, description="title column (of a table that is not managed)")
+    vector: str = Field("vector", description="vector column")
+    template: str | None = Field(
+        None, description="text that is stored, e.g. '{title} {text}' (what beir defaults to)"
+    )
+    encoder: Encoder | None = Field(
+        None, description="the embedding model; None: documents and queries bring their vectors"
+    )
+    vector_index: VectorIndex | None = Field(None, description="None: exact search")
+    fts_index: FtsIndex = Field(FtsIndex(), description="LanceDB's FTS settings")
+    delete_missing: bool = Field(False, description="remove rows that left the source")
+    window_rows: int = Field(50_000, ge=1, description="rows in memory at a time")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Documents:
+        if self.managed:
+            renamed = [n for n in ("id", "text") if getattr(self, n) != _DOC_DEFAULTS[n]]
+            if renamed or self.title or self.vector != "vector":
+                raise ValueError(
+                    "id, text, title and vector name columns of a table that is not managed; "
+                    "map a source's columns with source.columns"
+                )
+        elif self.source is not None or self.vector_index is not None:
+            raise ValueError("a table with managed: false is never written: no source, no index")
+        return self
+
+
+_DOC_DEFAULTS = {"id": "doc_id", "text": "text"}
+
+
+class Queries(Part):
+    query_set: Name = Field(description="the name under which the queries are stored")
+    source: Source | None = Field(None, description="None: as they are stored already")
+
+
+class Search(Part):
+    query_types: tuple[QueryType, ...] = Field(
+        ("vector", "fts", "hybrid"), min_length=1, description="views of the candidates"
+    )
+    limit: int = Field(50, ge=1, le=10_000, description="per leg, as LanceDB's limit")
+    where: dict[str, Scalar | list[Scalar] | dict[str, Scalar]] = Field(
+        {}, description="column: value, column: [values] or column: {gte: value, lt: value}"
+    )
+    metric: Metric | None = Field(None, description="None: the vector index's own, else cosine")
+    nprobes: int | None = Field(None, ge=1, description="IVF partitions searched")
+    refine_factor: int | None = Field(None, ge=1, description="re-rank PQ hits exactly")
+    chunk_queries: int = Field(1000, ge=1, description="queries searched and scored together")
+
+    @field_validator("query_types")
+    @classmethod
+    def _once(cls, value: tuple[QueryType, ...]) -> tuple[QueryType, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("each query type at most once")
+        return value
+
+    @field_validator("where")
+    @classmethod
+    def _operators(
+        cls, value: dict[str, Scalar | list[Scalar] | dict[str, Scalar]]
+    ) -> dict[str, Scalar | list[Scalar] | dict[str, Scalar]]:
+        for column, condition in value.items():
+            if isinstance(condition, dict):
+                unknown = set(condition) - {"eq", "ne", "gt", "gte", "lt", "lte"}
+                if unknown or not condition:
+                    raise ValueError(
+                        f"{column}: operators are eq, ne, gt, gte, lt, lte, not {sorted(unknown)}"
+                    )
+            elif condition == []:
+                raise ValueError(f"{column}: an empty list would match nothing")
+        return value
+
+
+class Rerank(Part):
+    model_name: str = Field(
+        "cross-encoder/ms-marco-TinyBERT-L-6", description="builtin:NAME, local folder or hub id"
+    )
+    return_score: Literal["relevance", "all"] = Field(
+        "relevance", description="all: _distance and _score as well"
+    )
+    column: str | None = Field(None, description="text to score; None: the documents' text")
+    device: str | list[str] | None = Field(
+        None, description="None: cuda if available, else cpu; a list: one process per device"
+    )
+    revision: str | None = Field(None, description="hub revision; the commit is recorded")
+    max_length: int | None = Field(None, ge=4, description="tokens per pair; None: the model's own")
+    activation: Literal["identity", "sigmoid"] | None = Field(
+        None, description="applied when results are published; None: the model's own"
+    )
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
+        "auto", description="auto: float32 on CPU, half on CUDA"
+    )
+    batch_tokens: int | None = Field(None, ge=64, description="tokens per batch; None: measured")
+    top_k: int | None = Field(None, ge=1, description="ranks kept; None: all (hybrid: limit)")
+    trust_remote_code: bool = Field(False, description="run code from the model's folder")
+
+
+class Results(Part):
+    publish: Name | None = Field(None, description="also replace this table, in one commit")
+    columns: tuple[str, ...] = Field(
+        (), description="for consumers: query_text, or any column of the documents"
+    )
+
+    @field_validator("publish")
+    @classmethod
+    def _not_ours(cls, value: str | None) -> str | None:
+        if value is not None and (value in _OUR_TABLES or value.startswith("results_")):
+            raise ValueError(f"{value} is a name of rescore's own; choose another")
+        return value
+
+
+_OUR_TABLES = {
+    "documents",
+    "queries",
+    "searches",
+    "candidates",
+    "pair_scores",
+    "runs",
+    "judgments",
+    "metrics",
+    "label_sets",
+    "labels",
+    "rejects",
+}
+
+
+class Judgments(Part):
+    judgment_list: Name = Field(description="the name under which the judgments are stored")
+    source: Source | None = Field(None, description="None: as they are stored already")
+    rater: str = Field("imported", description="source of rows that do not name one")
+    measures: tuple[str, ...] = Field(
+        ("nDCG@10", "RR@10", "R@20"), min_length=1, description="ir_measures' names"
+    )
+
+
+class Execution(Part):
+    commit_seconds: float = Field(30.0, gt=0, description="work that a kill may lose")
+
+
+class Config(Part):
+    database: str = Field(description="folder or s3://bucket/prefix")
+    documents: Documents
+    queries: Queries
+    search: Search = Search()
+    rerank: Rerank | None = Field(Rerank(), description="null publishes the first stage")
+    results: Results = Results()
+    judgments: Judgments | None = None
+    execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Config:
+        if self.results.publish is not None and self.results.publish == self.documents.table:
+            raise ValueError("results.publish must not be the documents table")
+        return self

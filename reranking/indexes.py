@@ -1,0 +1,120 @@
+"""The indexes of a managed documents table: present, as configured, and without unindexed rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lancedb import index as lance_index
+
+from reranking.errors import MissingResource, RuntimeFailure
+from reranking.store import Database
+
+_TYPES = {
+    "IVF_FLAT": "IvfFlat",
+    "IVF_PQ": "IvfPq",
+    "IVF_RQ": "IvfRq",
+    "IVF_HNSW_SQ": "HnswSq",
+    "IVF_HNSW_PQ": "HnswPq",
+}
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """`fts`: LanceDB's FTS arguments; `vector`: its `type` and arguments, None for exact search."""
+
+    fts: Mapping[str, Any] = field(default_factory=dict)
+    vector: Mapping[str, Any] | None = None
+    metric: str = "cosine"
+
+
+def bring_indexes_up_to_date(database: Database, name: str, settings: IndexSettings) -> None:
+    """Create missing or differently set indexes and fold in rows that are not indexed yet."""
+    table = database.need(name)
+    if fts_details(table, "text") != _wanted_fts(settings.fts):
+        table.create_index("text", config=lance_index.FTS(**settings.fts), replace=True)
+    if settings.vector is not None and not _has_vector_index(table, settings):
+        table.create_index("vector", config=_vector_config(settings), replace=True)
+    for _ in range(3):  # a racing ingest may have added rows meanwhile
+        if not unindexed(database.need(name)):
+            return
+        database.optimize(name)
+    left = unindexed(database.need(name))
+    raise RuntimeFailure(f"indexes of table {name!r} still lack rows after optimizing: {left}")
+
+
+def unindexed(table: Any) -> dict[str, int]:
+    """How many rows each index of the table does not cover, if any."""
+    stats = {i.name: table.index_stats(i.name) for i in table.list_indices()}
+    return {n: s.num_unindexed_rows for n, s in stats.items() if s and s.num_unindexed_rows}
+
+
+def fts_details(table: Any, column: str) -> dict[str, Any] | None:
+    """The settings of the column's FTS index, or None where there is none."""
+    for entry in table.list_indices():
+        if entry.index_type == "FTS" and list(entry.columns) == [column]:
+            return {k: v for k, v in entry.index_details.items() if k in _FTS_KEYS}
+    return None
+
+
+def need_fts(table: Any, name: str, column: str) -> dict[str, Any]:
+    """The settings of the column's FTS index; raises MissingResource that says what to run."""
+    details = fts_details(table, column)
+    if details is None:
+        raise MissingResource(
+            f"table {name!r} has no FTS index on column {column!r}, which fts and hybrid search "
+            f"need. Its owner can make one: table.create_index({column!r}, config=FTS()). "
+            "Or search with query_types: [vector]."
+        )
+    return details
+
+
+def vector_index(table: Any, column: str) -> dict[str, Any] | None:
+    """Type, metric, build parameters and identity of the column's ANN index, or None."""
+    for entry in table.list_indices():
+        if list(entry.columns) == [column] and entry.index_type != "FTS":
+            stats = table.index_stats(entry.name)
+            if stats is not None and stats.num_indexed_rows:
+                return {
+                    "type": entry.index_type,
+                    "metric": stats.distance_type,
+                    "uuid": entry.index_uuid,
+                }
+    return None
+
+
+_FTS_KEYS = (
+    "base_tokenizer",
+    "language",
+    "with_position",
+    "max_token_length",
+    "lower_case",
+    "stem",
+    "remove_stop_words",
+    "custom_stop_words",
+    "ascii_folding",
+)
+
+
+def _wanted_fts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    config = lance_index.FTS(**settings)
+    return {key: getattr(config, key) for key in _FTS_KEYS}
+
+
+def _has_vector_index(table: Any, settings: IndexSettings) -> bool:
+    found = vector_index(table, "vector")
+    assert settings.vector is not None
+    wanted = str(settings.vector["type"]).replace("_", "").lower()
+    return (
+        found is not None
+        and found["type"].replace("_", "").lower() == wanted
+        and found["metric"] == settings.metric
+    )
+
+
+def _vector_config(settings: IndexSettings) -> Any:
+    assert settings.vector is not None
+    options = {k: v for k, v in settings.vector.items() if k != "type" and v is not None}
+    factory = getattr(lance_index, _TYPES[settings.vector["type"]])
+    return factory(distance_type=settings.metric, **options)

@@ -1,0 +1,301 @@
+"""The database: the one place where LanceDB tables are opened, created and committed to.
+
+Handles are snapshots, so every call opens its table afresh; a pinned read names its version.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import lancedb
+import pyarrow as pa
+from lancedb.expr import Expr, col, lit
+
+from reranking.errors import MissingResource, RuntimeFailure
+from reranking.schemas import SCHEMA_VERSION, VERSION_KEY, conform, key_of
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+KEEP_ALL = timedelta(days=36_500)  # optimize() fails on tagged versions it may not prune
+_TRANSIENT = ("conflict", "concurrent", "timed out", "timeout", "connection", "503", "slow down")
+_RETRIES = 6
+
+
+class Database:
+    """LanceDB tables under one URI: a folder or `s3://bucket/prefix`."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        try:
+            self._connection = lancedb.connect(uri)
+        except Exception as error:
+            raise _failure(f"database {uri} cannot be opened", error) from error
+
+    def names(self) -> list[str]:
+        """The names of all tables."""
+        names: list[str] = []
+        page = None
+        while True:
+            answer = self._connection.list_tables(page_token=page, limit=1000)
+            names += answer.tables
+            page = answer.page_token
+            if not page:
+                return names
+
+    def open(self, name: str, version: int | None = None) -> Any:
+        """The table, at a version if one is given, or None where there is no such table.
+
+        Raises MissingResource where the table's folder is broken or of a newer schema.
+        """
+        try:
+            table = self._connection.open_table(name)
+            if version is not None:
+                table.checkout(version)
+        except Exception as error:
+            if _is_absent(error) and name not in self.names():
+                return None
+            raise MissingResource(
+                f"table {name!r} in {self.uri} cannot be opened"
+                f"{'' if version is None else f' at version {version}'}: {_first_line(error)}. "
+                f"If a killed writer left it half-created, remove its folder {name}.lance."
+            ) from error
+        _check_version(name, table)
+        return table
+
+    def need(self, name: str, version: int | None = None) -> Any:
+        """The table; raises MissingResource where there is none."""
+        table = self.open(name, version)
+        if table is None:
+            known = ", ".join(sorted(self.names())) or "none"
+            raise MissingResource(f"no table {name!r} in {self.uri} (tables there: {known})")
+        return table
+
+    def ensure(self, name: str, schema: pa.Schema) -> Any:
+        """The table, created empty where it is missing; a racing creator is met half-way."""
+        table = self.open(name)
+        if table is None:
+            table = self._create(name, schema)
+        lacking = [n for n in schema.names if n not in table.schema.names]
+        if lacking:
+            raise MissingResource(
+                f"table {name!r} in {self.uri} is not rescore's: it lacks {lacking}. "
+                "Use another database, or rename that table."
+            )
+        return table
+
+    def _create(self, name: str, schema: pa.Schema) -> Any:
+        try:
+            return self._connection.create_table(name, schema=schema)
+        except Exception as error:
+            table = _retry(f"opening {name}", lambda: self.open(name), until=_is_table)
+            if table is None:
+                raise _failure(f"table {name!r} cannot be created in {self.uri}", error) from error
+            return table
+
+    def append(self, name: str, rows: pa.Table) -> None:
+        """Commit `rows` at the end of one of our tables; its cost does not grow with the table."""
+        schema = self._schema(name, rows)
+        data = conform(rows, schema)
+        if data.num_rows:
+            table = self.ensure(name, schema)
+            _retry(f"appending to {name}", lambda: table.add(data))
+
+    def merge(
+        self,
+        name: str,
+        rows: pa.Table,
+        schema: pa.Schema,
+        *,
+        update: str | bool = True,
+        replacing: Expr | None = None,
+    ) -> None:
+        """Commit `rows` by key: insert new keys, update known ones, all or nothing.
+
+        update: True, False, or a condition on `target.` columns that must hold for an update.
+        replacing: also delete the rows that match it and are not among `rows`.
+
+        The key's scalar index is never used: the indexed path lets racing merges duplicate.
+        """
+        data = conform(rows, schema)
+        if not data.num_rows and replacing is None:
+            return
+        table = self.ensure(name, schema)
+
+        def commit() -> None:
+            builder = table.merge_insert(key_of(schema)).when_not_matched_insert_all()
+            if update:
+                where = update if isinstance(update, str) else None
+                builder = builder.when_matched_update_all(where=where)
+            if replacing is not None:
+                builder = builder.when_not_matched_by_source_delete(replacing)
+            builder.use_index(False).execute(data)
+
+        _retry(f"merging into {name}", commit)
+
+    def delete(self, name: str, where: Expr) -> None:
+        """Commit the deletion of the rows that match."""
+        table = self.open(name)
+        if table is not None:
+            _retry(f"deleting from {name}", lambda: table.delete(where))
+
+    def publish(
+        self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch], *, replace: bool
+    ) -> None:
+        """Create the table with all its rows in one commit; `replace` overwrites an old one.
+
+        Raises FileExistsError where the table exists and `replace` is false.
+        """
+        reader = pa.RecordBatchReader.from_batches(schema, batches)
+        mode = "overwrite" if replace else "create"
+        try:
+            self._connection.create_table(name, reader, schema=schema, mode=mode)
+        except Exception as error:
+            if "already exists" in str(error) or "conflict" in str(error).lower():
+                raise FileExistsError(name) from error
+            raise _failure(f"table {name!r} cannot be written", error) from error
+
+    def drop(self, name: str) -> None:
+        """Remove the table with everything in it; no error where there is none."""
+        self._connection.drop_table(name, ignore_missing=True)
+
+    def read(
+        self,
+        name: str,
+        where: Expr | None = None,
+        columns: list[str] | None = None,
+        version: int | None = None,
+    ) -> pa.Table:
+        """The matching rows; an empty table with no columns where there is no such table."""
+        table = self.open(name, version)
+        if table is None:
+            return pa.table({})
+        return _query(table, where, columns).to_arrow()
+
+    def stream(
+        self,
+        name: str,
+        where: Expr | None = None,
+        columns: list[str] | None = None,
+        version: int | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """The matching rows, a batch at a time; nothing where there is no such table."""
+        table = self.open(name, version)
+        if table is not None:
+            yield from _query(table, where, columns).to_batches(50_000)
+
+    def tag(self, name: str, tag: str, version: int) -> None:
+        """Point the table's tag at a version, which keeps that version from being pruned."""
+        table = self.need(name)
+
+        def point() -> None:
+            if tag in table.tags.list():
+                table.tags.update(tag, version)
+            else:
+                table.tags.create(tag, version)
+
+        _retry(f"tagging {name}", point)
+
+    def untag(self, name: str, tag: str) -> None:
+        """Remove the table's tag; no error where there is none."""
+        table = self.open(name)
+        if table is not None and tag in table.tags.list():
+            table.tags.delete(tag)
+
+    def tagged(self, name: str, tag: str) -> int | None:
+        """The version that the table's tag points at, or None."""
+        table = self.open(name)
+        found = None if table is None else table.tags.list().get(tag)
+        return None if found is None else int(found["version"])
+
+    def optimize(self, name: str) -> None:
+        """Fold new rows into the table's indexes and compact it; no version is pruned."""
+        table = self.need(name)
+        _retry(f"optimizing {name}", lambda: table.optimize(cleanup_older_than=KEEP_ALL))
+
+    @staticmethod
+    def _schema(name: str, rows: pa.Table) -> pa.Schema:
+        from reranking import schemas
+
+        known = {
+            "candidates": schemas.CANDIDATES,
+            "pair_scores": schemas.PAIR_SCORES,
+            "metrics": schemas.METRICS,
+            "labels": schemas.LABELS,
+        }
+        return known[name] if name in known else rows.schema
+
+
+def equals(column: str, value: object) -> Expr:
+    """The condition that a column equals a value, safe for any value."""
+    return col(column) == lit(value)
+
+
+def one_of(column: str, values: Iterable[Any]) -> Expr:
+    """The condition that a column is one of the values, safe for any value."""
+    return col(column).isin(list(values))
+
+
+def _query(table: Any, where: Expr | None, columns: list[str] | None) -> Any:
+    query = table.search()
+    if where is not None:
+        query = query.where(where)
+    return query if columns is None else query.select(columns)
+
+
+def _retry(what: str, action: Callable[[], T], until: Callable[[T], bool] | None = None) -> T:
+    """The action's result, tried again with growing pauses while the fault looks transient."""
+    for attempt in range(_RETRIES):
+        last = attempt == _RETRIES - 1
+        try:
+            result = action()
+            if until is None or until(result) or last:
+                return result
+        except Exception as error:
+            if last or not _is_transient(error):
+                raise _failure(f"{what} failed", error) from error
+            log.warning("%s: %s; trying again", what, _first_line(error))
+        time.sleep((2**attempt) * 0.1 * (1 + random.random()))  # noqa: S311 - not a secret
+    raise AssertionError("unreachable")
+
+
+def _is_table(table: Any) -> bool:
+    return table is not None
+
+
+def _is_transient(error: Exception) -> bool:
+    text = str(error).lower()
+    return any(sign in text for sign in _TRANSIENT)
+
+
+def _is_absent(error: Exception) -> bool:
+    text = str(error).lower()
+    return "not found" in text or "was not found" in text or "no such" in text
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _failure(what: str, error: Exception) -> RuntimeFailure:
+    hint = ""
+    text = str(error).lower()
+    if "no space left" in text or "disk quota" in text:
+        hint = " The disk is full: free some space and start the same command again."
+    elif "permission denied" in text or "read-only" in text:
+        hint = " The database cannot be written: check its permissions."
+    return RuntimeFailure(f"{what}: {_first_line(error)}.{hint}")
+
+
+def _check_version(name: str, table: Any) -> None:
+    mark = (table.schema.field(0).metadata or {}).get(VERSION_KEY)
+    if mark is not None and int(mark) > SCHEMA_VERSION:
+        raise MissingResource(
+            f"table {name!r} has schema version {int(mark)}; this rescore knows {SCHEMA_VERSION}. "
+            "Install a newer rescore."
+        )
