@@ -75,12 +75,12 @@ def open_bytes(path: Path) -> BinaryIO:
     if not packed:
         return _without_mark(plain)
     # GzipFile reads line by line slowly: a larger buffer around it makes that fast
-    unpacked = io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=plain)), 1 << 18)
+    plain.close()
+    unpacked = io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(path)), 1 << 18)
     try:
         return _without_mark(unpacked)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         unpacked.close()
-        plain.close()
         raise _broken(path, 0, error) from error
 
 

@@ -13,11 +13,15 @@ from dataclasses import dataclass, field
 from reranking.errors import ConfigError
 from reranking.fingerprints import fingerprint
 from reranking.sources import shapes
+from reranking.sources.arrow import lance_rows, parquet_rows
 from reranking.sources.beir import beir_corpus, beir_qrels, beir_queries
 from reranking.sources.delimited import delimited_rows, delimiter_of
+from reranking.sources.irdatasets import ir_dataset_rows
 from reranking.sources.jsonl import jsonl_rows
+from reranking.sources.quepid import quepid_judgments
 from reranking.sources.rows import Reject, Row
 from reranking.sources.shapes import Shape, shaped
+from reranking.sources.trec import QRELS, RUN, trec_rows
 
 
 @dataclass(frozen=True)
@@ -43,31 +47,49 @@ class SourceSpec:
 Reader = Callable[[SourceSpec, Shape], Iterator[Row | Reject]]
 
 
-def _jsonl(spec: SourceSpec, shape: Shape) -> Iterator[Row | Reject]:
-    return jsonl_rows(spec.need_path())
-
-
 def _csv(spec: SourceSpec, shape: Shape) -> Iterator[Row | Reject]:
     path = spec.need_path()
     delimiter = "\t" if spec.format == "tsv" else delimiter_of(path)
     return delimited_rows(path, delimiter, shape.check)
 
 
-_TABLES: dict[str, Reader] = {"jsonl": _jsonl, "csv": _csv, "tsv": _csv}
+def _python_docs(spec: SourceSpec, shape: Shape) -> Iterator[Row | Reject]:
+    from reranking.sources.python_docs import read_python_docs
 
+    for number, values in enumerate(read_python_docs(), start=1):
+        yield Row(number, values)
+
+
+_TABLES: dict[str, Reader] = {
+    "jsonl": lambda spec, shape: jsonl_rows(spec.need_path()),
+    "csv": _csv,
+    "tsv": _csv,
+    "parquet": lambda spec, shape: parquet_rows(spec.need_path(), shape.check),
+    "lance": lambda spec, shape: lance_rows(spec.need_path(), shape.check),
+}
 DOCUMENT_FORMATS: dict[str, Reader] = {
-    "beir": lambda spec, _: beir_corpus(spec.need_path()),
     **_TABLES,
+    "beir": lambda spec, shape: beir_corpus(spec.need_path()),
+    "ir-datasets": lambda spec, shape: ir_dataset_rows(spec.name, "docs"),
+    "python-docs": _python_docs,
 }
 QUERY_FORMATS: dict[str, Reader] = {
-    "beir": lambda spec, shape: beir_queries(spec.need_path(), spec.split, shape),
     **_TABLES,
+    "beir": lambda spec, shape: beir_queries(spec.need_path(), spec.split, shape),
+    "ir-datasets": lambda spec, shape: ir_dataset_rows(spec.name, "queries"),
 }
 JUDGMENT_FORMATS: dict[str, Reader] = {
-    "beir": lambda spec, shape: beir_qrels(spec.need_path(), spec.split, shape),
     **_TABLES,
+    "beir": lambda spec, shape: beir_qrels(spec.need_path(), spec.split, shape),
+    "ir-datasets": lambda spec, shape: ir_dataset_rows(spec.name, "qrels"),
+    "quepid": lambda spec, shape: quepid_judgments(spec.need_path()),
+    "trec": lambda spec, shape: trec_rows(spec.need_path(), QRELS),
 }
-RANKING_FORMATS: dict[str, Reader] = {**_TABLES}
+RANKING_FORMATS: dict[str, Reader] = {
+    **_TABLES,
+    "ir-datasets": lambda spec, shape: ir_dataset_rows(spec.name, "scoreddocs"),
+    "trec": lambda spec, shape: trec_rows(spec.need_path(), RUN),
+}
 
 
 def read_documents(spec: SourceSpec) -> Iterator[Row | Reject]:
@@ -81,7 +103,10 @@ def read_queries(spec: SourceSpec) -> Iterator[Row | Reject]:
 
 
 def read_judgments(spec: SourceSpec) -> Iterator[Row | Reject]:
-    """query_id, doc_id, relevance (an int, negative ones too) and source where there is one."""
+    """query_id, doc_id, relevance (an int, negative ones too) and source where there is one.
+
+    Quepid's exports name no query ids: their rows have query_text instead.
+    """
     return _read(spec, shapes.JUDGMENTS, JUDGMENT_FORMATS)
 
 
@@ -97,7 +122,8 @@ def _read(spec: SourceSpec, shape: Shape, formats: Mapping[str, Reader]) -> Iter
             f"{', '.join(sorted(formats))}"
         )
     mapped = shape.mapped(spec.columns)
-    return shaped(formats[spec.format](spec, mapped), mapped)
+    rows = formats[spec.format](spec, mapped)
+    return rows if spec.format == "quepid" else shaped(rows, mapped)
 
 
 def source_fingerprint(spec: SourceSpec, kind: str) -> str:
@@ -105,5 +131,7 @@ def source_fingerprint(spec: SourceSpec, kind: str) -> str:
 
     `kind` is "documents", "queries", "judgments" or "ranking".
     """
-    place = os.path.realpath(spec.path) if spec.path else spec.name
+    place = spec.path or spec.name
+    if spec.path and "://" not in spec.path:
+        place = os.path.realpath(spec.path)
     return fingerprint({"kind": kind, "format": spec.format, "at": place, "split": spec.split})

@@ -71,7 +71,10 @@ def _storable(name: str, value: str) -> str:
 
 
 def vector(name: str, value: object) -> list[float] | None:
-    """Finite float32 numbers, or None; a string is read as a JSON array, since CSV has no other."""
+    """Finite float32 numbers, or None.
+
+    A string is read as a JSON array, since CSV has no other.
+    """
     if value is None or value == "":
         return None
     if isinstance(value, str):
@@ -94,7 +97,8 @@ def _finite(name: str, value: list[float]) -> list[float]:
         raise Fault(f"{name} holds a number beyond float32") from error
     if not np.isfinite(numbers).all():
         raise Fault(f"{name} holds NaN, an infinity, or a number beyond float32")
-    return value
+    found: list[float] = numbers.tolist()
+    return found
 
 
 def tags(name: str, value: object) -> list[str] | None:
