@@ -229,8 +229,9 @@ class _Plan:
     ) -> None:
         """Write the values of the queries `ids` into `values` (queries x measures), in place.
 
-        Negative grades become 0: trec_eval takes them for unjudged. The scores handed over fall
-        strictly with the rank, so no evaluator's own rule for ties can change the order.
+        Negative grades become 0: trec_eval takes them for unjudged, and may never return from
+        Bpref where a query has no others. The scores handed over fall strictly with the rank, so
+        no evaluator's own rule for ties can change the order.
         """
         qrels = {q: {d: max(g, 0) for d, g in docs.items()} for q, docs in grades.items()}
         run = {q: {d: -float(r) for d, r in docs.items()} for q, docs in hits.items()}
