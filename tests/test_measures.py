@@ -96,7 +96,7 @@ def test_a_negative_grade_is_judged_and_not_relevant() -> None:
 
 
 def test_a_query_with_negative_grades_only() -> None:
-    """Given these grades as they are, trec_eval's code can loop for ever."""
+    """Given these grades as they are, pytrec_eval crashes or never returns."""
     names = ("nDCG@10", "Bpref", "infAP", "AP", "Judged@10")
     got = values({"q": ["u", "m"]}, {"q": {"m": -1, "o": -2}}, *names)
     assert [got["q", name] for name in names] == [0.0, 0.0, 0.0, 0.0, 0.5]
@@ -115,9 +115,11 @@ def test_exponential_gain_starts_no_program(monkeypatch: pytest.MonkeyPatch) -> 
     assert value(["a"], {"a": 1}, "nDCG(dcg='exp-log2')@10") == 1.0
 
 
-def test_exponential_gain_refuses_absurd_grades() -> None:
+def test_absurd_grades_are_refused() -> None:
     with pytest.raises(InputError, match="2000000000"):
-        value(["a"], {"a": 2_000_000_000}, "nDCG(dcg='exp-log2')@10")
+        value(["a"], {"a": 2_000_000_000}, "nDCG@10")
+    with pytest.raises(InputError, match="too large for exponential gain"):
+        value(["a"], {"a": 100}, "nDCG(dcg='exp-log2')@10")
 
 
 def test_without_hits_the_default_counts_and_without_judgments_the_query_is_left_out() -> None:

@@ -23,6 +23,7 @@ from reranking.evaluation.own_measures import OwnMeasure, own_measure
 
 DEFAULT_MEASURES: Final = ("nDCG@10", "RR@10", "R@50", "Judged@10")
 DEFAULT_JUDGED: Final = 10
+MAX_GRADE: Final = 10_000  # pytrec_eval reserves memory for every grade up to the highest
 VALUES: Final = pa.schema(
     [
         pa.field("query_id", pa.string(), nullable=False),
@@ -120,6 +121,11 @@ def evaluate(
     hits = _Grouped.of(ranking, judged_ids, "rank")
     _refuse_shared_ranks(hits)
     grades = _Grouped.of(judgments, judged_ids, "relevance")
+    if grades.numbers.max(initial=0) > MAX_GRADE:
+        raise InputError(
+            f"a relevance grade is {grades.numbers.max()}; expected a short scale such as 0 to 3 "
+            f"(at most {MAX_GRADE})"
+        )
     plan = _Plan.of(asked)
     values = np.tile([float(m.DEFAULT) for m in asked], (len(judged_ids), 1))
     for start in range(0, len(judged_ids), _BLOCK):
@@ -229,9 +235,9 @@ class _Plan:
     ) -> None:
         """Write the values of the queries `ids` into `values` (queries x measures), in place.
 
-        Negative grades become 0: trec_eval takes them for unjudged, and may never return from
-        Bpref where a query has no others. The scores handed over fall strictly with the rank, so
-        no evaluator's own rule for ties can change the order.
+        Negative grades become 0: pytrec_eval takes them for unjudged, and crashes or hangs where
+        a query has no others. The scores handed over fall strictly with the rank, so no
+        evaluator's own rule for ties can change the order.
         """
         qrels = {q: {d: max(g, 0) for d, g in docs.items()} for q, docs in grades.items()}
         run = {q: {d: -float(r) for d, r in docs.items()} for q, docs in hits.items()}
