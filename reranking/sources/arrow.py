@@ -48,7 +48,8 @@ def _parquet_batches(file: Path, check: Check) -> Iterator[pa.RecordBatch]:
         return
     rows = 0
     try:
-        with parquet.ParquetFile(file) as opened:
+        # a buffer instead of pre-buffering: memory holds pages, not a whole row group
+        with parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as opened:
             _check_header(str(file), opened.schema_arrow.names, check)
             for batch in opened.iter_batches(BATCH):
                 yield batch
