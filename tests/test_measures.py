@@ -18,6 +18,7 @@ from reranking.evaluation.measures import (
     parse_measures,
     without_judgments,
 )
+from reranking.evaluation.summaries import slices, summarise, worst_slice
 
 Run = dict[str, list[str]]
 Qrels = dict[str, dict[str, int]]
@@ -204,6 +205,60 @@ def test_gains_do_not_leak_into_other_measures() -> None:
     for name in names:
         assert together["q", name] == pytest.approx(values(run, qrels, name)["q", name])
     assert together["q", names[0]] != together["q", names[1]]
+
+
+def metrics_of(*rows: tuple[str, str, str, float]) -> pa.Table:
+    stage, query, measure, numbers = zip(*rows, strict=True)
+    return pa.table(
+        {
+            "query_type": ["hybrid"] * len(rows),
+            "stage": stage,
+            "query_id": query,
+            "measure": measure,
+            "value": pa.array(numbers, pa.float64()),
+        }
+    )
+
+
+def test_means_per_stage_and_measure() -> None:
+    metrics = metrics_of(
+        ("first", "a", "RR@10", 1.0),
+        ("first", "b", "RR@10", 0.5),
+        ("reranked", "a", "RR@10", 1.0),
+        ("reranked", "a", "AP", 0.25),
+    )
+    rows = [tuple(row.values())[1:] for row in summarise(metrics).to_pylist()]
+    assert rows == [
+        ("first", "RR@10", 2, 0.75),
+        ("reranked", "RR@10", 1, 1.0),
+        ("reranked", "AP", 1, 0.25),
+    ]
+
+
+def test_slices_by_tag_and_length_name_the_worst() -> None:
+    metrics = metrics_of(
+        ("first", "a", "AP", 1.0), ("first", "b", "AP", 0.5), ("first", "c", "AP", 0.0)
+    )
+    queries = pa.table(
+        {
+            "query_id": ["a", "b", "c"],
+            "text": ["two words", "now these are  five words", "one"],
+            "tags": pa.array([["x", "y", "x"], ["y"], None], pa.list_(pa.string())),
+        }
+    )
+    table = slices(metrics, queries)
+    got = {(r["kind"], r["slice"]): (r["queries"], r["mean"]) for r in table.to_pylist()}
+    assert got == {
+        ("tag", "x"): (1, 1.0),
+        ("tag", "y"): (2, 0.75),
+        ("length", "1-2 words"): (2, 0.5),
+        ("length", "3-5 words"): (1, 0.5),
+    }
+    worst = worst_slice(table, "AP", "hybrid", "first", min_queries=2)
+    assert worst is not None and worst["slice"] == "1-2 words"
+    assert worst_slice(table, "AP", "hybrid", "first") is None
+    untagged = slices(metrics, queries.drop_columns(["tags"]))
+    assert set(untagged["kind"].to_pylist()) == {"length"}
 
 
 DOCS = [f"d{i}" for i in range(8)]
