@@ -113,7 +113,7 @@ def _alpha(coincidences: Floats, values: Floats, level: Level) -> float:
 def _distance(marginal: Floats, values: Floats, level: Level) -> Floats:
     """The squared differences of every two values at a level of measurement."""
     if level == "nominal":
-        return (values[:, None] != values).astype(float)
+        return 1 - np.eye(len(values))
     if level == "ordinal":
         # as many ranks apart as there are ratings between the two, with half of their own
         values = np.cumsum(marginal) - marginal / 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pyarrow as pa
 
-from reranking.labelling.judged import RELEVANT, consensus, frame
+from reranking.labelling.judged import RELEVANT, frame, one_per_pair
 
 LABEL_SOURCE = "label"
 """The `source` of a grade that a rule gave, where labels and judgments stand in one table."""
@@ -70,7 +70,7 @@ def prefer_human(labels: pa.Table, judgments: pa.Table) -> pa.Table:
 
     Columns: query_id, doc_id, relevance, source (`human` or `label`); unsure labels are left out.
     """
-    human = frame(consensus(judgments), (), "judgments").select(
+    human = frame(one_per_pair(judgments), (), "judgments").select(
         "query_id", "doc_id", "relevance", pl.lit("human").alias("source")
     )
     said = frame(labels, ("query_id", "doc_id", "label"), "labels")

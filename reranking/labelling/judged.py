@@ -74,6 +74,19 @@ def consensus(judgments: pa.Table) -> pa.Table:
     return merged.sort(keys).to_arrow()
 
 
+def one_per_pair(judgments: pa.Table) -> pa.Table:
+    """The consensus, without query_hash; InputError where it mixes wordings of a query."""
+    grades = consensus(judgments)
+    rows = frame(grades, (), "judgments")
+    mixed = rows.filter(rows.select("query_id", "doc_id").is_duplicated())
+    if mixed.height:
+        raise InputError(
+            f"query {mixed['query_id'][0]!r} was judged under several wordings; "
+            "give the judgments of its current text only"
+        )
+    return grades.select(["query_id", "doc_id", "relevance", "raters"])
+
+
 def judged(pairs: pl.DataFrame, judgments: pa.Table) -> pl.DataFrame:
     """The pairs that somebody judged, with `relevance`.
 

@@ -54,7 +54,12 @@ class Rule:
 
     def to_json(self) -> str:
         """The rule as it is stored with its label set: the conditions that it has."""
-        return canonical({k: v for k, v in asdict(self).items() if v not in (None, (), False)})
+        return canonical({k: v for k, v in asdict(self).items() if _given(v)})
+
+
+def _given(value: object) -> bool:
+    """Whether a condition is declared; a cut at 0 is."""
+    return value is not None and value is not False and value != ()
 
 
 def _faults(rule: Rule) -> list[str]:
@@ -62,7 +67,7 @@ def _faults(rule: Rule) -> list[str]:
     checks = {
         "`on` is probability or score": rule.on in ("probability", "score"),
         "it needs one of at_least, grades, top_n, margin, both_legs": any(
-            cut not in (None, (), False) for cut in cuts
+            _given(cut) for cut in cuts
         ),
         "give at_least or grades, not both": rule.at_least is None or not rule.grades,
         "grades must ascend": list(rule.grades) == sorted(set(rule.grades)),
