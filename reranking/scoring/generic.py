@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,6 +137,8 @@ def build_assembler(model: CrossEncoder, max_length: int) -> PairAssembler | Non
     template = find_template(own)
     if template is None or max_length < template.specials + 2:
         return None
+    if "token_type_ids" not in model.tokenizer.model_input_names:
+        template = replace(template, types=(0, 0, 0, 0, 0))
     prompt = model.prompts.get(model.default_prompt_name or "") or ""
     assembler = PairAssembler(own, template, max_length, prompt)
     if _forms_same_pairs(model, assembler, token_sample(max_length)):

@@ -6,15 +6,25 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from reranking.errors import MissingPrerequisite
+from reranking.scoring.engines import Pairs
 from reranking.scoring.generic import GenericEngine, build_assembler
+from reranking.scoring.sample import score_sample
 
 if TYPE_CHECKING:
+    import torch
     from sentence_transformers import CrossEncoder
 
-    from reranking.scoring.engines import Engine
+    from reranking.scoring.engines import Engine, PairAssembler
+    from reranking.scoring.fast_bert import FastEngine
 
 logger = logging.getLogger(__name__)
+
+EXACT = 1e-4  # most that a float32 logit may differ from the stock model's
+HALF = 0.05  # the same for half precision, where the stock model itself is not further off
 
 
 def load_engine(
@@ -24,9 +34,75 @@ def load_engine(
     import torch
 
     model = load_stock(folder, device, max_length, trust_remote_code)
+    wanted: torch.dtype = getattr(torch, dtype)
     assembler = build_assembler(model, max_length)
-    model.to(getattr(torch, dtype))
-    return GenericEngine(model, assembler)
+    generic = GenericEngine(model, assembler)
+    fast = _fast_engine(model, assembler, wanted)
+    if fast is None:
+        model.to(wanted)
+        return generic
+    sample = score_sample(max_length)
+    expected = _logits(generic, sample, len(sample))
+    model.to(wanted)
+    bound = EXACT if dtype == "float32" else _half_bound(generic, sample, expected)
+    gap = _gap(fast, sample, expected)
+    if gap <= bound:
+        logger.info("the fast path is within %.1e of the stock model", gap)
+        return fast
+    logger.warning(
+        "the fast path %s is off by %.1e on the built-in sample, allowed is %.1e: "
+        "scoring with the stock model instead",
+        fast.path,
+        gap,
+        bound,
+    )
+    return generic
+
+
+def _fast_engine(
+    model: CrossEncoder, assembler: PairAssembler | None, dtype: torch.dtype
+) -> FastEngine | None:
+    """The fast engine if the model has its layout and it can be built here."""
+    from reranking.scoring.fast_bert import FastEngine, fast_layout
+
+    layout = fast_layout(model)
+    if layout is None or assembler is None:
+        return None
+    try:
+        return FastEngine(model, layout, assembler, dtype)
+    except RuntimeError as error:
+        logger.warning("no fast path on %s: %s", model.device, error)
+        return None
+
+
+def _half_bound(
+    stock: GenericEngine, sample: list[tuple[str, str]], expected: NDArray[np.float32]
+) -> float:
+    """Half precision may be twice as far from float32 as the stock model in half is."""
+    return max(HALF, 2 * float(np.abs(_logits(stock, sample, len(sample)) - expected).max()))
+
+
+def _gap(engine: Engine, sample: list[tuple[str, str]], expected: NDArray[np.float32]) -> float:
+    """Largest difference from the expected logits, in one mixed batch and pair by pair."""
+    try:
+        found = [_logits(engine, sample, size) for size in (len(sample), 1)]
+    except RuntimeError as error:
+        logger.warning("the fast path failed: %s", error)
+        return float("inf")
+    gaps = [float(np.abs(logits - expected).max()) for logits in found]
+    return max(gaps) if np.isfinite(gaps).all() else float("inf")
+
+
+def _logits(engine: Engine, sample: list[tuple[str, str]], size: int) -> NDArray[np.float32]:
+    """The sample's logits in batches of `size` pairs."""
+    import torch
+
+    count = np.arange(len(sample))
+    pairs = Pairs([q for q, _ in sample], [d for _, d in sample], count, count)
+    with torch.inference_mode():
+        job = engine.prepare(pairs)
+        parts = [job.run(count[i : i + size]).cpu() for i in range(0, len(sample), size)]
+        return torch.cat(parts).numpy()
 
 
 def load_stock(folder: Path, device: str, max_length: int, trust_remote_code: bool) -> CrossEncoder:

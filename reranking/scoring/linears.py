@@ -1,0 +1,103 @@
+"""Linear layers in the faster of torch's two CPU GEMM libraries; plain ones on other devices."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch.nn.functional import gelu, linear, relu
+
+logger = logging.getLogger(__name__)
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "": lambda x: x,
+    "gelu": gelu,
+    "gelu_tanh": partial(gelu, approximate="tanh"),
+    "relu": relu,
+}
+# name -> (post-op, algorithm) of oneDNN, as Inductor spells them (torch/_inductor/fx_passes)
+_FUSED = {
+    "": ("none", ""),
+    "gelu": ("gelu", "none"),
+    "gelu_tanh": ("gelu", "tanh"),
+    "relu": ("relu", ""),
+}
+_CLEARLY = 1.05  # the private op must win by more than noise
+
+
+class Linear(Protocol):
+    """x (rows, in) -> activation(x @ weight.T + bias) (rows, out)."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
+
+
+Maker = Callable[[torch.Tensor, torch.Tensor, str, int], Linear]
+
+
+class PlainLinear:
+    """torch.nn.functional.linear: MKL on CPU, cuBLAS on CUDA."""
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor, activation: str = "", rows: int = 0
+    ) -> None:
+        self.weight = weight
+        self.bias = bias
+        self.activate = ACTIVATIONS[activation]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.activate(linear(x, self.weight, self.bias))
+
+
+class PrepackedLinear:
+    """oneDNN with the weight reordered once and the activation fused; private torch ops."""
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor, activation: str = "", rows: int = 4096
+    ) -> None:
+        ops: Any = torch.ops.mkldnn
+        self.weight = ops._reorder_linear_weight(weight.contiguous(), rows)
+        self.bias = bias
+        self.post, self.algorithm = _FUSED[activation]
+        self._run = ops._linear_pointwise
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self._run(x, self.weight, self.bias, self.post, [], self.algorithm)
+        return y
+
+
+def choose_linear(
+    weight: torch.Tensor, bias: torch.Tensor, activation: str, rows: int
+) -> tuple[Maker, str]:
+    """The faster way for layers like this one on this machine, and its name."""
+    if weight.device.type != "cpu":
+        return PlainLinear, weight.device.type
+    x = torch.randn(rows, weight.shape[1], generator=torch.Generator().manual_seed(0))
+    x = x.to(weight.dtype)
+    plain = PlainLinear(weight, bias, activation)
+    try:
+        packed = PrepackedLinear(weight, bias, activation, rows)
+        gap = float((packed(x) - plain(x)).abs().max())
+        ratio = _time(plain, x) / _time(packed, x)
+    except (RuntimeError, AttributeError, NotImplementedError) as error:
+        logger.info("oneDNN's prepacked linear is not usable here: %s", error)
+        return PlainLinear, "torch"
+    bound = 1e-3 if weight.dtype == torch.float32 else 0.1
+    scale = max(1.0, float(plain(x).abs().max()))
+    logger.info("oneDNN takes 1/%.2f of the time of torch's linear", ratio)
+    if gap > bound * scale or ratio < _CLEARLY:
+        return PlainLinear, "torch"
+    return PrepackedLinear, "onednn"
+
+
+def _time(layer: Linear, x: torch.Tensor, tries: int = 5) -> float:
+    """Best wall time of a call in seconds: the least disturbed one."""
+    best = float("inf")
+    for _ in range(tries):
+        start = time.perf_counter()
+        layer(x)
+        best = min(best, time.perf_counter() - start)
+    return best
