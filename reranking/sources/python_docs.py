@@ -123,6 +123,7 @@ def import_modules() -> tuple[dict[str, ModuleType], list[str]]:
 
 
 def is_public(name: str) -> bool:
+    """Whether a module of this name, without its package, is read."""
     return name not in SKIPPED and (not name.startswith("_") or name == "__future__")
 
 
@@ -156,6 +157,7 @@ def defined_in(value: object) -> str:
 
 
 def kind_of(value: object) -> str | None:
+    """`class`, `function`, or None for data and modules."""
     if inspect.isclass(value):
         return "class"
     if inspect.isroutine(value):
@@ -216,6 +218,7 @@ def nearness(entry: Entry) -> tuple[int, int, str]:
 
 
 def mro(cls: object) -> tuple[type, ...]:
+    """The class and its bases, in the order in which attributes are looked up."""
     return getattr(cls, "__mro__", ())
 
 
@@ -250,6 +253,7 @@ def method_entry(owner: Entry, name: str, raw: object) -> Entry | None:
 
 
 def row(entry: Entry) -> dict[str, object]:
+    """The document of one object."""
     text = f"{entry.name}{signature(entry)}\n\n{own_docstring(entry.value)}".strip()
     return {
         "doc_id": entry.name,
