@@ -326,6 +326,14 @@ def test_several_raters_are_brought_to_the_lower_median():
     ]
 
 
+def test_grades_that_a_label_set_gave_are_no_judgments():
+    table = judgments(
+        ("q", "a", 3, "labels:night"), ("q", "a", 0, "ann"), ("q", "b", 1, "labels:x")
+    )
+    assert consensus(table)["relevance"].to_pylist() == [0]
+    assert conflicts(labelled(), judgments(("q1", "a", 0, "labels:x"))).num_rows == 0
+
+
 def test_two_wordings_of_a_query_are_not_mixed():
     table = judgments(("q", "a", 0, "x"), ("q", "a", 3, "y")).append_column(
         "query_hash", pa.array([text_hash("old"), text_hash("new")], pa.binary(16))

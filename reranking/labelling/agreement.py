@@ -159,9 +159,9 @@ def rater_agreement(judgments: pa.Table) -> RaterAgreement:
     counts = np.array(
         [[grades.count(value) for value in values] for grades in units["relevance"].to_list()],
         float,
-    ).reshape(-1, len(values))
+    ).reshape(units.height, len(values))
     query = units["query_id"].rank("dense").to_numpy().astype(int) - 1
-    per_query = np.zeros((query.max(initial=-1) + 1, len(values), len(values)))
+    per_query = np.zeros((units["query_id"].n_unique(), len(values), len(values)))
     np.add.at(per_query, query, _coincidences(counts))
     return RaterAgreement(
         raters,

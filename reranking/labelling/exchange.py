@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from reranking.errors import InputError
+from reranking.fingerprints import SIZE
 from reranking.schemas import JUDGMENTS
 
 ANSWERS = pa.schema([f for f in JUDGMENTS if f.name not in ("judgment_list", "query_set")])
@@ -152,6 +153,9 @@ def _tasks(text: str) -> list[Any]:
 def _task_answers(task: dict[str, Any]) -> list[dict[str, Any]]:
     data, rows = task["data"], []
     query_hash = bytes.fromhex(data["query_hash"])
+    ids = data["query_id"], data["doc_id"]
+    if len(query_hash) != SIZE or not all(isinstance(one, str) for one in ids):
+        raise ValueError("its data are not those of an exported task")
     for annotation in task.get("annotations", []):
         if annotation.get("was_cancelled"):
             continue
@@ -161,7 +165,7 @@ def _task_answers(task: dict[str, Any]) -> list[dict[str, Any]]:
             grade = _grade(str(result["value"]["choices"][0]))
             if grade is None:
                 raise ValueError(f"choice {result['value']['choices']} is no whole number")
-            answer = _answer(data["query_id"], query_hash, data["doc_id"], grade, _who(annotation))
+            answer = _answer(ids[0], query_hash, ids[1], grade, _who(annotation))
             rows.append({**answer, "judged_at": _when(annotation)})
     return rows
 

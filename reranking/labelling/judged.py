@@ -11,6 +11,7 @@ from __future__ import annotations
 import polars as pl
 import pyarrow as pa
 
+from reranking import frames
 from reranking.errors import InputError
 
 PAIR_COLUMNS = (
@@ -22,6 +23,8 @@ PAIR_COLUMNS = (
     "vector_rank",
     "fts_rank",
 )
+LABELS_PREFIX = "labels:"
+"""Starts the source of a grade that a label set gave: no judgment, and no evidence for a label."""
 RELEVANT = 1
 """The lowest grade that counts as relevant where nothing else is said: ir_measures' `rel=1`."""
 
@@ -31,9 +34,7 @@ def frame(table: pa.Table, needed: tuple[str, ...], what: str) -> pl.DataFrame:
     missing = [name for name in needed if name not in table.column_names]
     if missing:
         raise InputError(f"{what} lack the columns {missing}; they have {table.column_names}")
-    converted = pl.from_arrow(table)
-    assert isinstance(converted, pl.DataFrame)
-    return converted
+    return frames.frame(table)
 
 
 def pair_frame(pairs: pa.Table, *more: str) -> pl.DataFrame:
@@ -63,9 +64,12 @@ def consensus(judgments: pa.Table) -> pa.Table:
     """One row per judged pair: query_id, doc_id, relevance (the lower median) and raters.
 
     The lower median, because a pair on which raters split evenly must not flatter precision.
-    Where judgments carry query_hash, grades of different wordings stay apart.
+    Where judgments carry query_hash, grades of different wordings stay apart. Grades that a label
+    set gave (their source starts with `labels:`) are left out.
     """
     rows = frame(judgments, ("query_id", "doc_id", "relevance"), "judgments")
+    if "source" in rows.columns:
+        rows = rows.filter(~pl.col("source").str.starts_with(LABELS_PREFIX))
     keys = ["query_id", "doc_id", *(["query_hash"] if "query_hash" in rows.columns else [])]
     merged = rows.group_by(keys).agg(
         pl.col("relevance").quantile(0.5, interpolation="lower").cast(pl.Int32),
