@@ -1,0 +1,389 @@
+"""Mining: the selection of sentence-transformers as oracle, then what goes beyond it, by hand."""
+
+import collections
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from reranking.errors import ConfigError, InputError
+from reranking.fingerprints import text_hash
+from reranking.labelling.mining import Miner, Mining
+from reranking.labelling.training import examples
+
+WORDS = 60
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A static word-embedding model with random weights: real sentence-transformers, no file."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    tokenizer = Tokenizer(WordLevel({f"w{n}": n for n in range(WORDS)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = Whitespace()
+    torch.manual_seed(0)
+    return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=24)], device="cpu")
+
+
+class FakeCrossEncoder:
+    """Logits that depend on the pair's texts only, of either sign."""
+
+    def predict(self, pairs, convert_to_tensor=False, **_):
+        import torch
+
+        return torch.tensor([self.score(*pair) for pair in pairs], dtype=torch.float32)
+
+    @staticmethod
+    def score(query, document):
+        raw = int.from_bytes(text_hash(query + "|" + document)[:4], "big") / 2**32
+        return float(np.float32(raw * 12 - 8))
+
+
+@pytest.fixture(scope="module")
+def collection():
+    """30 queries, one to three positives each that share most of its words, 80 documents."""
+    random = np.random.default_rng(0)
+
+    def text(words=()):
+        rest = random.integers(0, WORDS, 6 - len(words))
+        return " ".join([*words, *(f"w{n}" for n in rest)])
+
+    queries = {f"q{n:02}": text() for n in range(30)}
+    documents, positives = {}, []
+    for query, words in queries.items():
+        for _ in range(random.integers(1, 4)):
+            positives.append((query, f"d{len(documents):02}"))
+            documents[f"d{len(documents):02}"] = text(words.split()[:3])
+    while len(documents) < 80:
+        documents[f"d{len(documents):02}"] = text()
+    positives.append(("q00", positives[-1][1]))  # one document answers two queries
+    return queries, documents, positives
+
+
+def pairs_of(rows):
+    """Scored pairs from (query, doc, score), each document its own text."""
+    return pa.table(
+        {
+            "query_id": [r[0] for r in rows],
+            "doc_id": [r[1] for r in rows],
+            "query_hash": pa.array([text_hash(r[0]) for r in rows], pa.binary(16)),
+            "doc_hash": pa.array([text_hash(r[1]) for r in rows], pa.binary(16)),
+            "score": pa.array([r[2] for r in rows], pa.float32()),
+            "vector_rank": pa.nulls(len(rows), pa.int32()),
+            "fts_rank": pa.nulls(len(rows), pa.int32()),
+        }
+    )
+
+
+def judgments_of(positives, relevance=1):
+    rows = list(positives)
+    return pa.table(
+        {
+            "query_id": [r[0] for r in rows],
+            "doc_id": [r[1] for r in rows],
+            "relevance": pa.array([r[2] if len(r) > 2 else relevance for r in rows], pa.int32()),
+            "source": ["ann"] * len(rows),
+        }
+    )
+
+
+def stored_scores(model, collection, cross_encoder):
+    """Every query against every document, scored as sentence-transformers will score it."""
+    queries, documents, _ = collection
+    if cross_encoder:
+        return pairs_of(
+            [
+                (q, d, FakeCrossEncoder.score(a, b))
+                for q, a in queries.items()
+                for d, b in documents.items()
+            ]
+        )
+    scores = model.similarity(
+        model.encode_query(list(queries.values()), normalize_embeddings=True),
+        model.encode_document(list(documents.values()), normalize_embeddings=True),
+    ).numpy()
+    return pairs_of(
+        [(q, d, scores[i, j]) for i, q in enumerate(queries) for j, d in enumerate(documents)]
+    )
+
+
+def theirs(model, collection, output_format, cross_encoder, output_scores=False, **parameters):
+    from datasets import Dataset
+    from sentence_transformers.util import mine_hard_negatives
+
+    queries, documents, positives = collection
+    return mine_hard_negatives(
+        Dataset.from_dict(
+            {
+                "query": [queries[q] for q, _ in positives],
+                "answer": [documents[d] for _, d in positives],
+            }
+        ),
+        model,
+        corpus=list(documents.values()),
+        cross_encoder=FakeCrossEncoder() if cross_encoder else None,
+        output_format=output_format,
+        output_scores=output_scores,
+        verbose=False,
+        **parameters,
+    )
+
+
+def ours(model, collection, output_format, cross_encoder, output_scores=False, **parameters):
+    queries, documents, positives = collection
+    mining = Mining(**parameters)
+    mined = Miner(mining, judgments_of(positives)).mine(
+        stored_scores(model, collection, cross_encoder)
+    )
+    return examples(
+        mined,
+        output_format,
+        num_negatives=mining.num_negatives,
+        queries=queries,
+        documents=documents,
+        output_scores=output_scores,
+    ).data
+
+
+def multiset(rows):
+    """The rows as a multiset; scores to five digits."""
+
+    def plain(value):
+        if isinstance(value, list):
+            return tuple(plain(one) for one in value)
+        return round(value, 5) if isinstance(value, float) else value
+
+    return collections.Counter(tuple(plain(v) for v in row.values()) for row in rows)
+
+
+PARAMETERS = [
+    {},
+    {"num_negatives": 1},
+    {"range_min": 5, "num_negatives": 4},
+    {"range_min": 2, "range_max": 7, "num_negatives": 5},
+    {"range_min": 2, "range_max": 5, "num_negatives": 3, "sampling_strategy": "random"},
+    {"max_score": 0.2},
+    {"min_score": 0.1, "num_negatives": 8},
+    {"absolute_margin": 0.05},
+    {"relative_margin": 0.05},
+    {"relative_margin": 0.3, "range_max": 20, "num_negatives": 10},
+    {
+        "absolute_margin": 0.1,
+        "relative_margin": 0.1,
+        "max_score": 0.4,
+        "min_score": -0.2,
+        "range_min": 1,
+        "num_negatives": 6,
+    },
+]
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS, ids=str)
+def test_the_selection_is_sentence_transformers(model, collection, parameters):
+    expected = theirs(model, collection, "triplet", False, **parameters)
+    found = ours(model, collection, "triplet", False, **parameters)
+    assert len(expected) > 20
+    assert multiset(found.to_pylist()) == multiset(expected.to_list())
+
+
+CROSS_ENCODED = [
+    {"absolute_margin": 1.0},
+    {"relative_margin": 0.2},
+    {"max_score": 1.0, "range_min": 3},
+    {"min_score": -4.0, "max_score": 2.0, "relative_margin": 0.05, "num_negatives": 7},
+]
+
+
+@pytest.mark.parametrize("parameters", CROSS_ENCODED, ids=str)
+def test_the_selection_is_theirs_on_cross_encoder_logits(model, collection, parameters):
+    """Their window by the embedding model is opened to the whole corpus, where both score all."""
+    parameters = {"range_max": 80, **parameters}
+    expected = theirs(model, collection, "triplet", True, **parameters)
+    found = ours(model, collection, "triplet", True, **parameters)
+    assert len(expected) > 20
+    assert multiset(found.to_pylist()) == multiset(expected.to_list())
+
+
+@pytest.mark.parametrize("output_scores", [False, True])
+@pytest.mark.parametrize("kind", ["triplet", "n-tuple", "labeled-pair", "labeled-list"])
+def test_every_format_has_their_rows(model, collection, kind, output_scores):
+    parameters = {"relative_margin": 0.3, "num_negatives": 4, "range_max": 30}
+    expected = theirs(model, collection, kind, False, output_scores, **parameters)
+    found = ours(model, collection, kind, False, output_scores, **parameters)
+    assert len(expected) > 20
+    assert multiset(found.to_pylist()) == multiset(expected.to_list())
+    labels = {"label", "labels", "score", "scores"}
+    names = [set(table.column_names) & labels for table in (found, expected)]
+    assert names[0] == names[1]
+
+
+# --- beyond the oracle
+
+
+def mined(rows, positives, labels=None, texts=None, probability=None, **parameters):
+    miner = Miner(Mining(**parameters), judgments_of(positives), texts=texts)
+    pairs = pairs_of(rows)
+    if probability:
+        pairs = pairs.append_column("probability", pa.array(probability, pa.float64()))
+    found = miner.mine(pairs, labels)
+    return found, miner.report()
+
+
+ROWS = [("q", "pos", 5.0), ("q", "a", 4.0), ("q", "b", 3.0), ("q", "c", 2.0), ("q", "d", 1.0)]
+
+
+def test_labels_above_the_cut_and_unsure_ones_are_excluded():
+    labels = pa.table(
+        {
+            "query_id": ["q"] * 3,
+            "doc_id": ["a", "b", "c"],
+            "label": pa.array([1, None, 0], pa.int32()),
+        }
+    )
+    found, report = mined(ROWS, [("q", "pos")], labels)
+    assert found.negatives["doc_id"].to_pylist() == ["c", "d"]
+    assert found.negatives["place"].to_pylist() == [1, 2]
+    assert report.dropped == {"positive": 1, "label": 1, "unsure": 1}
+    assert report.queries_short_of_negatives == 1
+
+
+def test_copies_of_a_positive_are_excluded():
+    texts = {
+        "pos": "The quick brown fox jumps over the lazy dog tonight",
+        "a": "the QUICK brown fox jumps -- over the lazy dog, tonight!",
+        "b": "the quick brown fox",
+        "c": "something else",
+    }
+    found, report = mined(
+        ROWS, [("q", "pos")], texts=lambda ids: {i: texts.get(i, "") for i in ids}
+    )
+    assert found.negatives["doc_id"].to_pylist() == ["b", "c", "d"]
+    assert report.dropped == {"positive": 1, "near-duplicate": 1}
+
+
+def test_the_same_text_under_another_id_needs_no_texts_to_be_found():
+    pairs = pairs_of(ROWS)
+    hashes = pairs["doc_hash"].to_pylist()
+    hashes[1] = hashes[0]
+    pairs = pairs.set_column(3, "doc_hash", pa.array(hashes, pa.binary(16)))
+    miner = Miner(Mining(), judgments_of([("q", "pos")]))
+    assert miner.mine(pairs).negatives["doc_id"].to_pylist() == ["b", "c", "d"]
+
+
+def test_negatives_that_people_judged_are_marked():
+    found, report = mined(ROWS, [("q", "pos", 1), ("q", "b", 0)])
+    verified = dict(
+        zip(
+            found.negatives["doc_id"].to_pylist(),
+            found.negatives["verified"].to_pylist(),
+            strict=True,
+        )
+    )
+    assert verified == {"a": False, "b": True, "c": False}
+    assert report.verified == 1
+
+
+def test_the_false_negative_rate_is_the_mean_probability_of_what_nobody_judged():
+    _, report = mined(ROWS, [("q", "pos", 1), ("q", "b", 0)], probability=[0.9, 0.6, 0.5, 0.3, 0.1])
+    assert report.false_negative_rate == pytest.approx((0.6 + 0 + 0.3) / 3)
+    _, uncalibrated = mined(ROWS, [("q", "pos")])
+    assert uncalibrated.false_negative_rate is None
+
+
+def test_known_positives_are_hidden_one_at_a_time():
+    """Hidden, a (4.0) would be mined; pos (5.0) would too; with a margin only below 4 neither."""
+    _, report = mined(ROWS, [("q", "pos"), ("q", "a")])
+    assert (report.hidden_positives.hits, report.hidden_positives.total) == (2, 2)
+    _, report = mined(ROWS, [("q", "pos"), ("q", "a")], absolute_margin=1.5)
+    # hiding a leaves the bound at 5 - 1.5, under which a at 4.0 is not taken; pos never is
+    assert (report.hidden_positives.hits, report.hidden_positives.total) == (0, 2)
+    _, report = mined(ROWS, [("q", "pos")])
+    assert report.hidden_positives.total == 0
+
+
+def test_a_margin_needs_a_scored_positive():
+    found, report = mined(ROWS, [("q", "never found")], absolute_margin=0.0)
+    assert found.negatives.num_rows == 0
+    assert found.positives["score"].to_pylist() == [None]
+    assert report.dropped == {"positive not scored": 5}
+    assert mined(ROWS, [("q", "never found")])[0].negatives.num_rows == 3
+
+
+def test_queries_without_a_positive_are_counted_and_left_out():
+    found, report = mined([*ROWS, ("other", "a", 1.0)], [("q", "pos")])
+    assert set(found.negatives["query_id"].to_pylist()) == {"q"}
+    assert (report.queries, report.queries_without_positive) == (2, 1)
+
+
+def many(queries):
+    random = np.random.default_rng(4)
+    rows = [(f"q{q}", f"d{d}", float(random.normal())) for q in range(queries) for d in range(30)]
+    return rows, [(f"q{q}", f"d{d}") for q in range(queries) for d in (0, 1)]
+
+
+@pytest.mark.parametrize("strategy", ["top", "random"])
+def test_blocks_do_not_change_the_outcome(strategy):
+    rows, positives = many(12)
+    mining = Mining(sampling_strategy=strategy, range_max=20)
+    whole = Miner(mining, judgments_of(positives))
+    everything = whole.mine(pairs_of(rows)).negatives
+    parts = Miner(mining, judgments_of(positives))
+    pieces = [parts.mine(pairs_of(rows[n : n + 120])).negatives for n in range(0, 360, 120)]
+    key = [("query_id", "ascending"), ("place", "ascending")]
+    assert pa.concat_tables(pieces).sort_by(key).equals(everything.sort_by(key))
+    assert parts.report() == whole.report()
+
+
+def test_random_negatives_lie_in_the_window_and_follow_the_seed():
+    rows, positives = many(40)
+
+    def draw(seed):
+        found, _ = mined(
+            rows, positives, sampling_strategy="random", range_min=3, range_max=13, seed=seed
+        )
+        return found.negatives
+
+    top, _ = mined(rows, positives, num_negatives=13)
+    ranks = {(r["query_id"], r["doc_id"]): r["place"] for r in top.negatives.to_pylist()}
+    places = [ranks[r["query_id"], r["doc_id"]] for r in draw(1).to_pylist()]
+    assert len(places) == 120 and set(places) == set(range(4, 14))
+    assert draw(1).equals(draw(1)) and not draw(1).equals(draw(2))
+
+
+def test_a_query_in_two_blocks_is_refused():
+    miner = Miner(Mining(), judgments_of([("q", "pos")]))
+    miner.mine(pairs_of(ROWS))
+    with pytest.raises(InputError, match="'q' is in two blocks"):
+        miner.mine(pairs_of(ROWS))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fault"),
+    [
+        ({"num_negatives": 0}, "at least 1"),
+        ({"range_min": -1}, "negative"),
+        ({"range_min": 3, "range_max": 5}, "leave num_negatives"),
+        ({"sampling_strategy": "best"}, "top or random"),
+        ({"duplicate_overlap": 0.0}, "duplicate_overlap"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(parameters, fault):
+    with pytest.raises(ConfigError, match=fault):
+        Mining(**parameters)
+
+
+def test_margins_may_be_kept_in_probabilities():
+    found, _ = mined(
+        ROWS,
+        [("q", "pos")],
+        probability=[0.9, 0.85, 0.6, 0.5, 0.4],
+        on="probability",
+        absolute_margin=0.1,
+    )
+    assert found.negatives["doc_id"].to_pylist() == ["b", "c", "d"]
+    assert found.negatives["score"].to_pylist() == [3.0, 2.0, 1.0]
