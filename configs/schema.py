@@ -205,6 +205,7 @@ class Judgments(Part):
     judgment_list: Name = Field(description="the name under which the judgments are stored")
     source: Source | None = Field(None, description="None: as they are stored already")
     rater: str = Field("imported", description="source of rows that do not name one")
+    accept_reworded: bool = Field(False, description="grades hold for reworded queries too")
     measures: tuple[str, ...] = Field(
         ("nDCG@10", "RR@10", "R@20"), min_length=1, description="ir_measures' names"
     )

@@ -50,10 +50,10 @@ class PairScores:
         if not np.isfinite(pairs["score"].to_numpy()).all():
             raise RuntimeFailure("a score that is not finite must never be stored")
         count = len(pairs)
-        rows = pairs.with_columns(epoch=pl.lit(epoch, pl.Int32)).to_arrow()
+        rows = pairs.select(*KEY, "score", epoch=pl.lit(epoch, pl.Int32)).to_arrow()
         marks = pa.array([self.reranker] * count, pa.binary(16))
         self.database.append(TABLE, rows.append_column("reranker", marks))
-        self.known = pl.concat([self.known, frame(rows.select(_EMPTY.columns))])
+        self.known = pl.concat([self.known, frame(rows)])
 
 
 class Commits:

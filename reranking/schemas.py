@@ -71,8 +71,9 @@ QUERIES = _table(
     _nn("text_hash", HASH),
     pa.field("tags", pa.list_(pa.string())),
     pa.field("vector", pa.list_(pa.float32())),
+    pa.field("metadata", pa.string()),
 )
-"""`vector` is set where the query set brings its own query vectors."""
+"""`vector`: where the set brings its own; `metadata`: JSON of the user's other columns."""
 
 SEARCHES = _table(
     _key(1, "search_id", pa.string()),
@@ -118,6 +119,7 @@ RUNS = _table(
     _nn("epoch", pa.int32()),
     _nn("query_set", pa.string()),
     _nn("query_types", pa.list_(pa.string())),
+    _nn("queries_version", pa.int64()),
     _nn("queries_content", pa.string()),
     _nn("documents_content", pa.string()),
     _nn("documents_table", pa.string()),
@@ -128,6 +130,7 @@ RUNS = _table(
     pa.field("reranker_revision", pa.string()),
     pa.field("score_path", pa.string()),
     _nn("config_json", pa.string()),
+    _nn("plan_json", pa.string()),
     _nn("libraries_json", pa.string()),
     _nn("counts_json", pa.string()),
     _nn("seconds_json", pa.string()),

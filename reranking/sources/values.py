@@ -41,12 +41,10 @@ def optional_identifier(name: str, value: object) -> str | None:
 
 
 def text(name: str, value: object) -> str:
-    """A text in which there is something to read."""
+    """A text, which may be empty: a title can make up for it, and an empty query is a query."""
     found = optional_text(name, value)
     if found is None:
         raise Fault(f"no {name}")
-    if not found or found.isspace():
-        raise Fault(f"{name} is empty")
     return found
 
 

@@ -1,0 +1,89 @@
+"""The configured cross-encoder: which it is, without loading it; loaded when a pair needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reranking.errors import ConfigError
+from reranking.models.fingerprint import fingerprint_reranker
+from reranking.models.folder import check_one_label, model_activation, resolve_max_length
+from reranking.models.resolve import ModelFolder, resolve_model
+
+if TYPE_CHECKING:
+    from reranking.scoring.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class CrossEncoderSettings:
+    """The model, by any of its three kinds of name, and how it is used."""
+
+    model_name: str
+    revision: str | None = None
+    device: str | Sequence[str] | None = None
+    max_length: int | None = None
+    activation: str | None = None
+    precision: str = "auto"
+    batch_tokens: int | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class CrossEncoderModel:
+    """A cross-encoder that is there and fits, with what names its scores."""
+
+    settings: CrossEncoderSettings
+    folder: ModelFolder
+    fingerprint: bytes
+    dtype: str
+    max_length: int
+    activation: str
+
+    def load(self) -> Scorer:
+        """The model on its device or devices, ready to score."""
+        from reranking.scoring.devices import load_scorer
+        from reranking.scoring.scorer import ScorerSettings
+
+        return load_scorer(
+            self.folder.path,
+            ScorerSettings(
+                max_length=self.max_length,
+                precision=self.dtype,
+                device=self.settings.device,
+                batch_tokens=self.settings.batch_tokens,
+                trust_remote_code=self.settings.trust_remote_code,
+            ),
+        )
+
+
+def find_cross_encoder(settings: CrossEncoderSettings) -> CrossEncoderModel:
+    """The model's folder, fingerprint, dtype, limit and activation; no weights are loaded.
+
+    Raises MissingPrerequisite where the model is not there, ConfigError where it is no one-label
+    cross-encoder.
+    """
+    folder = resolve_model(
+        settings.model_name,
+        revision=settings.revision,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    if fault := check_one_label(folder.path):
+        raise ConfigError(fault)
+    dtype = _dtype(settings)
+    max_length = resolve_max_length(folder.path, settings.max_length)
+    fingerprint = fingerprint_reranker(
+        folder.path, max_length=max_length, dtype=dtype, revision=folder.revision
+    )
+    activation = settings.activation or model_activation(folder.path)
+    return CrossEncoderModel(settings, folder, fingerprint, dtype, max_length, activation)
+
+
+def _dtype(settings: CrossEncoderSettings) -> str:
+    if settings.precision != "auto":
+        return settings.precision
+    from reranking.scoring.scorer import resolve_dtype
+
+    device = settings.device
+    first = device if device is None or isinstance(device, str) else device[0]
+    return resolve_dtype("auto", first)

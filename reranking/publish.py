@@ -1,0 +1,142 @@
+"""Results appear whole or not at all: one commit makes a run's results table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import polars as pl
+import pyarrow as pa
+
+from reranking.candidates import candidates_of, chunk_of_queries
+from reranking.corpus import columns_of, string_ids
+from reranking.errors import ConfigError, MissingResource, RuntimeFailure
+from reranking.fingerprints import canonical
+from reranking.frames import frame
+from reranking.pairs import KEY, PairScores, distinct_pairs
+from reranking.ranking import rank_results
+from reranking.runs import Plan, published_epoch
+from reranking.schemas import results_schema
+from reranking.store import Database
+
+_SCORE_FIELDS = [pa.field("_distance", pa.float32()), pa.field("_score", pa.float32())]
+
+
+def publish_results(database: Database, plan: Plan, scores: PairScores | None) -> str:
+    """Write the run's results table unless it is there, and return its name.
+
+    Two processes may publish the same run: the table of the first stays.
+    """
+    published = published_epoch(database, plan.run_id)
+    if published is not None and published >= plan.epoch:
+        return plan.results_table
+    fields = [f for f in _SCORE_FIELDS if f.name in plan.score_columns]
+    schema = results_schema(plan.run_id, plan.epoch, fields)
+    batches = _batches(database, plan, scores, schema)
+    try:
+        database.publish(plan.results_table, schema, batches, replace=published is not None)
+    except FileExistsError:
+        if published_epoch(database, plan.run_id) is None:
+            raise RuntimeFailure(
+                f"table {plan.results_table!r} could not be published: start the command again"
+            ) from None
+    return plan.results_table
+
+
+def publish_for_consumers(
+    database: Database, plan: Plan, name: str, columns: Sequence[str]
+) -> bool:
+    """Replace the table `name` by this run's results plus `columns`; whether that was needed.
+
+    Raises MissingResource where a table of that name was not published by rescore.
+    """
+    table = database.open(name)
+    marks = {} if table is None else (table.schema.metadata or {})
+    if table is not None and b"rescore.run_id" not in marks:
+        raise MissingResource(
+            f"table {name!r} in {database.uri} was made by somebody else and is left as it is: "
+            "choose another results.publish, or drop that table"
+        )
+    results = database.need(plan.results_table)
+    wanted = {
+        b"rescore.run_id": plan.run_id.encode(),
+        b"rescore.epoch": results.schema.metadata[b"rescore.epoch"],
+        b"rescore.columns": canonical(list(columns)).encode(),
+    }
+    if {k: marks.get(k) for k in wanted} == wanted:
+        return False
+    schema = _consumer_schema(database, plan, results.schema, columns).with_metadata(wanted)
+    stream = database.stream(plan.results_table)
+    batches = (_with_columns(database, plan, batch, columns, schema) for batch in stream)
+    database.publish(name, schema, batches, replace=table is not None)
+    return True
+
+
+def _batches(
+    database: Database, plan: Plan, scores: PairScores | None, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    for chunk in plan.chunks:
+        candidates = candidates_of(database, plan, chunk)
+        known = None
+        if scores is not None:
+            pairs = distinct_pairs(candidates)
+            lacking = len(scores.missing(pairs))
+            if lacking:
+                raise RuntimeFailure(
+                    f"{lacking} pairs of chunk {chunk} have no score: start the command again"
+                )
+            known = scores.of(pairs.select(KEY)).to_arrow()
+        ranked = rank_results(
+            candidates,
+            known,
+            query_types=plan.search.query_types,
+            limit=plan.search.limit,
+            top_k=plan.top_k,
+            return_score=plan.return_score,
+            activation=plan.activation,
+        )
+        yield from ranked.cast(schema).to_batches()
+
+
+def _consumer_schema(
+    database: Database, plan: Plan, results: pa.Schema, columns: Sequence[str]
+) -> pa.Schema:
+    documents = database.need(plan.corpus.table, plan.corpus.version).schema
+    unknown = [c for c in columns if c != "query_text" and c not in documents.names]
+    clash = [c for c in columns if c in results.names]
+    if unknown or clash:
+        raise ConfigError(
+            f"results.columns: {unknown + clash} are not columns of the documents that results can "
+            f"carry; choose query_text or from {documents.names}"
+        )
+    fields = [
+        pa.field(c, pa.string() if c == "query_text" else documents.field(c).type) for c in columns
+    ]
+    return pa.schema([*results, *fields])
+
+
+def _with_columns(
+    database: Database,
+    plan: Plan,
+    batch: pa.RecordBatch,
+    columns: Sequence[str],
+    schema: pa.Schema,
+) -> pa.RecordBatch:
+    rows = frame(batch)
+    from_documents = [c for c in columns if c != "query_text"]
+    if from_documents:
+        ids = rows["doc_id"].unique().to_list()
+        parts = [
+            frame(part.select(from_documents)).with_columns(
+                doc_id=pl.Series(string_ids(part.column(plan.corpus.id), plan.corpus))
+            )
+            for part in columns_of(database, plan.corpus, ids, from_documents)
+        ]
+        rows = rows.join(pl.concat(parts), on="doc_id", how="left", maintain_order="left")
+    if "query_text" in columns:
+        texts = pl.concat(
+            frame(chunk_of_queries(database, plan, c).select(["query_id", "text"]))
+            for c in plan.chunks
+        ).rename({"text": "query_text"})
+        rows = rows.join(texts, on="query_id", how="left", maintain_order="left")
+    table = rows.select(schema.names).to_arrow().cast(schema)
+    return table.combine_chunks().to_batches()[0]

@@ -1,0 +1,28 @@
+"""Bring the documents table in line with its source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from configs.schema import Config
+from reranking.ingest import ingest
+from reranking.sources.open import read_documents
+from reranking.store import Database
+from tasks.progress import Watcher
+from tasks.settings import encoder_of, ingest_settings, source_spec
+
+
+@task(name="ingest-documents", cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5)
+def ingest_documents(config: Config) -> dict[str, Any]:
+    """What the ingest did, in rows; nothing for a table that is not managed or has no source."""
+    if config.documents.source is None:
+        return {}
+    rows = read_documents(source_spec(config.documents.source))
+    with Watcher("documents") as progress:
+        report = ingest(
+            Database(config.database), rows, encoder_of(config), ingest_settings(config), progress
+        )
+    return report.as_dict()

@@ -1,0 +1,68 @@
+"""Decide on the run: which it is, whether it is finished, what it pins."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from configs.schema import Config
+from reranking.evaluation.measures import parse_measures
+from reranking.fingerprints import canonical, fingerprint
+from reranking.queries import pin_queries
+from reranking.runs import Plan, plan_run, start_run
+from reranking.store import Database
+from tasks.settings import corpus_of, cross_encoder_of, encoder_of, search_settings
+
+
+def check(config: Config) -> None:
+    """Raise for what is wrong with the config and can be told before any model is loaded."""
+    if config.judgments is not None:
+        parse_measures(config.judgments.measures)
+    encoder_of(config)
+    cross_encoder_of(config)
+
+
+@task(name="plan-run", cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5)
+def plan(config: Config, force: bool = False) -> Plan:
+    """The run that the config and the present inputs name; its row is written unless finished."""
+    database = Database(config.database)
+    encoder, reranker = encoder_of(config), cross_encoder_of(config)
+    corpus = corpus_of(config, database, encoder)
+    planned = plan_run(
+        database,
+        corpus,
+        pin_queries(database, config.queries.query_set),
+        search_settings(config, database, corpus),
+        encoder=None if encoder is None else encoder.fingerprint,
+        reranker=reranker,
+        return_score="relevance" if config.rerank is None else config.rerank.return_score,
+        top_k=None if config.rerank is None else config.rerank.top_k,
+        chunk_queries=config.search.chunk_queries,
+        force=force,
+    )
+    if not planned.finished:
+        start_run(
+            database,
+            planned,
+            {
+                "pipeline": pipeline_of(config),
+                "encoder": None if encoder is None else encoder.fingerprint,
+                "reranker_model": None if reranker is None else reranker.settings.model_name,
+                "reranker_revision": None if reranker is None else reranker.folder.revision,
+                "config_json": config.model_dump_json(),
+            },
+        )
+    return planned
+
+
+def pipeline_of(config: Config) -> str:
+    """What stays the same from night to night: the config without the knobs of the machine."""
+    machine = {"device", "batch_size", "batch_tokens", "window_rows", "commit_seconds"}
+
+    def kept(value: object) -> object:
+        if isinstance(value, dict):
+            return {k: kept(v) for k, v in value.items() if k not in machine}
+        return [kept(v) for v in value] if isinstance(value, list | tuple) else value
+
+    values = config.model_dump(mode="json", exclude={"database", "execution"})
+    return fingerprint(canonical(kept(values)))

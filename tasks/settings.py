@@ -1,0 +1,111 @@
+"""From the config to the library's own settings, each made once per process."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from configs.schema import Config, Source
+from reranking.corpus import Corpus, check_filter, encoder_mark, pin_foreign, pin_managed
+from reranking.crossencoder import CrossEncoderModel, CrossEncoderSettings, find_cross_encoder
+from reranking.encoder import EncoderSettings, SentenceEncoder
+from reranking.errors import InputError
+from reranking.indexes import IndexSettings, vector_index
+from reranking.ingest import IngestSettings
+from reranking.search import SearchSettings
+from reranking.sources.open import SourceSpec, source_fingerprint
+from reranking.store import Database
+
+
+def source_spec(source: Source) -> SourceSpec:
+    """The library's form of a source."""
+    return SourceSpec(source.format, source.path, source.split, source.name, dict(source.columns))
+
+
+def encoder_of(config: Config) -> SentenceEncoder | None:
+    """The configured encoder, None where documents and queries bring their vectors."""
+    given = config.documents.encoder
+    return None if given is None else _encoder(EncoderSettings(**given.model_dump()))
+
+
+@lru_cache(maxsize=2)
+def _encoder(settings: EncoderSettings) -> SentenceEncoder:
+    return SentenceEncoder(settings)
+
+
+def cross_encoder_of(config: Config) -> CrossEncoderModel | None:
+    """The configured cross-encoder, None where only the first stage is published."""
+    if config.rerank is None:
+        return None
+    values = config.rerank.model_dump(exclude={"return_score", "column", "top_k"})
+    if isinstance(values["device"], list):
+        values["device"] = tuple(values["device"])
+    return find_cross_encoder(CrossEncoderSettings(**values))
+
+
+def ingest_settings(config: Config) -> IngestSettings:
+    """How the configured documents are taken in."""
+    documents = config.documents
+    assert documents.source is not None
+    default = "{title} {text}" if documents.source.format == "beir" else "{text}"
+    vector = documents.vector_index
+    return IngestSettings(
+        table=documents.table,
+        source_fp=source_fingerprint(source_spec(documents.source), "documents"),
+        template=documents.template or default,
+        delete_missing=documents.delete_missing,
+        window_rows=documents.window_rows,
+        commit_seconds=config.execution.commit_seconds,
+        indexes=IndexSettings(
+            fts=documents.fts_index.model_dump(),
+            vector=None if vector is None else vector.model_dump(),
+            metric=config.search.metric or "cosine",
+        ),
+    )
+
+
+def corpus_of(config: Config, database: Database, encoder: SentenceEncoder | None) -> Corpus:
+    """The documents table, pinned; raises where its vectors come from another encoder."""
+    documents = config.documents
+    scored = None if config.rerank is None else config.rerank.column
+    if documents.managed:
+        corpus = pin_managed(database, documents.table, scored)
+    else:
+        corpus = pin_foreign(
+            database,
+            documents.table,
+            id=documents.id,
+            text=documents.text,
+            vector=documents.vector,
+            scored=scored,
+            needs_vector=bool({"vector", "hybrid"} & set(config.search.query_types)),
+        )
+    check_filter(database, corpus, config.search.where)
+    _check_encoder(database, corpus, encoder)
+    return corpus
+
+
+def _check_encoder(database: Database, corpus: Corpus, encoder: SentenceEncoder | None) -> None:
+    table = database.need(corpus.table, corpus.version)
+    if encoder is None or corpus.vector not in table.schema.names:
+        return
+    mark = encoder_mark(table, corpus)
+    if mark is not None and mark != encoder.fingerprint:
+        raise InputError(
+            f"the vectors of table {corpus.table!r} come from encoder {mark[:8]}, the config names "
+            f"encoder {encoder.fingerprint[:8]}; a query encoded by one cannot search the other's. "
+            "Name the old encoder, or ingest into another documents.table."
+        )
+
+
+def search_settings(config: Config, database: Database, corpus: Corpus) -> SearchSettings:
+    """How the legs are searched; the metric is the vector index's own unless the config names one."""
+    search = config.search
+    ann = vector_index(database.need(corpus.table, corpus.version), corpus.vector)
+    return SearchSettings(
+        query_types=search.query_types,
+        limit=search.limit,
+        metric=search.metric or (ann["metric"] if ann else "cosine"),
+        where=dict(search.where),
+        nprobes=search.nprobes,
+        refine_factor=search.refine_factor,
+    )
