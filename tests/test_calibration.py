@@ -1,5 +1,6 @@
 """Calibration: the maps against scikit-learn's, quality without leaks, refusals that say why."""
 
+import functools
 import json
 
 import numpy as np
@@ -50,8 +51,9 @@ def drawn(queries=80, per=10, slope=1.5, intercept=-0.5, seed=1):
     return scores, positive, np.repeat([f"q{n}" for n in range(queries)], per).tolist()
 
 
-def fitted(**more):
-    result = cal.fit(*tables(*drawn(**more)), RERANKER)
+@functools.cache
+def fitted(seed=1):
+    result = cal.fit(*tables(*drawn(seed=seed)), RERANKER)
     assert isinstance(result, cal.Calibration)
     return result
 
