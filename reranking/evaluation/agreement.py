@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 Rankings = Mapping[str, Sequence[str]]
@@ -90,10 +91,8 @@ def _new_overlap(a: str | None, b: str, seen_a: set[str], seen_b: set[str]) -> i
 
 def rankings_of(table: pa.Table) -> dict[str, list[str]]:
     """{query_id: documents in rank order} of one query type's (query_id, doc_id, rank)."""
-    order = np.lexsort((np.asarray(table["rank"]), table["query_id"].to_numpy()))
-    query_ids = table["query_id"].take(pa.array(order)).to_pylist()
-    doc_ids = table["doc_id"].take(pa.array(order)).to_pylist()
-    rankings: dict[str, list[str]] = {}
-    for query_id, doc_id in zip(query_ids, doc_ids, strict=True):
-        rankings.setdefault(query_id, []).append(doc_id)
-    return rankings
+    frame = pl.from_arrow(table.select(["query_id", "doc_id", "rank"]))
+    assert isinstance(frame, pl.DataFrame)
+    grouped = frame.sort("query_id", "rank").group_by("query_id", maintain_order=True)
+    lists = grouped.agg("doc_id")
+    return dict(zip(lists["query_id"].to_list(), lists["doc_id"].to_list(), strict=True))

@@ -1,0 +1,162 @@
+"""The verdict of a comparison: improved, regressed, no difference, or cannot tell.
+
+In this order: without comparable queries nothing can be told; identical rankings do not differ;
+below `min_queries` nothing is told. Then the interval lies inside +-margin (no difference, even if
+significant: the margin is the smallest difference that matters), or the p-value is below alpha
+(improved, regressed), or the queries were too few. Last, a conclusion is withdrawn if documents
+nobody judged could overturn it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reranking.evaluation.measures import evaluate
+from reranking.evaluation.sides import frame
+from reranking.evaluation.statistics import Paired
+
+Verdict = Literal["improved", "regressed", "no difference", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When a verdict is given.
+
+    `min_queries`: below about 25 topics comparisons are unstable (Buckley & Voorhees, SIGIR 2000).
+    `max_unjudged`: the share of unjudged documents among the changed ones from which on they are
+    suspected; `unjudged_relevant`: the share of them that might be relevant after all.
+    """
+
+    margin: float = 0.01
+    alpha: float = 0.05
+    min_queries: int = 25
+    max_unjudged: float = 0.5
+    unjudged_relevant: float = 0.1
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Documents that entered or left the top k between the two runs, and what they could do.
+
+    `low` and `high` bound the difference if `unjudged_relevant` of the unjudged ones were
+    relevant: of those only the base shows (low), of those only the candidate shows (high). They
+    are None where too few are unjudged to ask.
+    """
+
+    k: int
+    documents: int
+    unjudged: int
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def share(self) -> float:
+        """The unjudged share of the changed documents; 0 where nothing changed."""
+        return self.unjudged / self.documents if self.documents else 0.0
+
+
+def changed_documents(
+    base: pa.Table,
+    candidate: pa.Table,
+    judgments: pa.Table,
+    query_ids: list[str],
+    measure: str,
+    k: int,
+    rules: Rules,
+) -> Changed:
+    """What changed in the top `k` of `query_ids`; both rankings are of one query type.
+
+    The bounds are first-order: the difference moves from what was measured towards what would be
+    measured if all those documents were relevant (the judged relevant ones' median grade), by the
+    share `unjudged_relevant`. The idea is that of the residual of Moffat & Zobel (TOIS 2008).
+    """
+    left, right = _top(base, query_ids, k), _top(candidate, query_ids, k)
+    pair = ["query_id", "doc_id"]
+    judged = frame(judgments).select(pair)
+    gone, new = left.join(right, on=pair, how="anti"), right.join(left, on=pair, how="anti")
+    unjudged_gone = gone.join(judged, on=pair, how="anti")
+    unjudged_new = new.join(judged, on=pair, how="anti")
+    changed = Changed(k, gone.height + new.height, unjudged_gone.height + unjudged_new.height)
+    if changed.share <= rules.max_unjudged:
+        return changed
+
+    def difference(supposed: pl.DataFrame) -> float:
+        graded = _with_relevant(judgments, supposed)
+        values = [_mean(ranking, graded, query_ids, measure) for ranking in (base, candidate)]
+        return values[1] - values[0]
+
+    measured = difference(left.clear())
+    share = rules.unjudged_relevant
+    return replace(
+        changed,
+        low=measured + share * min(0.0, difference(unjudged_gone) - measured),
+        high=measured + share * max(0.0, difference(unjudged_new) - measured),
+    )
+
+
+def _top(ranking: pa.Table, query_ids: list[str], k: int) -> pl.DataFrame:
+    rows = frame(ranking).filter(pl.col("rank") <= k, pl.col("query_id").is_in(query_ids))
+    return rows.select("query_id", "doc_id")
+
+
+def _with_relevant(judgments: pa.Table, supposed: pl.DataFrame) -> pa.Table:
+    """`judgments` and the documents `supposed` to be as relevant as the median relevant one."""
+    known = judgments.select(["query_id", "doc_id", "relevance"])
+    positive = known["relevance"].filter(pc.greater(known["relevance"], 0))
+    grade = int(np.median(np.asarray(positive))) if len(positive) else 1
+    added = {name: pa.array(supposed[name].to_list(), pa.string()) for name in supposed.columns}
+    added["relevance"] = pa.array([grade] * supposed.height, known.schema.field("relevance").type)
+    return pa.concat_tables([known, pa.table(added, schema=known.schema)])
+
+
+def _mean(ranking: pa.Table, judgments: pa.Table, query_ids: list[str], measure: str) -> float:
+    values = evaluate(ranking, judgments, query_ids, [measure])
+    return float(pc.mean(values.filter(pc.equal(values["measure"], measure))["value"]).as_py())
+
+
+def decide(
+    paired: Paired, p: float | None, identical: bool, changed: Changed, rules: Rules
+) -> tuple[Verdict, str]:
+    """The verdict and the reason for it; `p` is corrected where several candidates compete."""
+    verdict, reason = _by_statistics(paired, p, identical, rules)
+    if verdict == "cannot tell" or changed.low is None or changed.high is None:
+        return verdict, reason
+    overturned = {
+        "improved": changed.low <= 0,
+        "regressed": changed.high >= 0,
+        "no difference": changed.low < -rules.margin or changed.high > rules.margin,
+    }
+    if overturned[verdict]:
+        return "cannot tell", (
+            f"too much is unjudged: {changed.unjudged} of the {changed.documents} documents that "
+            f"entered or left the top {changed.k} have no grade, and if "
+            f"{rules.unjudged_relevant:.0%} of them were relevant the difference could be "
+            f"anything from {changed.low:+.4f} to {changed.high:+.4f} (measured: {reason})"
+        )
+    return verdict, reason
+
+
+def _by_statistics(
+    paired: Paired, p: float | None, identical: bool, rules: Rules
+) -> tuple[Verdict, str]:
+    n = paired.queries
+    if n == 0 or paired.difference is None:
+        return "cannot tell", "no query could be compared"
+    if identical:
+        return "no difference", f"the rankings of all {n} queries are identical"
+    measured = f"{paired.difference:+.4f} over {n} queries"
+    if n < rules.min_queries or paired.low is None or paired.high is None or p is None:
+        return "cannot tell", f"too few queries: {n}, needed are {rules.min_queries} ({measured})"
+    measured += f", interval {paired.low:+.4f} to {paired.high:+.4f}, p = {p:.4g}"
+    if -rules.margin <= paired.low and paired.high <= rules.margin:
+        return "no difference", f"{measured}: inside the margin of {rules.margin:g}"
+    if p < rules.alpha:
+        return ("improved" if paired.difference > 0 else "regressed"), measured
+    shown = "" if paired.detectable is None else f"; shown could be {paired.detectable:.4f} or more"
+    return "cannot tell", f"too few queries for so small a difference: {measured}{shown}"
