@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -55,6 +56,23 @@ def means(metrics: pa.Table) -> pa.Table:
         queries=pl.col("query_id").n_unique(),
     )
     return wide.to_arrow()
+
+
+def stored_means(database: Database, run_id: str) -> list[dict[str, Any]]:
+    """The means of all measures that are stored for a run, by judgment list."""
+    rows = database.read("metrics", equals("run_id", run_id))
+    if not rows.num_rows:
+        return []
+    unique = frame(rows).unique([*KEY, "judgment_list", "judgments_fp"], maintain_order=True)
+    newest = unique.filter(
+        pl.col("judgments_fp") == pl.col("judgments_fp").last().over("judgment_list")
+    )
+    parts = newest.partition_by("judgment_list", as_dict=True, maintain_order=True)
+    return [
+        {"judgment_list": key[0], **row}
+        for key, part in parts.items()
+        for row in means(part.to_arrow()).to_pylist()
+    ]
 
 
 def rankings(database: Database, plan: Plan, stage: str) -> Iterator[pa.Table]:

@@ -120,9 +120,7 @@ class _Queries:
             query = self.by_text.get(str(values.get("query_text")))
         if query is None:
             name = values.get("query_id", values.get("query_text"))
-            return Reject(
-                row.number, str(name), "judges a query not in the set", None
-            )
+            return Reject(row.number, str(name), "judges a query not in the set", None)
         return {
             "judgment_list": judgment_list,
             "query_set": query["query_set"],

@@ -38,6 +38,7 @@ class Plan:
     run_id: str
     search_id: str
     corpus: Corpus
+    documents_content: str
     queries: QuerySet
     search: SearchSettings
     chunk_queries: int
@@ -84,7 +85,12 @@ def plan_run(
     force: bool = False,
 ) -> Plan:
     """The run that these inputs name: finished already, begun, or new. Nothing is written."""
-    search_inputs = _search_inputs(database, corpus, queries, search, encoder, chunk_queries)
+    content, _ = content_digest(database, corpus, search.where)
+    search_inputs = _search_inputs(database, corpus, search, encoder) | {
+        "documents": content,
+        "queries": queries.content,
+        "chunk_queries": chunk_queries,
+    }
     search_id = fingerprints.search_id(search_inputs)
     run_id = fingerprints.run_id(
         {
@@ -103,6 +109,7 @@ def plan_run(
         run_id=run_id,
         search_id=search_id,
         corpus=corpus,
+        documents_content=content,
         queries=queries,
         search=search,
         chunk_queries=chunk_queries,
@@ -117,21 +124,13 @@ def plan_run(
 
 
 def _search_inputs(
-    database: Database,
-    corpus: Corpus,
-    queries: QuerySet,
-    search: SearchSettings,
-    encoder: str | None,
-    chunk_queries: int,
+    database: Database, corpus: Corpus, search: SearchSettings, encoder: str | None
 ) -> dict[str, Any]:
     table = database.need(corpus.table, corpus.version)
     inputs: dict[str, Any] = {
-        "documents": content_digest(database, corpus, search.where)[0],
-        "queries": queries.content,
         "legs": sorted(search.legs),
         "limit": search.limit,
         "where": dict(search.where),
-        "chunk_queries": chunk_queries,
     }
     if "vector" in search.legs:
         inputs |= {
@@ -192,6 +191,7 @@ def start_run(database: Database, plan: Plan, description: Mapping[str, Any]) ->
         "queries_content": plan.queries.content,
         "documents_table": plan.corpus.table,
         "documents_version": plan.corpus.version,
+        "documents_content": plan.documents_content,
         "reranker": plan.reranker,
         "libraries_json": json.dumps({name: library_version(name) for name in _LIBRARIES}),
         "plan_json": json.dumps(asdict(plan)),

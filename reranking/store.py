@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import lancedb
@@ -30,8 +31,10 @@ _RETRIES = 6
 class Database:
     """LanceDB tables under one URI: a folder or `s3://bucket/prefix`."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, must_exist: bool = False) -> None:
         self.uri = uri
+        if must_exist and "://" not in uri and not Path(uri).is_dir():
+            raise MissingResource(f"no database at {uri}: expected a folder of LanceDB tables")
         try:
             self._connection = lancedb.connect(uri)
         except Exception as error:

@@ -98,7 +98,7 @@ def _check_encoder(database: Database, corpus: Corpus, encoder: SentenceEncoder 
 
 
 def search_settings(config: Config, database: Database, corpus: Corpus) -> SearchSettings:
-    """How the legs are searched; the metric is the vector index's own unless the config names one."""
+    """How the legs are searched; the metric is the index's own unless the config names one."""
     search = config.search
     ann = vector_index(database.need(corpus.table, corpus.version), corpus.vector)
     return SearchSettings(

@@ -1,0 +1,40 @@
+# The two commands a stranger needs: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: quickstart test test-all lint install bench clean
+
+quickstart: $(VENV)/.installed  ## set up and do the main job on the Python documentation
+	$(BIN)/rescore quickstart
+
+test: $(VENV)/.installed-test  ## set up and pass the tests
+	$(BIN)/pytest
+
+test-all: $(VENV)/.installed-test  ## the slow tests too
+	$(BIN)/pytest -m ""
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(VENV)/.installed
+
+bench: $(VENV)/.installed-test  ## engine and pipeline beside LanceDB's and sentence-transformers' own
+	$(BIN)/python -m benchmarks.rerank
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade pip
+	$(BIN)/pip install -q -c constraints.txt -e '.[quickstart]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[quickstart,test,lint]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) quickstart

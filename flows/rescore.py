@@ -1,0 +1,53 @@
+"""The main job: ingest what changed, search, rerank, publish, evaluate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from configs.schema import Config
+from tasks.evaluate import evaluate
+from tasks.ingest import ingest_documents
+from tasks.load import load_judgments, load_queries
+from tasks.plan import check, plan
+from tasks.publish import publish, publish_table, recall
+from tasks.rerank import score_chunk
+from tasks.search import search_chunk
+from tasks.show import show_run
+from tasks.summary import Summary
+
+
+@flow(
+    name="rescore",
+    flow_run_name="rescore-{config.queries.query_set}",
+    task_runner=ThreadPoolTaskRunner(max_workers=2),
+    persist_result=False,
+)
+def rescore(config: Config, force: bool = False) -> dict[str, Any]:
+    """What the run did: its id, results table, counts, seconds per stage and measures."""
+    check(config)
+    summary = Summary(config)
+    with summary.timed("ingest"):
+        summary.ingested(ingest_documents(config))
+        summary.rejected(load_queries(config))
+        summary.rejected(load_judgments(config)["rejected"])
+    run = plan(config, force)
+    if run.finished:
+        summary.repeated(run, recall(run))
+    else:
+        searches = {}
+        for chunk in run.chunks[:1]:
+            searches[chunk] = search_chunk.submit(config, run, chunk)
+        for chunk in run.chunks:
+            summary.searched(searches.pop(chunk).result())
+            if chunk + 1 < len(run.chunks):  # searched while this one is scored
+                searches[chunk + 1] = search_chunk.submit(config, run, chunk + 1)
+            summary.scored(score_chunk(config, run, chunk))
+        with summary.timed("publish"):
+            summary.published(run, publish(config, run, summary.counts, summary.seconds))
+    publish_table(config, run)
+    with summary.timed("evaluate"):
+        summary.evaluated(evaluate(config, run))
+    return show_run(summary)

@@ -1,0 +1,11 @@
+"""The errors and exit codes that the command line answers with."""
+
+from reranking.errors import (
+    EXIT_DONE,
+    EXIT_REJECTS,
+    EXIT_UNEXPECTED,
+    ConfigError,
+    RescoreError,
+)
+
+__all__ = ["EXIT_DONE", "EXIT_REJECTS", "EXIT_UNEXPECTED", "ConfigError", "RescoreError"]

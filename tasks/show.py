@@ -1,0 +1,47 @@
+"""What a run did, as artifacts in the Prefect UI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from configs.schema import Config
+from tasks.cells import cells
+from tasks.summary import Summary
+
+
+def show_ingest(config: Config, report: dict[str, Any]) -> None:
+    """Post the ingest's counts as a table artifact."""
+    counts = {k: v for k, v in report.items() if isinstance(v, int)}
+    create_table_artifact(
+        [{"documents": k, "rows": v} for k, v in counts.items()],
+        key="ingest",
+        description=f"Documents of table {config.documents.table}",
+    )
+
+
+def show_run(summary: Summary) -> dict[str, Any]:
+    """Post counts, throughput and measures as artifacts; the summary as JSON-like values."""
+    values = summary.as_dict()
+    rows = ["queries", "pairs", "scored", "reused", "rejected", "pairs_per_second"]
+    create_table_artifact(
+        [{"what": name, "value": values[name]} for name in rows],
+        key="run-counts",
+        description=f"Run {values['run_id']}",
+    )
+    create_markdown_artifact(markdown_of(values), key="run-summary")
+    return values
+
+
+def markdown_of(values: dict[str, Any]) -> str:
+    """The summary as Markdown: where the results are, and what reranking changed."""
+    lines = [
+        f"Run `{values['run_id']}`: results in table `{values['results_table']}`.",
+        "",
+        "| query type | measure | first stage | reranked | change |",
+        "|---|---|---|---|---|",
+    ]
+    for row in values["measures"]:
+        lines.append(f"| {row['query_type']} | {row['measure']} | {' | '.join(cells(row))} |")
+    return "\n".join(lines)

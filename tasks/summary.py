@@ -1,0 +1,98 @@
+"""What a run did, gathered step by step, for people and machines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from configs.schema import Config
+from reranking.runs import Plan
+
+
+class Summary:
+    """Counts, seconds per stage and measures of one run."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.seconds: dict[str, float] = {}
+        self.counts: dict[str, Any] = {"pairs": 0, "scored": 0, "path": None}
+        self.run: Plan | None = None
+        self.finished_before = False
+        self.rejects = 0
+        self.documents: dict[str, Any] = {}
+        self.measures: list[dict[str, Any]] = []
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the block to the stage."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._took(stage, time.monotonic() - started)
+
+    def _took(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def ingested(self, report: Mapping[str, Any]) -> None:
+        """Take in what the ingest did."""
+        self.documents = dict(report)
+        self.rejected(report.get("rejected", 0))
+
+    def rejected(self, rows: int) -> None:
+        """Take in rejected rows."""
+        self.rejects += rows
+
+    def searched(self, seconds: float) -> None:
+        """Take in a searched chunk."""
+        self._took("search", seconds)
+
+    def scored(self, report: Mapping[str, Any]) -> None:
+        """Take in a scored chunk; its seconds are split into the model's and the rest."""
+        self.counts["pairs"] += report["pairs"]
+        self.counts["scored"] += report["scored"]
+        self.counts["path"] = report["path"] or self.counts["path"]
+        self._took("score", report["forward"])
+        self._took("lookup", report["seconds"] - report["forward"])
+
+    def published(self, run: Plan, counts: Mapping[str, int]) -> None:
+        """Take in the published run."""
+        self.run = run
+        self.counts |= counts
+
+    def repeated(self, run: Plan, counts: Mapping[str, int]) -> None:
+        """Take in a run that was finished already."""
+        self.run, self.finished_before = run, True
+        self.counts |= counts
+
+    def evaluated(self, measures: list[dict[str, Any]]) -> None:
+        """Take in the means of the measures."""
+        self.measures = measures
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary as JSON-like values: what `--json` prints."""
+        assert self.run is not None
+        scoring = self.seconds.get("score", 0.0)
+        scored = self.counts["scored"]
+        rate = round(scored / scoring, 1) if scored and scoring else None
+        return {
+            "run_id": self.run.run_id,
+            "status": "done",
+            "computed": not self.finished_before,
+            "results_table": self.run.results_table,
+            "published": self.config.results.publish,
+            "query_types": list(self.run.search.query_types),
+            "queries": self.run.queries.count,
+            "queries_without_hits": self.counts.get("queries_without_hits", 0),
+            "pairs": self.counts["pairs"],
+            "scored": scored,
+            "reused": self.counts["pairs"] - scored,
+            "rejected": self.rejects,
+            "documents": self.documents,
+            "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},
+            "pairs_per_second": rate,
+            "score_path": self.counts["path"],
+            "measures": self.measures,
+        }
