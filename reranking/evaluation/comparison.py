@@ -270,12 +270,13 @@ def _decided(draft: _Draft, judgments: pa.Table, settings: Settings) -> Comparis
     """The finished comparison: agreement, what changed, the verdict and the queries that moved."""
     primary = next(row for row in draft.rows if row.primary)
     k = _depth(parse_measures([primary.measure])[0])
-    tables = [_of_type(side, settings.query_type) for side in (draft.base, draft.candidate)]
+    query_type, difference = settings.query_type, primary.paired.difference
+    tables = _of_type(draft.base, query_type), _of_type(draft.candidate, query_type)
     left, right = (rankings_of(table) for table in tables)
     compared = draft.common.compared
     identical = all(left.get(q, []) == right.get(q, []) for q in compared)
     changed = changed_documents(
-        tables[0], tables[1], judgments, compared, primary.measure, k, settings.rules
+        tables, judgments, compared, primary.measure, k, difference, settings.rules
     )
     verdict, reason = decide(
         primary.paired, primary.p_corrected, identical, changed, settings.rules

@@ -34,7 +34,7 @@ VALUES: Final = pa.schema(
 
 _BLOCK: Final = 1000  # queries handed to ir-measures at once: bounds the Python objects alive
 _BUILTIN: Final = ir_measures.providers.FallbackProvider(
-    [ir_measures.pytrec_eval, ir_measures.compat, ir_measures.judged, ir_measures.msmarco]
+    [ir_measures.pytrec_eval, ir_measures.compat, ir_measures.msmarco]
 )
 _TINY_QRELS: Final = {"q": {"a": 1, "b": 0}}
 _TINY_RUN: Final = {"q": {"b": -1.0, "a": -2.0}}
@@ -120,6 +120,7 @@ def evaluate(
     judged_ids = [q for q in dict.fromkeys(query_ids) if q not in absent]
     hits = _Grouped.of(ranking, judged_ids, "rank")
     _refuse_shared_ranks(hits)
+    hits = hits.cut(_deepest(asked))
     grades = _Grouped.of(judgments, judged_ids, "relevance")
     if grades.numbers.max(initial=0) > MAX_GRADE:
         raise InputError(
@@ -133,6 +134,13 @@ def evaluate(
         block = values[start : start + _BLOCK]
         plan.fill(block, ids, grades.block(ids, start), hits.block(ids, start))
     return _as_table(values, judged_ids, asked)
+
+
+def _deepest(asked: list[Measure]) -> int | None:
+    """How many ranks can matter to the measures; None if all can. Deeper ones only cost time."""
+    if any("cutoff" not in m.params or m.params.get("judged_only") for m in asked):
+        return None
+    return max(int(m.params["cutoff"]) for m in asked)
 
 
 def _without_identical(table: pa.Table) -> pa.Table:
@@ -169,6 +177,16 @@ class _Grouped:
         bounds = np.searchsorted(code[order], np.arange(len(query_ids) + 1))
         doc_ids = table["doc_id"].take(pa.array(order)).combine_chunks()
         return cls(number, doc_ids, numbers[order], bounds)
+
+    def cut(self, depth: int | None) -> _Grouped:
+        """The first `depth` documents of each query; None keeps all."""
+        if depth is None:
+            return self
+        sizes = np.diff(self.bounds)
+        position = np.arange(len(self.numbers)) - np.repeat(self.bounds[:-1], sizes)
+        kept = position < depth
+        bounds = np.concatenate([[0], np.cumsum(np.minimum(sizes, depth))])
+        return _Grouped(self.name, self.doc_ids.filter(kept), self.numbers[kept], bounds)
 
     def block(self, ids: list[str], start: int) -> dict[str, dict[str, int]]:
         """{query: {document: number}} for the queries `ids`, which begin at position `start`."""
@@ -247,9 +265,9 @@ class _Plan:
                 values[rows[query_id], self.columns[measure]] = value
         for query_id, docs in hits.items() if self.own else ():
             judged = qrels[query_id]
-            ranked = [judged.get(doc_id) for doc_id in docs]
+            ranked, grades_of = [judged.get(doc_id) for doc_id in docs], list(judged.values())
             for column, function in self.own:
-                values[rows[query_id], column] = function(ranked, list(judged.values()))
+                values[rows[query_id], column] = function(ranked, grades_of)
 
 
 def _calculated(

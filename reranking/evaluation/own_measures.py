@@ -1,8 +1,9 @@
 """Measures that keep ir-measures' name and notation but are computed here.
 
 `nDCG(dcg='exp-log2')` runs a perl program there, which refuses query ids with letters; `Accuracy`
-divides by zero where only relevant documents were found. Each function takes one query: the grades
-of its ranking in rank order (None = unjudged) and all its judged grades (none negative).
+divides by zero where only relevant documents were found; `Judged` sorts every ranking again, and
+we always compute it. Each function takes one query: the grades of its ranking in rank order
+(None = unjudged) and all its judged grades (none negative).
 """
 
 from __future__ import annotations
@@ -31,7 +32,15 @@ def own_measure(measure: ir_measures.Measure) -> OwnMeasure | None:
     if measure.NAME == "Accuracy":
         rel: int = measure.params.get("rel", 1)
         return lambda ranked, judged: accuracy(ranked, rel, cutoff)
+    if measure.NAME == "Judged":
+        return lambda ranked, judged: judged_share(ranked, cutoff)
     return None
+
+
+def judged_share(ranked: Grades, cutoff: int | None = None) -> float:
+    """The share of the top documents that have a grade; 0 for an empty ranking."""
+    top = ranked[:cutoff]
+    return 1.0 - top.count(None) / len(top) if top else 0.0
 
 
 def exponential_ndcg(ranked: Grades, judged: Sequence[int], cutoff: int | None = None) -> float:

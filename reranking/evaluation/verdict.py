@@ -62,36 +62,36 @@ class Changed:
 
 
 def changed_documents(
-    base: pa.Table,
-    candidate: pa.Table,
+    rankings: tuple[pa.Table, pa.Table],
     judgments: pa.Table,
     query_ids: list[str],
     measure: str,
     k: int,
+    measured: float | None,
     rules: Rules,
 ) -> Changed:
-    """What changed in the top `k` of `query_ids`; both rankings are of one query type.
+    """What changed in the top `k` of `query_ids`; `rankings` are the base's and the candidate's.
 
+    `measured` is the difference of the measure's means as judged (None without queries).
     The bounds are first-order: the difference moves from what was measured towards what would be
     measured if all those documents were relevant (the judged relevant ones' median grade), by the
     share `unjudged_relevant`. The idea is that of the residual of Moffat & Zobel (TOIS 2008).
     """
-    left, right = _top(base, query_ids, k), _top(candidate, query_ids, k)
+    left, right = (_top(ranking, query_ids, k) for ranking in rankings)
     pair = ["query_id", "doc_id"]
     judged = frame(judgments).select(pair)
     gone, new = left.join(right, on=pair, how="anti"), right.join(left, on=pair, how="anti")
     unjudged_gone = gone.join(judged, on=pair, how="anti")
     unjudged_new = new.join(judged, on=pair, how="anti")
     changed = Changed(k, gone.height + new.height, unjudged_gone.height + unjudged_new.height)
-    if changed.share <= rules.max_unjudged:
+    if changed.share <= rules.max_unjudged or measured is None:
         return changed
 
     def difference(supposed: pl.DataFrame) -> float:
         graded = _with_relevant(judgments, supposed)
-        values = [_mean(ranking, graded, query_ids, measure) for ranking in (base, candidate)]
-        return values[1] - values[0]
+        base, candidate = (_mean(ranking, graded, query_ids, measure) for ranking in rankings)
+        return candidate - base
 
-    measured = difference(left.clear())
     share = rules.unjudged_relevant
     return replace(
         changed,
