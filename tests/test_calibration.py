@@ -192,9 +192,24 @@ def test_negatives_of_one_query_alone_are_not_enough():
     assert isinstance(result, cal.Uncalibrated) and "too few queries" in result.reason
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_the_scale_of_the_scores_does_not_matter(scale):
+    scores, positive, _ = drawn()
+    ours = cal._fit_platt(scores * scale, positive)
+    plain = cal._fit_platt(scores.astype(float), positive)
+    assert ours.slope * scale == pytest.approx(plain.slope, rel=1e-4)
+    assert ours.intercept == pytest.approx(plain.intercept, rel=1e-4)
+
+
+def test_equal_scores_are_not_calibrated():
+    _, positive, queries = drawn()
+    result = cal.fit(*tables(np.ones(len(positive)), positive, queries), RERANKER)
+    assert isinstance(result, cal.Uncalibrated) and "slope 0" in result.reason
+
+
 def test_scores_that_run_backwards_are_not_calibrated():
     result = cal.fit(*tables(*drawn(slope=-2.0)), RERANKER)
-    assert isinstance(result, cal.Uncalibrated) and "negative" in result.reason
+    assert isinstance(result, cal.Uncalibrated) and "do not go with more" in result.reason
 
 
 def test_grades_of_another_wording_are_not_used():

@@ -161,41 +161,44 @@ def fit(
 ) -> Calibration | Uncalibrated:
     """The calibration of `reranker` from its judged pairs, or why there is none.
 
-    A pair is positive if its consensus grade is at least `relevant`.
+    A pair is positive if its consensus grade is at least `relevant`. The probabilities hold for
+    pairs like the judged ones: where only top documents were judged, deep ones are extrapolated.
     """
     rows = judged(pair_frame(pairs), judgments)
     scores = rows["score"].cast(float).to_numpy()
     positive = (rows["relevance"] >= relevant).to_numpy()
     # by text, not id: the same query under two ids must not stand on both sides of a split
-    _, query = np.unique(rows["query_hash"].to_numpy().astype("S16"), return_inverse=True)
+    query = rows["query_hash"].rank("dense").to_numpy()
     counts = len(scores), int(positive.sum()), len(np.unique(query))
-    lacking = _lacking(*counts)
-    if not lacking:
-        try:
-            chosen, losses = _choose(scores, positive, query)
-            held_out = _cross_fitted(scores, positive, query)
-        except _OneClassError:
-            lacking = "the relevant or the non-relevant judgments come from too few queries"
-        else:
-            if not (isinstance(chosen, Platt) and chosen.slope < 0):
-                quality = reliability(held_out, positive, query)
-                return Calibration(reranker, relevant, chosen, *counts, losses, quality)
-            lacking = "higher scores go with less relevance: the fitted slope is negative"
-    log.warning("no calibration: %s", lacking)
-    return Uncalibrated(lacking, *counts)
+    try:
+        _check_enough(*counts)
+        chosen, losses = _choose(scores, positive, query)
+        if isinstance(chosen, Platt) and chosen.slope <= 0:
+            raise _LackingError(
+                f"higher scores do not go with more relevance: slope {chosen.slope:.3g}"
+            )
+        quality = reliability(_cross_fitted(scores, positive, query), positive, query)
+    except _LackingError as lacking:
+        log.warning("no calibration: %s", lacking)
+        return Uncalibrated(str(lacking), *counts)
+    return Calibration(reranker, relevant, chosen, *counts, losses, quality)
 
 
-def _lacking(judged_pairs: int, positives: int, queries: int) -> str:
-    """What the judgments lack for a calibration, or an empty string."""
+class _LackingError(Exception):
+    """What the judgments lack for a calibration."""
+
+
+def _check_enough(judged_pairs: int, positives: int, queries: int) -> None:
     negatives = judged_pairs - positives
     if judged_pairs and not negatives:
-        return f"all {judged_pairs} judged pairs are relevant; none shows what a miss scores"
+        raise _LackingError(
+            f"all {judged_pairs} judged pairs are relevant; none shows what a miss scores"
+        )
     if min(positives, negatives) < MIN_OF_EACH or queries < MIN_QUERIES:
-        return (
+        raise _LackingError(
             f"{positives} relevant and {negatives} non-relevant judged pairs in {queries} queries; "
             f"at least {MIN_OF_EACH} of each in {MIN_QUERIES} queries are needed"
         )
-    return ""
 
 
 def with_probability(
@@ -216,15 +219,11 @@ def with_probability(
     return pairs.append_column(probability, pa.array(values, pa.float64()))
 
 
-class _OneClassError(Exception):
-    """A training fold holds relevant pairs only, or none."""
-
-
 def _targets(positive: NDArray[np.bool_]) -> tuple[float, float]:
     """Platt's targets for non-relevant and relevant pairs: 0 and 1 pulled in by one observation."""
     positives = int(positive.sum())
     if positives in (0, len(positive)):
-        raise _OneClassError
+        raise _LackingError("the relevant or the non-relevant judgments come from too few queries")
     return 1 / (len(positive) - positives + 2), (positives + 1) / (positives + 2)
 
 
@@ -233,12 +232,16 @@ def _fit_platt(scores: Floats, positive: NDArray[np.bool_]) -> Platt:
 
     low, high = _targets(positive)
     target = np.where(positive, high, low)
+    middle, spread = float(scores.mean()), float(scores.std())
+    if not spread:
+        return Platt(0.0, float(np.log(target.mean() / (1 - target.mean()))))
     # A soft target is a pair seen both ways, weighted: separable judgments keep a finite slope.
-    rows = np.concatenate([scores, scores])[:, None]
+    rows = (np.concatenate([scores, scores])[:, None] - middle) / spread
     seen = np.repeat([1, 0], len(scores))
-    model = LogisticRegression(C=np.inf, max_iter=1000)
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky")
     model.fit(rows, seen, sample_weight=np.concatenate([target, 1 - target]))
-    return Platt(float(model.coef_[0, 0]), float(model.intercept_[0]))
+    slope = float(model.coef_[0, 0]) / spread
+    return Platt(slope, float(model.intercept_[0]) - slope * middle)
 
 
 def _fit_isotonic(scores: Floats, positive: NDArray[np.bool_]) -> Isotonic:
