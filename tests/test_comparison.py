@@ -164,7 +164,7 @@ def unjudged_world(gone_grade: int | None) -> tuple[Side, Side, pa.Table]:
 def test_unjudged_documents_withdraw_a_verdict_that_they_could_overturn() -> None:
     base, candidate, judgments = unjudged_world(None)
     firm = one(base, candidate, judgments)
-    assert firm.verdict == "improved"  # a tenth of the unjudged could not make up for +0.37
+    assert firm.verdict == "improved"  # a twentieth of the unjudged could not make up for +0.37
     assert (firm.changed.documents, firm.changed.unjudged) == (40 * 16, 40 * 16)
     assert firm.changed.low is not None and 0 < firm.changed.low < firm.primary.paired.difference
     loose = one(base, candidate, judgments, rules=Rules(unjudged_relevant=0.9))

@@ -30,14 +30,15 @@ class Rules:
 
     `min_queries`: below about 25 topics comparisons are unstable (Buckley & Voorhees, SIGIR 2000).
     `max_unjudged`: the share of unjudged documents among the changed ones from which on they are
-    suspected; `unjudged_relevant`: the share of them that might be relevant after all.
+    suspected; `unjudged_relevant`: by how much the relevant share of one run's unjudged documents
+    might exceed the other's. Equal shares cancel out, so small numbers are plausible here.
     """
 
     margin: float = 0.01
     alpha: float = 0.05
     min_queries: int = 25
     max_unjudged: float = 0.5
-    unjudged_relevant: float = 0.1
+    unjudged_relevant: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,9 @@ def decide(
     if overturned[verdict]:
         return "cannot tell", (
             f"too much is unjudged: {changed.unjudged} of the {changed.documents} documents that "
-            f"entered or left the top {changed.k} have no grade, and if "
-            f"{rules.unjudged_relevant:.0%} of them were relevant the difference could be "
-            f"anything from {changed.low:+.4f} to {changed.high:+.4f} (measured: {reason})"
+            f"entered or left the top {changed.k} have no grade; if {rules.unjudged_relevant:.0%} "
+            "of those in only one of the runs were relevant, the difference could be anything from "
+            f"{changed.low:+.4f} to {changed.high:+.4f} (measured: {reason})"
         )
     return verdict, reason
 
