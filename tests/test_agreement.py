@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from reranking.errors import InputError
+from reranking.fingerprints import text_hash
 from reranking.labelling.agreement import (
     agreement,
     disagreements,
@@ -12,7 +13,8 @@ from reranking.labelling.agreement import (
     krippendorff_alpha,
     rater_agreement,
 )
-from reranking.labelling.judged import binarised
+from reranking.labelling.judged import binarised, labels_as_grades
+from reranking.labelling.rules import Rule, apply_rule, as_other
 
 NAN = np.nan
 # Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, example C:
@@ -162,6 +164,29 @@ def test_a_single_rater_agrees_with_nobody():
     found = rater_agreement(table)
     assert found.pairs == 0 and found.nominal.value is None
     assert rater_agreement(table.slice(0, 0)).ordinal.value is None
+
+
+def test_two_rerankers_are_compared_by_the_same_rule():
+    docs = [f"d{n}" for n in range(4)]
+    hashes = pa.array([text_hash(doc) for doc in docs], pa.binary(16))
+    pairs = pa.table(
+        {
+            "query_id": ["q"] * 4,
+            "doc_id": docs,
+            "query_hash": hashes,
+            "doc_hash": hashes,
+            "score": pa.array([2.0, 1.0, -1.0, -2.0], pa.float32()),
+            "other_score": pa.array([3.0, -3.0, -1.0, 2.0], pa.float32()),
+            "vector_rank": pa.nulls(4, pa.int32()),
+            "fts_rank": pa.nulls(4, pa.int32()),
+        }
+    )
+    rule = Rule("positive", on="score", at_least=0.0)
+    one, other = (labels_as_grades(apply_rule(table, rule)) for table in (pairs, as_other(pairs)))
+    assert one["relevance"].to_pylist() == [1, 1, 0, 0]
+    assert other["relevance"].to_pylist() == [1, 0, 0, 1]
+    assert agreement(one, other).same == 0.5
+    assert as_other(as_other(pairs)).equals(pairs)
 
 
 def test_the_most_telling_disagreements_come_first():

@@ -295,6 +295,18 @@ def test_queries_with_a_common_answer_are_in_one_split():
     assert 30 < sum(chain == {"train"} for chain in chains) < 70
 
 
+def test_ids_and_the_order_of_rows_do_not_matter():
+    texts, shares = [f"text {n}" for n in range(90)], {"train": 0.5, "test": 0.5}
+
+    def by_text(names):
+        queries = dict(zip(names, texts, strict=True))
+        rows = sorted((name, f"d{n // 3}") for n, name in enumerate(names))
+        splits = assign_splits(positives(rows), queries, shares)
+        return {text: splits[name] for name, text in queries.items()}
+
+    assert by_text([f"q{n:02}" for n in range(90)]) == by_text([f"x{99 - n}" for n in range(90)])
+
+
 def test_copies_of_an_answer_hold_queries_together_too():
     queries = {f"q{n}": f"text {n}" for n in range(100)}
     table = positives([(f"q{n}", f"d{n}") for n in range(100)])

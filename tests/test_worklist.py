@@ -60,6 +60,11 @@ def test_judged_pairs_are_left_out_for_their_query_only():
     assert [r["doc_id"] for r in rows] == ["t"]
 
 
+def test_a_label_is_no_judgment():
+    labelled = pa.table({"query_id": ["q"], "doc_id": ["s"], "source": ["labels:night"]})
+    assert work_list({"a": run("st")}, labelled).num_rows == 2
+
+
 def test_one_run_alone_is_ordered_by_rank():
     rows = work_list({"a": run("tsu")}, NOBODY).to_pylist()
     assert [r["doc_id"] for r in rows] == ["t", "s", "u"]

@@ -1,0 +1,37 @@
+"""What every test shares: no network, no telemetry, one tiny cross-encoder, one Prefect server."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
+os.environ.setdefault("LANCE_LOG", "error")
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+from tests.tiny import tiny_cross_encoder  # noqa: E402
+
+REPOSITORY = Path(__file__).parent.parent
+DATA = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a BERT cross-encoder with random weights: real code, no meaning."""
+    return tiny_cross_encoder(tmp_path_factory.mktemp("models") / "tiny-bert")
+
+
+def real_data(name: str) -> Path:
+    """The folder of a real test collection; the test is skipped where it is not there."""
+    folder = DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"test collection {name} is not at {DATA}")
+    return folder
