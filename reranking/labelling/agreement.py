@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from reranking.errors import InputError
-from reranking.labelling.judged import frame
+from reranking.labelling.judged import frame, human
 
 Floats = NDArray[np.float64]
 Level = Literal["nominal", "ordinal", "interval"]
@@ -152,7 +152,7 @@ def agreement(left: pa.Table, right: pa.Table) -> Agreement:
 
 def rater_agreement(judgments: pa.Table) -> RaterAgreement:
     """How far the raters (`source`) agree; each may have rated any part of the pairs."""
-    rows = frame(judgments, ("query_id", "doc_id", "relevance", "source"), "judgments")
+    rows = human(frame(judgments, ("query_id", "doc_id", "relevance", "source"), "judgments"))
     raters = tuple(sorted(rows["source"].unique().to_list()))
     units = rows.group_by("query_id", "doc_id").agg("relevance").sort("query_id", "doc_id")
     values = np.unique(rows["relevance"].to_numpy())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pyarrow as pa
 
-from reranking.labelling.judged import LABELS_PREFIX, RELEVANT, frame, one_per_pair
+from reranking.labelling.judged import RELEVANT, frame, human, one_per_pair
 
 LABEL_SOURCE = "label"
 """The `source` of a grade that a rule gave, where labels and judgments stand in one table."""
@@ -20,8 +20,7 @@ def conflicts(
     positive label on a grade below `relevant` or the reverse; with `graded`, any other grade.
     """
     said = frame(labels, ("query_id", "doc_id", "label", "probability", "score"), "labels")
-    rated = frame(judgments, ("query_id", "doc_id", "relevance", "source"), "judgments")
-    rated = rated.filter(~pl.col("source").str.starts_with(LABELS_PREFIX))
+    rated = human(frame(judgments, ("query_id", "doc_id", "relevance", "source"), "judgments"))
     keys = ["query_id", "doc_id"]
     if "query_hash" in rated.columns:
         keys.append("query_hash")

@@ -60,6 +60,13 @@ def ranked(pairs: pl.DataFrame, column: str = "score") -> pl.DataFrame:
     )
 
 
+def human(judgments: pl.DataFrame) -> pl.DataFrame:
+    """The judgments without the grades that a label set gave."""
+    if "source" not in judgments.columns:
+        return judgments
+    return judgments.filter(~pl.col("source").str.starts_with(LABELS_PREFIX))
+
+
 def consensus(judgments: pa.Table) -> pa.Table:
     """One row per judged pair: query_id, doc_id, relevance (the lower median) and raters.
 
@@ -67,9 +74,7 @@ def consensus(judgments: pa.Table) -> pa.Table:
     Where judgments carry query_hash, grades of different wordings stay apart. Grades that a label
     set gave (their source starts with `labels:`) are left out.
     """
-    rows = frame(judgments, ("query_id", "doc_id", "relevance"), "judgments")
-    if "source" in rows.columns:
-        rows = rows.filter(~pl.col("source").str.starts_with(LABELS_PREFIX))
+    rows = human(frame(judgments, ("query_id", "doc_id", "relevance"), "judgments"))
     keys = ["query_id", "doc_id", *(["query_hash"] if "query_hash" in rows.columns else [])]
     merged = rows.group_by(keys).agg(
         pl.col("relevance").quantile(0.5, interpolation="lower").cast(pl.Int32),

@@ -138,7 +138,8 @@ class Miner:
         self._seen: set[str] = set()
         self._counts: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
-        self._risk: list[float] = []
+        self._risk = 0.0
+        self._calibrated = True
         self._hidden: list[tuple[str, bool]] = []
 
     def mine(self, pairs: pa.Table, labels: pa.Table | None = None) -> Mined:
@@ -159,7 +160,7 @@ class Miner:
         """The counts over all blocks so far."""
         names = np.array([name for name, _ in self._hidden], dtype=object)
         mined = np.array([was for _, was in self._hidden], dtype=bool)
-        risk = float(np.average(self._risk)) if self._risk else None
+        rate = self._risk / self._counts["negatives"] if self._counts["negatives"] else None
         return MiningReport(
             queries=self._counts["queries"],
             queries_without_positive=self._counts["without"],
@@ -167,7 +168,7 @@ class Miner:
             negatives=self._counts["negatives"],
             verified=self._counts["verified"],
             dropped=dict(self._dropped),
-            false_negative_rate=risk,
+            false_negative_rate=rate if self._calibrated else None,
             hidden_positives=proportion(mined, names.astype(str)),
         )
 
@@ -294,8 +295,8 @@ class Miner:
         fallen = marked.filter(pl.col("reason").is_not_null()).group_by("reason").len()
         self._dropped.update(dict(fallen.iter_rows()))
         risk = chosen.select(pl.when("verified").then(0.0).otherwise("probability").alias("p"))
-        if not chosen["probability"].null_count():
-            self._risk += risk["p"].to_list()
+        self._calibrated &= not risk["p"].null_count()
+        self._risk += float(risk["p"].sum())
 
     def _hide(self, rows: pl.DataFrame, known: pl.DataFrame) -> None:
         """Mine again with a known positive hidden, and note whether it became a negative."""

@@ -127,6 +127,16 @@ def apply_rule(pairs: pa.Table, rule: Rule) -> pa.Table:  # LABELS without label
     return conform(chosen.to_arrow(), LABEL_COLUMNS)
 
 
+def as_other(pairs: pa.Table) -> pa.Table:
+    """The pairs with the two rerankers' scores and probabilities exchanged.
+
+    The same rule on both tables labels with either reranker; `agreement` then compares them.
+    """
+    names = {"score": "other_score", "probability": "other_probability"}
+    back = {other: one for one, other in names.items()}
+    return pairs.rename_columns([(names | back).get(name, name) for name in pairs.column_names])
+
+
 def _labelled(pairs: pa.Table, rule: Rule) -> pl.DataFrame:
     """The pairs with the column `label`."""
     other = f"other_{rule.on}"

@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from reranking.errors import InputError
-from reranking.labelling.judged import frame, judged, pair_frame
+from reranking.labelling.judged import frame, human, judged, pair_frame
 
 REGIONS = 10
 
@@ -35,13 +35,14 @@ def work_list(
 
     Each run is a table with query_id, doc_id and rank (from 1) of one query type. Columns:
     query_id, doc_id, priority, best_rank, runs (the names of those that show it in their top k).
-    `pairs` are scored pairs, needed for the order `calibration`; with one run alone the order
-    `verdict` goes by its discount.
+    A grade that a label set gave does not count as judged, and the judgments are taken to be those
+    of the queries' current texts. `pairs` are scored pairs, needed for the order `calibration`;
+    with one run alone the order `verdict` goes by its discount.
     """
     if not runs:
         raise InputError("a work list needs at least one run")
     pool = _pool(runs, k)
-    known = frame(judgments, ("query_id", "doc_id"), "judgments")
+    known = human(frame(judgments, ("query_id", "doc_id"), "judgments"))
     pool = pool.join(known, on=["query_id", "doc_id"], how="anti")
     if order == "calibration":
         if pairs is None:
