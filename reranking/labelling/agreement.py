@@ -101,7 +101,7 @@ def _coincidences(counts: Floats) -> Floats:
 
 def _alpha(coincidences: Floats, values: Floats, level: Level) -> float:
     marginal = coincidences.sum(1)
-    total = marginal.sum()
+    total = float(marginal.sum())
     if total <= 1:
         return float("nan")
     distance = _distance(marginal, values, level)

@@ -54,17 +54,19 @@ def clopper_pearson(
     return low, high
 
 
-def proportion(hit: NDArray[np.bool_], cluster: NDArray[Any]) -> Proportion:
-    """The share of `hit` with its 95% interval; `cluster` names each observation's query."""
+def proportion(
+    hit: NDArray[np.bool_], cluster: NDArray[Any], confidence: float = CONFIDENCE
+) -> Proportion:
+    """The share of `hit` with its interval; `cluster` names each observation's query."""
     total, hits = len(hit), int(hit.sum())
     if not total:
         return Proportion(0, 0, 0.0, 1.0, 0.0)
-    effective = _effective(hit, cluster)
-    low, high = clopper_pearson(np.array(hits / total * effective), np.array(effective))
+    effective = _effective(hit, cluster, confidence)
+    low, high = clopper_pearson(np.array(hits / total * effective), np.array(effective), confidence)
     return Proportion(hits, total, float(low), float(high), effective)
 
 
-def _effective(hit: NDArray[np.bool_], cluster: NDArray[Any]) -> float:
+def _effective(hit: NDArray[np.bool_], cluster: NDArray[Any], confidence: float) -> float:
     """How many independent observations say as much as these clustered ones."""
     from scipy.stats import t
 
@@ -79,6 +81,6 @@ def _effective(hit: NDArray[np.bool_], cluster: NDArray[Any]) -> float:
         variance = clusters / (clusters - 1) * float((residuals**2).sum()) / total**2
         independent = share * (1 - share) / (total - 1)
         effective = min(effective, total * independent / max(variance, 1e-300))
-    quantile = (1 + CONFIDENCE) / 2
+    quantile = (1 + confidence) / 2
     few = float(t.ppf(quantile, total - 1) / t.ppf(quantile, clusters - 1))
     return max(1.0, effective * min(1.0, few**2))
