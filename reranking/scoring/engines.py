@@ -50,7 +50,14 @@ class Engine(Protocol):
         """Tokens of a batch that suit the device."""
 
     @property
+    def workers(self) -> int:
+        """Threads that may each run a batch at the same time."""
+
+    @property
     def device(self) -> torch.device: ...
+
+    def enter_worker(self) -> None:
+        """Prepare the calling thread to be such a worker."""
 
     def prepare(self, pairs: Pairs) -> Job: ...
 

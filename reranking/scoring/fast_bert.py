@@ -23,8 +23,8 @@ from reranking.scoring.tokens import Ints
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-# Activations of that many tokens still fit the caches of a CPU; measured in benchmarks/NOTES.md.
-CPU_TOKENS = 4096
+# Activations of that many tokens stay in the caches of a core; measured in benchmarks/NOTES.md.
+CPU_TOKENS = 2048
 CUDA_TOKENS = 98304
 
 _ACTIVATIONS = {
@@ -189,7 +189,12 @@ class FastEngine:
         self.assembler = assembler
         with torch.inference_mode():
             self.forward = FastBert(model, layout, dtype, self.batch_tokens)
+        self.workers = torch.get_num_threads() if self.device.type == "cpu" else 1
         self.path = f"packed-{layout}/{self.forward.name}/{self.device.type}"
+
+    def enter_worker(self) -> None:
+        """One core per worker; the setting holds for the calling thread only."""
+        torch.set_num_threads(1)
 
     def prepare(self, pairs: Pairs) -> FastJob:
         """The pairs, ready to be run in any batches."""

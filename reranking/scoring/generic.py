@@ -31,6 +31,10 @@ class GenericEngine:
         self.assembler = assembler
         self.device = torch.device(model.device)
 
+    workers = 1  # stock modules are not promised to be thread-safe
+
+    def enter_worker(self) -> None: ...
+
     @property
     def path(self) -> str:
         how = "generic" if self.assembler else "generic-tokenizer-pairs"

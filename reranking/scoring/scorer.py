@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,12 @@ from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
 from reranking.models.folder import check_one_label, resolve_max_length
 
 if TYPE_CHECKING:
-    import torch
-
     from reranking.scoring.engines import Engine, Job, Pairs
+    from reranking.scoring.results import Result
 
 logger = logging.getLogger(__name__)
 
+_LEAST_TOKENS = 256  # smaller batches spend their time on overhead
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 
 Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -110,6 +111,12 @@ class PairScorer:
         self.max_length = max_length
         self.batch_tokens = batch_tokens or engine.batch_tokens
         self._engine = engine
+        # Threads that each run whole batches beat threads that share every operation.
+        self._pool = (
+            ThreadPoolExecutor(engine.workers, "scorer", initializer=engine.enter_worker)
+            if engine.workers > 1
+            else None
+        )
 
     @classmethod
     def load(cls, folder: Path, settings: ScorerSettings) -> PairScorer:
@@ -158,55 +165,52 @@ class PairScorer:
         if not len(query_index):
             return
         pairs = Pairs(queries, documents, query_index, document_index)
-        # One batch in flight on a device that works on its own, so that it never waits for us.
-        depth = 1 if self._engine.device.type == "cuda" else 0
-        flying: deque[tuple[NDArray[np.int64], _Result]] = deque()
-        for positions, result in self._run(self._engine.prepare(pairs)):
-            flying.append((positions, result))
-            if len(flying) > depth:
-                yield _checked(pairs, *flying.popleft())
-        while flying:
-            yield _checked(pairs, *flying.popleft())
+        for positions, logits in self._run(self._engine.prepare(pairs)):
+            _check(pairs, positions, logits)
+            yield positions, logits
 
-    def _run(self, job: Job) -> Iterator[tuple[NDArray[np.int64], _Result]]:
-        """Each batch's result as soon as it is started."""
+    def _run(self, job: Job) -> Iterator[Batch]:
+        """Batches in the order of their length, a few of them in flight."""
         lengths = job.lengths
-        order = np.argsort(-lengths, kind="stable")
-        start = 0
-        while start < len(order):
-            count = max(1, self.batch_tokens // int(lengths[order[start]]))
-            positions = order[start : start + count]
-            result = self._attempt(job, positions)
-            if result is None:
-                self._halve(len(positions), int(lengths[order[start]]))
-                continue
-            yield positions, result
-            start += len(positions)
-
-    def _attempt(self, job: Job, positions: NDArray[np.int64]) -> _Result | None:
-        """The batch's result, or None if memory did not suffice."""
-        import torch
-
+        todo = _Todo(lengths)
+        # Batches become smaller where some workers would otherwise have none.
+        share = max(_LEAST_TOKENS, -(-int(lengths.sum()) // self._engine.workers))
+        alone = self._pool is None and self._engine.device.type == "cpu"
+        window = 1 if alone else 1 + self._engine.workers
+        flying: deque[tuple[NDArray[np.int64], Result]] = deque()
         try:
-            with torch.inference_mode():
-                return _Result(job.run(positions))
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-        return None
+            while todo or flying:
+                while todo and len(flying) < window:
+                    positions = todo.take(min(self.batch_tokens, share))
+                    flying.append((positions, self._start(job, positions, bool(todo or flying))))
+                positions, result = flying.popleft()
+                logits = result()
+                if logits is None:
+                    self._halve(lengths[positions])
+                    todo.put_back(positions)
+                else:
+                    yield positions, logits
+        finally:
+            for _, result in flying:
+                result.cancel()
 
-    def _halve(self, pairs: int, tokens: int) -> None:
-        """Remember half the budget; called outside the except block, which would hold memory."""
-        import torch
+    def _start(self, job: Job, positions: NDArray[np.int64], others: bool) -> Result:
+        """The batch on its way: on a worker, or here if it is the only one."""
+        from reranking.scoring.results import PooledResult, attempt
 
-        if pairs == 1:
+        if self._pool is not None and others:
+            return PooledResult(self._pool.submit(attempt, job, positions))
+        return attempt(job, positions)
+
+    def _halve(self, lengths: NDArray[np.int64]) -> None:
+        """Remember half the budget, which `lengths` (tokens of a batch's pairs) was too much."""
+        if len(lengths) == 1:
             raise RuntimeFailure(
-                f"out of memory on {self._engine.device} with a single pair of {tokens} tokens; "
-                "set a smaller max_length or another device"
+                f"out of memory on {self._engine.device} with a single pair of {lengths[0]} "
+                "tokens; set a smaller max_length or another device"
             )
-        if self._engine.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self.batch_tokens = max(1, min(self.batch_tokens, pairs * tokens) // 2)
+        tokens = int(lengths.max()) * len(lengths)
+        self.batch_tokens = max(1, min(self.batch_tokens, tokens) // 2)
         logger.warning(
             "out of memory on %s: batches have at most %d tokens from here on",
             self._engine.device,
@@ -214,39 +218,29 @@ class PairScorer:
         )
 
 
-class _Result:
-    """Logits on their way to the host."""
+class _Todo:
+    """Pairs still to be scored, longest first; those put back come next."""
 
-    def __init__(self, logits: torch.Tensor) -> None:
-        import torch
+    def __init__(self, lengths: NDArray[np.int64]) -> None:
+        self._lengths = lengths
+        self._parts = [np.argsort(-lengths, kind="stable")]
 
-        self._event: Any = None
-        self._logits = logits
-        if logits.device.type == "cuda":
-            self._logits = torch.empty(logits.shape, dtype=logits.dtype, pin_memory=True)
-            self._logits.copy_(logits, non_blocking=True)
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record(torch.cuda.current_stream(logits.device))
+    def __bool__(self) -> bool:
+        return bool(self._parts)
 
-    def numpy(self) -> NDArray[np.float32]:
-        """The logits, after the device is done with them."""
-        if self._event is not None:
-            self._event.synchronize()
-        values: NDArray[np.float32] = self._logits.cpu().numpy()
-        return values
+    def take(self, budget: int) -> NDArray[np.int64]:
+        """The next pairs, at least one, whose tokens padded to the longest are within `budget`."""
+        part = self._parts.pop()
+        count = max(1, budget // int(self._lengths[part[0]]))
+        if count < len(part):
+            self._parts.append(part[count:])
+        return part[:count]
 
-
-def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    import torch
-
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    # The CPU allocator raises a plain RuntimeError.
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    def put_back(self, positions: NDArray[np.int64]) -> None:
+        self._parts.append(positions)
 
 
-def _checked(pairs: Pairs, positions: NDArray[np.int64], result: _Result) -> Batch:
-    logits = result.numpy()
+def _check(pairs: Pairs, positions: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
     bad = np.flatnonzero(~np.isfinite(logits))
     if len(bad):
         at = positions[bad[0]]
@@ -256,7 +250,6 @@ def _checked(pairs: Pairs, positions: NDArray[np.int64], result: _Result) -> Bat
             f"{_short(pairs.documents[pairs.document_index[at]])}; "
             "with half precision try float32, otherwise the model's weights are broken"
         )
-    return positions, logits
 
 
 def _short(text: str) -> str:

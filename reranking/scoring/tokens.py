@@ -121,7 +121,7 @@ def truncated(a: Ints, b: Ints, room: int) -> tuple[Ints, Ints]:
 
     The rule of the Rust library `tokenizers` (truncate_encodings), for arrays.
     """
-    short, long = np.minimum(a, b), np.maximum(a, b)
+    short = np.minimum(a, b)
     fitted = np.where(short > room, short, np.maximum(short, room - short))
     halved = short + fitted > room
     short_cut = np.where(halved, room // 2, short)
