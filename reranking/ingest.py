@@ -222,7 +222,8 @@ class _Ingest:
         data = table_of(documents, vectors)
         name = self.settings.table
         fingerprint = self.encoder.fingerprint if self.encoder else "supplied"
-        table = self.database.ensure(name, _create_schema(data.schema, fingerprint))
+        schema = _create_schema(data.schema, fingerprint)
+        table = self.database.ensure(name, schema, needs=[*DOCUMENTS.names, "vector"])
         data = column_fields(table, data)
         self.database.merge(name, data, data.schema)
 

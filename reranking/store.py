@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,12 +79,15 @@ class Database:
             raise MissingResource(f"no table {name!r} in {self.uri} (tables there: {known})")
         return table
 
-    def ensure(self, name: str, schema: pa.Schema) -> Any:
-        """The table, created empty where it is missing; a racing creator is met half-way."""
+    def ensure(self, name: str, schema: pa.Schema, needs: Sequence[str] | None = None) -> Any:
+        """The table, created empty where it is missing; a racing creator is met half-way.
+
+        Raises MissingResource where a table of that name lacks the columns `needs` (None: all).
+        """
         table = self.open(name)
         if table is None:
             table = self._create(name, schema)
-        lacking = [n for n in schema.names if n not in table.schema.names]
+        lacking = [n for n in needs or schema.names if n not in table.schema.names]
         if lacking:
             raise MissingResource(
                 f"table {name!r} in {self.uri} is not rescore's: it lacks {lacking}. "
