@@ -101,7 +101,7 @@ def runs_table(rows: list[dict[str, Any]]) -> Table:
             row["status"],
             row["query_set"],
             ",".join(row["query_types"]),
-            row["reranker_model"] or "none",
+            (row["reranker_model"] or "none").rsplit("/", 1)[-1],
             _number(counts.get("queries")),
             _number(counts.get("pairs")),
             f"{row['started_at']:%Y-%m-%d %H:%M}",
