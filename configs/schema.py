@@ -6,14 +6,39 @@ is the documentation (the README's table of keys is generated from it).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+import re
+from datetime import date
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+_CREDENTIALS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://([^/]*@|[^?]*\?)")
+
+
+def _open(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("a NUL character is in no path or name")
+    if _CREDENTIALS.match(value):
+        raise ValueError(
+            "a URI in a config is stored with every run, so it must not hold a user, a password or "
+            "options; give credentials by the environment (AWS_ACCESS_KEY_ID, ...)"
+        )
+    return value
+
 
 Scalar = str | int | float | bool
 QueryType = Literal["vector", "fts", "hybrid"]
 Metric = Literal["cosine", "l2", "dot"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+Place = Annotated[str, Field(min_length=1), AfterValidator(_open)]
 
 
 class Part(BaseModel):
@@ -26,8 +51,8 @@ class Source(Part):
     format: Literal[
         "beir", "jsonl", "parquet", "csv", "lance", "python-docs", "ir-datasets", "trec", "quepid"
     ] = Field(description="layout of the files")
-    path: str | None = Field(None, description="file or folder, relative to the config file")
-    split: str | None = Field(None, description="BEIR split: which qrels/SPLIT.tsv counts")
+    path: Place | None = Field(None, description="file or folder, relative to the config file")
+    split: Name | None = Field(None, description="BEIR split: which qrels/SPLIT.tsv counts")
     name: str | None = Field(None, description="ir-datasets id, e.g. beir/scifact/test")
     columns: dict[str, str] = Field({}, description="our column name -> the source's")
 
@@ -39,8 +64,14 @@ class Source(Part):
         return self
 
 
+def _readable(source: Source | None, what: str, *refused: str) -> Source | None:
+    if source is not None and source.format in refused:
+        raise ValueError(f"format {source.format} holds no {what}")
+    return source
+
+
 class Encoder(Part):
-    model: str = Field(description="builtin:NAME, a local folder, or a hub id")
+    model: Place = Field(description="builtin:NAME, a local folder, or a hub id")
     revision: str | None = Field(None, description="hub revision; the commit is recorded")
     batch_size: int = Field(64, ge=1, description="texts per forward pass")
     device: str | None = Field(None, description="None: cuda if available, else cpu")
@@ -76,7 +107,6 @@ class Documents(Part):
     managed: bool = Field(True, description="false: somebody else's table, read and never written")
     id: str = Field("doc_id", description="id column (of a table that is not managed)")
     text: str = Field("text", description="text column (of a table that is not managed)")
-    title: str | None = Field(None, description="title column (of a table that is not managed)")
     vector: str = Field("vector", description="vector column")
     template: str | None = Field(
         None, description="text that is stored, e.g. '{title} {text}' (what beir defaults to)"
@@ -89,13 +119,20 @@ class Documents(Part):
     delete_missing: bool = Field(False, description="remove rows that left the source")
     window_rows: int = Field(50_000, ge=1, description="rows in memory at a time")
 
+    @field_validator("source")
+    @classmethod
+    def _holds_documents(cls, value: Source | None) -> Source | None:
+        return _readable(value, "documents", "trec", "quepid")
+
     @model_validator(mode="after")
     def _consistent(self) -> Documents:
         if self.managed:
+            if _is_ours(self.table):
+                raise ValueError(f"table {self.table} is rescore's own; choose another")
             renamed = [n for n in ("id", "text") if getattr(self, n) != _DOC_DEFAULTS[n]]
-            if renamed or self.title or self.vector != "vector":
+            if renamed or self.vector != "vector":
                 raise ValueError(
-                    "id, text, title and vector name columns of a table that is not managed; "
+                    "id, text and vector name columns of a table that is not managed; "
                     "map a source's columns with source.columns"
                 )
         elif self.source is not None or self.vector_index is not None:
@@ -109,6 +146,11 @@ _DOC_DEFAULTS = {"id": "doc_id", "text": "text"}
 class Queries(Part):
     query_set: Name = Field(description="the name under which the queries are stored")
     source: Source | None = Field(None, description="None: as they are stored already")
+
+    @field_validator("source")
+    @classmethod
+    def _holds_queries(cls, value: Source | None) -> Source | None:
+        return _readable(value, "queries", "trec", "quepid", "python-docs")
 
 
 class Search(Part):
@@ -131,25 +173,48 @@ class Search(Part):
             raise ValueError("each query type at most once")
         return value
 
-    @field_validator("where")
+    @field_validator("where", mode="before")
     @classmethod
-    def _operators(
-        cls, value: dict[str, Scalar | list[Scalar] | dict[str, Scalar]]
-    ) -> dict[str, Scalar | list[Scalar] | dict[str, Scalar]]:
-        for column, condition in value.items():
-            if isinstance(condition, dict):
-                unknown = set(condition) - {"eq", "ne", "gt", "gte", "lt", "lte"}
-                if unknown or not condition:
-                    raise ValueError(
-                        f"{column}: operators are eq, ne, gt, gte, lt, lte, not {sorted(unknown)}"
-                    )
-            elif condition == []:
-                raise ValueError(f"{column}: an empty list would match nothing")
-        return value
+    def _conditions(cls, value: Any) -> Any:
+        """Each condition checked here: of a union every member would report a fault of its own."""
+        if not isinstance(value, dict):
+            raise ValueError("expected column: condition")
+        return {column: _condition(column, condition) for column, condition in value.items()}
+
+
+_OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte")
+
+
+def _condition(column: object, condition: Any) -> Any:
+    if isinstance(condition, dict):
+        unknown = [name for name in condition if name not in _OPERATORS]
+        if unknown or not condition:
+            raise ValueError(f"{column}: operators are {', '.join(_OPERATORS)}, not {unknown}")
+        return {name: _literal(column, one) for name, one in condition.items()}
+    if isinstance(condition, list | tuple):
+        if not condition:
+            raise ValueError(f"{column}: an empty list would match nothing")
+        return [_literal(column, one) for one in condition]
+    return _literal(column, condition)
+
+
+def _literal(column: object, value: Any) -> Scalar:
+    if isinstance(value, date):  # YAML reads 2026-01-31 as a date
+        return value.isoformat()
+    if not isinstance(value, str | int | float | bool):
+        raise ValueError(
+            f"{column}: expected a value, a list of values, or operators with a value each, "
+            f"got {type(value).__name__}"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{column}: {value} can be compared with nothing")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{column}: {value:.3e} is beyond 64 bits")
+    return value
 
 
 class Rerank(Part):
-    model_name: str = Field(
+    model_name: Place = Field(
         "cross-encoder/ms-marco-TinyBERT-L-6", description="builtin:NAME, local folder or hub id"
     )
     return_score: Literal["relevance", "all"] = Field(
@@ -181,13 +246,17 @@ class Results(Part):
     @field_validator("publish")
     @classmethod
     def _not_ours(cls, value: str | None) -> str | None:
-        if value is not None and (value in _OUR_TABLES or value.startswith("results_")):
+        if value is not None and (_is_ours(value) or value.lower() == "documents"):
             raise ValueError(f"{value} is a name of rescore's own; choose another")
         return value
 
 
+def _is_ours(table: str) -> bool:
+    """Whether rescore itself makes a table of that name; some file systems ignore case."""
+    return table.lower() in _OUR_TABLES or table.lower().startswith("results_")
+
+
 _OUR_TABLES = {
-    "documents",
     "queries",
     "searches",
     "candidates",
@@ -210,13 +279,20 @@ class Judgments(Part):
         ("nDCG@10", "RR@10", "R@20"), min_length=1, description="ir_measures' names"
     )
 
+    @field_validator("source")
+    @classmethod
+    def _holds_judgments(cls, value: Source | None) -> Source | None:
+        if value is not None and value.format == "beir" and value.split is None:
+            raise ValueError("the judgments of a BEIR folder need a `split`")
+        return _readable(value, "judgments", "python-docs")
+
 
 class Execution(Part):
     commit_seconds: float = Field(30.0, gt=0, description="work that a kill may lose")
 
 
 class Config(Part):
-    database: str = Field(description="folder or s3://bucket/prefix")
+    database: Place = Field(description="folder or s3://bucket/prefix")
     documents: Documents
     queries: Queries
     search: Search = Search()
@@ -227,6 +303,7 @@ class Config(Part):
 
     @model_validator(mode="after")
     def _whole(self) -> Config:
-        if self.results.publish is not None and self.results.publish == self.documents.table:
+        publish = self.results.publish
+        if publish is not None and publish.lower() == self.documents.table.lower():
             raise ValueError("results.publish must not be the documents table")
         return self
