@@ -179,7 +179,15 @@ class Search(Part):
         """Each condition checked here: of a union every member would report a fault of its own."""
         if not isinstance(value, dict):
             raise ValueError("expected column: condition")
-        return {column: _condition(column, condition) for column, condition in value.items()}
+        found, faults = {}, []
+        for column, condition in value.items():
+            try:
+                found[column] = _condition(column, condition)
+            except ValueError as fault:
+                faults.append(str(fault))
+        if faults:
+            raise ValueError("; ".join(faults))
+        return found
 
 
 _OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte")
