@@ -295,6 +295,35 @@ class Judgments(Part):
         return _readable(value, "judgments", "python-docs")
 
 
+class Comparison(Part):
+    against: Name = Field(
+        "production", description="name of the promoted baseline; first: the run's own first stage"
+    )
+    primary: str = Field("nDCG@10", description="the measure that decides")
+    query_type: QueryType | None = Field(
+        None, description="the query type that decides; None: hybrid, else the first one searched"
+    )
+    margin: float = Field(0.01, ge=0, description="differences within +-margin do not matter")
+    alpha: float = Field(0.05, gt=0, lt=1, description="p-values below are significant")
+    min_queries: int = Field(25, ge=2, description="fewer queries never give a verdict")
+    correction: Literal["holm", "bh"] = Field("holm", description="of the secondary p-values")
+
+
+class Gate(Part):
+    metric: str = Field(description="an ir_measures name")
+    threshold: float | None = Field(None, description="the mean is at least this")
+    min_absolute_change: float | None = Field(None, description="gain over the baseline")
+    min_relative_change: float | None = Field(None, description="the gain as a share of its mean")
+    greater_is_better: bool = Field(True, description="false: all of the above the other way")
+    alpha: float | None = Field(None, ge=0, le=1, description="significance of gain or loss")
+    min_judged: float | None = Field(None, ge=0, le=1, description="Judged@k of both sides")
+    max_regressed_queries: int | None = Field(None, ge=0, description="so many may become worse")
+    slices: tuple[str, ...] = Field(
+        (), description="also in each of these: tag:NAME, length:3-5 words, or *"
+    )
+    query_type: QueryType | None = Field(None, description="None: the comparison's")
+
+
 class Execution(Part):
     commit_seconds: float = Field(30.0, gt=0, description="work that a kill may lose")
 
@@ -307,6 +336,8 @@ class Config(Part):
     rerank: Rerank | None = Field(Rerank(), description="null publishes the first stage")
     results: Results = Results()
     judgments: Judgments | None = None
+    comparison: Comparison = Comparison()
+    gates: tuple[Gate, ...] = Field((), description="exit code 1 where one of them fails")
     execution: Execution = Execution()
 
     @model_validator(mode="after")
@@ -314,4 +345,6 @@ class Config(Part):
         publish = self.results.publish
         if publish is not None and publish.lower() == self.documents.table.lower():
             raise ValueError("results.publish must not be the documents table")
+        if self.gates and self.judgments is None:
+            raise ValueError("gates need judgments: name a judgments.judgment_list")
         return self
