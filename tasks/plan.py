@@ -56,7 +56,10 @@ def plan(config: Config, force: bool = False) -> Plan:
 
 
 def pipeline_of(config: Config) -> str:
-    """What stays the same from night to night: the config without the knobs of the machine."""
+    """What stays the same from night to night: what decides results, sources for contents.
+
+    Knobs of the machine, and what is done with finished results, make no other pipeline.
+    """
     machine = {"device", "batch_size", "batch_tokens", "window_rows", "commit_seconds"}
 
     def kept(value: object) -> object:
@@ -64,5 +67,6 @@ def pipeline_of(config: Config) -> str:
             return {k: kept(v) for k, v in value.items() if k not in machine}
         return [kept(v) for v in value] if isinstance(value, list | tuple) else value
 
-    values = config.model_dump(mode="json", exclude={"database", "execution"})
+    later = {"results", "judgments", "comparison", "gates"}
+    values = config.model_dump(mode="json", exclude={"database", "execution", *later})
     return fingerprint(canonical(kept(values)))
