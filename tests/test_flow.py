@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
 
 from configs.load import load_config
 from flows.ingest import ingest
@@ -19,16 +16,10 @@ from flows.rescore import rescore
 from reranking.store import Database
 from tests import tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server() -> Iterator[None]:
-    with (
-        prefect_test_harness(server_startup_timeout=120),
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-    ):
-        yield
+pytestmark = [
+    pytest.mark.usefixtures("prefect_server"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> Pat
 
 
 @pytest.fixture(scope="module")
-def first(folder: Path, server: None) -> dict[str, Any]:
+def first(folder: Path, prefect_server: None) -> dict[str, Any]:
     return rescore(load_config(folder / "config.yaml"))
 
 
