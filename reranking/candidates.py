@@ -7,7 +7,9 @@ first mark wins and the other's rows are never read (`maintain` removes them).
 
 from __future__ import annotations
 
+import logging
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,11 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from reranking.errors import RuntimeFailure
 from reranking.queries import read_queries
 from reranking.runs import Plan
 from reranking.schemas import CANDIDATES, SEARCHES
 from reranking.search import QueryEncoder, check_vectors, query_vectors, search_chunk
 from reranking.store import Database, equals
+
+log = logging.getLogger(__name__)
 
 
 def chunk_of_queries(database: Database, plan: Plan, chunk: int) -> pa.Table:
@@ -39,9 +44,17 @@ def searched(database: Database, plan: Plan) -> dict[int, dict[str, int | str]]:
 def search_and_store(
     database: Database, plan: Plan, chunk: int, encoder: QueryEncoder | None
 ) -> bool:
-    """Search one chunk unless that is done; whether there was something to do."""
-    if chunk in searched(database, plan):
-        return False
+    """Search one chunk unless that is done; whether there was something to do.
+
+    A chunk whose candidates are gone, although it is marked as searched, is searched again.
+    """
+    mark = searched(database, plan).get(chunk)
+    if mark is not None:
+        if _are_whole(mark, _stored(database, plan, mark, ["vector_rank", "fts_rank"])):
+            return False
+        log.warning("chunk %d of search %s: candidates are gone", chunk, plan.search_id)
+        mine = equals("search_id", plan.search_id) & equals("chunk", chunk)
+        database.delete("searches", mine & equals("attempt", mark["attempt"]))
     queries = chunk_of_queries(database, plan, chunk)
     vectors: NDArray[np.float32] | None = None
     if "vector" in plan.search.legs:
@@ -55,17 +68,44 @@ def search_and_store(
 
 
 def candidates_of(database: Database, plan: Plan, chunk: int) -> pa.Table:
-    """The stored candidates of one chunk: the schema CANDIDATES."""
+    """The stored candidates of one chunk: the schema CANDIDATES.
+
+    Raises RuntimeFailure where rows are missing: results must never lack candidates silently.
+    """
     mark = searched(database, plan).get(chunk)
     if mark is None:
         raise LookupError(f"chunk {chunk} of search {plan.search_id} was not searched yet")
+    rows = _stored(database, plan, mark)
+    if not _are_whole(mark, rows):
+        raise RuntimeFailure(
+            f"candidates of chunk {chunk} are gone from table 'candidates' of {database.uri}: was "
+            "it dropped or cut? Start the command again; the chunk is then searched again"
+        )
+    return rows
+
+
+def _stored(
+    database: Database,
+    plan: Plan,
+    mark: Mapping[str, int | str],
+    columns: list[str] | None = None,
+) -> pa.Table:
     where = (
         equals("search_id", plan.search_id)
-        & equals("chunk", chunk)
+        & equals("chunk", mark["chunk"])
         & equals("attempt", mark["attempt"])
     )
-    rows = database.read("candidates", where)
+    rows = database.read("candidates", where, columns)
     return rows if rows.num_columns else CANDIDATES.empty_table()
+
+
+def _are_whole(mark: Mapping[str, int | str], rows: pa.Table) -> bool:
+    """Whether the rows are as many as the chunk's mark counted."""
+    return all(_hits(rows, leg) == mark[f"hits_{leg}"] for leg in ("vector", "fts"))
+
+
+def _hits(rows: pa.Table, leg: str) -> int:
+    return int(rows.num_rows - rows.column(f"{leg}_rank").null_count)
 
 
 def _mark(plan: Plan, chunk: int, attempt: str, queries: pa.Table, found: pa.Table) -> pa.Table:
@@ -76,8 +116,8 @@ def _mark(plan: Plan, chunk: int, attempt: str, queries: pa.Table, found: pa.Tab
         "epoch": plan.epoch,
         "attempt": attempt,
         "queries": queries.num_rows,
-        "hits_vector": found.num_rows - found.column("vector_rank").null_count,
-        "hits_fts": found.num_rows - found.column("fts_rank").null_count,
+        "hits_vector": _hits(found, "vector"),
+        "hits_fts": _hits(found, "fts"),
         "no_hits": queries.num_rows - with_hits,
         "documents_version": plan.corpus.version,
         "searched_at": datetime.now(UTC),

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 READY = "ready"
 ENCODER_KEY = b"rescore.encoder"
+_STEP = 512  # rows encoded between two looks at the clock
 _EARLY = 1000  # rows after which a source that mostly fails is given up
 
 
@@ -197,28 +198,36 @@ class _Ingest:
         return [d for d, unchanged in zip(documents, same, strict=True) if not unchanged]
 
     def _write(self, documents: list[Document]) -> None:
-        """Encode longest first (little padding, memory peaks at once), commit as time passes."""
+        """Encode longest first (little padding, memory peaks at once), commit as time passes.
+
+        Whatever ends it early, what was encoded until then is committed first.
+        """
         documents.sort(key=lambda d: len(d.text), reverse=True)
-        waiting: list[Document] = []
-        vectors: list[NDArray[np.float32]] = []
+        waiting: list[tuple[list[Document], NDArray[np.float32]]] = []
         last_commit = time.monotonic()
-        step = 512
-        for start in range(0, len(documents), step):
-            part = documents[start : start + step]
-            waiting += part
-            vectors.append(self._vectors(part))
-            due = time.monotonic() - last_commit >= self.settings.commit_seconds
-            if due or start + step >= len(documents):
-                self._commit(waiting, np.concatenate(vectors))
-                waiting, vectors, last_commit = [], [], time.monotonic()
-            self.progress("encode", min(start + step, len(documents)), len(documents))
+        try:
+            for start in range(0, len(documents), _STEP):
+                part = documents[start : start + _STEP]
+                waiting.append((part, self._vectors(part)))
+                if time.monotonic() - last_commit >= self.settings.commit_seconds:
+                    self._commit(waiting)
+                    last_commit = time.monotonic()
+                self.progress("encode", start + len(part), len(documents))
+        finally:
+            self._commit(waiting)
 
     def _vectors(self, documents: list[Document]) -> NDArray[np.float32]:
         if self.encoder is None:
             return np.stack([np.asarray(d.vector, np.float32) for d in documents])
         return self.encoder.encode_documents([d.text for d in documents])
 
-    def _commit(self, documents: list[Document], vectors: NDArray[np.float32]) -> None:
+    def _commit(self, waiting: list[tuple[list[Document], NDArray[np.float32]]]) -> None:
+        """Commit what is waiting, and let go of it."""
+        if not waiting:
+            return
+        documents = [d for part, _ in waiting for d in part]
+        vectors = np.concatenate([v for _, v in waiting])
+        waiting.clear()
         data = table_of(documents, vectors)
         name = self.settings.table
         fingerprint = self.encoder.fingerprint if self.encoder else "supplied"

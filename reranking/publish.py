@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import polars as pl
 import pyarrow as pa
 
-from reranking.candidates import candidates_of, chunk_of_queries
+from reranking.candidates import candidates_of, chunk_of_queries, searched
 from reranking.corpus import columns_of, string_ids
 from reranking.errors import ConfigError, MissingResource, RuntimeFailure
 from reranking.fingerprints import canonical
@@ -16,7 +17,7 @@ from reranking.pairs import KEY, PairScores, distinct_pairs
 from reranking.ranking import rank_results
 from reranking.runs import Plan, published_epoch
 from reranking.schemas import results_schema
-from reranking.store import Database
+from reranking.store import Database, equals
 
 _SCORE_FIELDS = [pa.field("_distance", pa.float32()), pa.field("_score", pa.float32())]
 
@@ -31,14 +32,21 @@ def publish_results(database: Database, plan: Plan, scores: PairScores | None) -
         return plan.results_table
     fields = [f for f in _SCORE_FIELDS if f.name in plan.score_columns]
     schema = results_schema(plan.run_id, plan.epoch, fields)
-    batches = _batches(database, plan, scores, schema)
-    try:
-        database.publish(plan.results_table, schema, batches, replace=published is not None)
-    except FileExistsError:
-        if published_epoch(database, plan.run_id) is None:
-            raise RuntimeFailure(
-                f"table {plan.results_table!r} could not be published: start the command again"
-            ) from None
+    if published is not None:
+        # A forced run: measures of the results that it replaces hold no longer.
+        database.delete("metrics", equals("run_id", plan.run_id))
+    with suppress(FileExistsError):  # a racing process was first
+        database.publish(
+            plan.results_table,
+            schema,
+            lambda: _batches(database, plan, scores, schema),
+            replace=published is not None,
+        )
+    found = published_epoch(database, plan.run_id)
+    if found is None or found < plan.epoch:
+        raise RuntimeFailure(
+            f"table {plan.results_table!r} could not be published: start the command again"
+        )
     return plan.results_table
 
 
@@ -49,26 +57,58 @@ def publish_for_consumers(
 
     Raises MissingResource where a table of that name was not published by rescore.
     """
-    table = database.open(name)
-    marks = {} if table is None else (table.schema.metadata or {})
-    if table is not None and b"rescore.run_id" not in marks:
-        raise MissingResource(
-            f"table {name!r} in {database.uri} was made by somebody else and is left as it is: "
-            "choose another results.publish, or drop that table"
-        )
+    marks = consumer_marks(database, name)
     results = database.need(plan.results_table)
     wanted = {
         b"rescore.run_id": plan.run_id.encode(),
         b"rescore.epoch": results.schema.metadata[b"rescore.epoch"],
         b"rescore.columns": canonical(list(columns)).encode(),
     }
-    if {k: marks.get(k) for k in wanted} == wanted:
+    if marks is not None and {k: marks.get(k) for k in wanted} == wanted:
         return False
     schema = _consumer_schema(database, plan, results.schema, columns).with_metadata(wanted)
-    stream = database.stream(plan.results_table)
-    batches = (_with_columns(database, plan, batch, columns, schema) for batch in stream)
-    database.publish(name, schema, batches, replace=table is not None)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in database.stream(plan.results_table):
+            yield _with_columns(database, plan, batch, columns, schema)
+
+    try:
+        database.publish(name, schema, batches, replace=marks is not None)
+    except FileExistsError:  # made meanwhile, by a process that publishes too or by somebody else
+        return publish_for_consumers(database, plan, name, columns)
     return True
+
+
+def run_counts(database: Database, plan: Plan, pairs: int | None, scored: int) -> dict[str, int]:
+    """The final counts of a published run; `pairs` are counted again where None is given."""
+    if pairs is None:
+        pairs = sum(len(distinct_pairs(candidates_of(database, plan, c))) for c in plan.chunks)
+    marks = searched(database, plan).values()
+    return {
+        "queries": plan.queries.count,
+        "queries_without_hits": sum(int(m["no_hits"]) for m in marks),
+        "candidates": database.need(plan.results_table).count_rows(),
+        "pairs": pairs,
+        "scored": scored,
+        "reused": pairs - scored,
+    }
+
+
+def consumer_marks(database: Database, name: str) -> dict[bytes, bytes] | None:
+    """What the table of a stable name says of the run it holds, None where there is no such table.
+
+    Raises MissingResource where a table of that name was not published by rescore.
+    """
+    table = database.open(name)
+    if table is None:
+        return None
+    marks: dict[bytes, bytes] = table.schema.metadata or {}
+    if b"rescore.run_id" not in marks:
+        raise MissingResource(
+            f"table {name!r} in {database.uri} was made by somebody else and is left as it is: "
+            "choose another results.publish, or drop that table"
+        )
+    return marks
 
 
 def _batches(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from typing import Any
@@ -171,15 +171,21 @@ def _forced_epoch(database: Database, run_id: str, published: int | None) -> int
     return 1 + max((int(r["epoch"]) for r in rows), default=0)
 
 
-def start_run(database: Database, plan: Plan, description: Mapping[str, Any]) -> None:
-    """Pin the run's inputs by tags and write its row; a row that exists keeps its start."""
-    tag = f"run-{plan.run_id}"
+def start_run(database: Database, plan: Plan, description: Mapping[str, Any]) -> Plan:
+    """Pin the run's inputs by tags and write its row; the plan with the versions that are pinned.
+
+    A run that was begun before keeps its start and, while its tags stand, the versions it pinned:
+    other versions of the same content would do as well, but only tagged ones are never pruned.
+    """
+    stored = stored_run(database, plan.run_id)
+    if stored is not None and (kept := _still_pinned(database, plan, stored)) is not None:
+        if int(stored["epoch"]) >= plan.epoch:
+            return kept
+        plan = kept
+    tag = tag_of(plan.run_id)
     if plan.corpus.managed:
         database.tag(plan.corpus.table, tag, plan.corpus.version)
     database.tag("queries", tag, plan.queries.version)
-    stored = _stored(database, plan.run_id)
-    if stored is not None and int(stored["epoch"]) >= plan.epoch:
-        return
     row = {
         "run_id": plan.run_id,
         "search_id": plan.search_id,
@@ -200,7 +206,34 @@ def start_run(database: Database, plan: Plan, description: Mapping[str, Any]) ->
         "started_at": datetime.now(UTC) if stored is None else stored["started_at"],
         **description,
     }
-    _write(database, row)
+    _write(database, row, update=stored is not None)
+    return plan if stored is not None else start_run(database, plan, description)
+
+
+def tag_of(run_id: str) -> str:
+    """The tag on the versions of documents and queries that a run reads."""
+    return f"run-{run_id}"
+
+
+def _still_pinned(database: Database, plan: Plan, stored: Mapping[str, Any]) -> Plan | None:
+    """The plan at the versions that the stored row names, None where no tag holds them.
+
+    A table that was dropped and made again has lost its tags: its versions are other ones.
+    """
+    documents, queries = int(stored["documents_version"]), int(stored["queries_version"])
+    tag = tag_of(plan.run_id)
+    if database.tagged("queries", tag) != queries:
+        return None
+    if plan.corpus.managed:
+        if database.tagged(plan.corpus.table, tag) != documents:
+            return None
+    elif documents != plan.corpus.version:
+        return None
+    return replace(
+        plan,
+        corpus=replace(plan.corpus, version=documents),
+        queries=replace(plan.queries, version=queries),
+    )
 
 
 def finish_run(
@@ -211,7 +244,7 @@ def finish_run(
     score_path: str | None,
 ) -> None:
     """Mark the run as done, with its counts and times."""
-    row = _stored(database, plan.run_id)
+    row = stored_run(database, plan.run_id)
     if row is None:
         raise MissingResource(f"run {plan.run_id} has no row in `runs`: was it forgotten?")
     row |= {
@@ -224,11 +257,12 @@ def finish_run(
     _write(database, row)
 
 
-def _write(database: Database, row: Mapping[str, Any]) -> None:
-    database.merge(TABLE, pa.Table.from_pylist([dict(row)], RUNS), RUNS)
+def _write(database: Database, row: Mapping[str, Any], *, update: bool = True) -> None:
+    database.merge(TABLE, pa.Table.from_pylist([dict(row)], RUNS), RUNS, update=update)
 
 
-def _stored(database: Database, run_id: str) -> dict[str, Any] | None:
+def stored_run(database: Database, run_id: str) -> dict[str, Any] | None:
+    """The run's row of the schema RUNS as it stands, None where there is none."""
     rows = database.read(TABLE, equals("run_id", run_id)).to_pylist()
     return rows[0] if rows else None
 
@@ -247,14 +281,21 @@ def list_runs(database: Database) -> list[dict[str, Any]]:
     for row in rows:
         row["counts"] = json.loads(row.pop("counts_json"))
         row["seconds"] = json.loads(row.pop("seconds_json"))
-        if results_name(row["run_id"]) in names:
+        if _is_published(database, row, names):
             row["status"] = "done"
-        elif row["started_at"] < newest[row["pipeline"]]:
-            row["status"] = "abandoned"
+        else:
+            later = row["started_at"] < newest[row["pipeline"]]
+            row["status"] = "abandoned" if later else "running"
     return sorted(rows, key=lambda r: r["started_at"], reverse=True)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _is_published(database: Database, row: Mapping[str, Any], names: set[str]) -> bool:
+    """Whether the results are there; a name alone may be the folder of a killed publisher."""
+    name = results_name(row["run_id"])
+    return name in names and (row["status"] == "done" or database.open(name) is not None)
 
 
 def find_run(database: Database, run: str) -> dict[str, Any]:

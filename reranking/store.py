@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -17,7 +18,7 @@ import lancedb
 import pyarrow as pa
 from lancedb.expr import Expr, col, lit
 
-from reranking.errors import MissingResource, RuntimeFailure
+from reranking.errors import MissingResource, RescoreError, RuntimeFailure
 from reranking.schemas import SCHEMA_VERSION, VERSION_KEY, conform, key_of
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ T = TypeVar("T")
 KEEP_ALL = timedelta(days=36_500)  # optimize() fails on tagged versions it may not prune
 _TRANSIENT = ("conflict", "concurrent", "timed out", "timeout", "connection", "503", "slow down")
 _RETRIES = 6
+_RUST_PLACE = re.compile(r", /\S+\.rs:\d+:\d+")  # where in LanceDB's source an error was made
 
 
 class Database:
@@ -54,21 +56,29 @@ class Database:
     def open(self, name: str, version: int | None = None) -> Any:
         """The table, at a version if one is given, or None where there is no such table.
 
-        Raises MissingResource where the table's folder is broken or of a newer schema.
+        The folder that a killed writer left before its first commit is no table. Raises
+        MissingResource where the table is broken, of a newer schema, or lacks the version.
         """
-        try:
-            table = self._connection.open_table(name)
+
+        def opened() -> Any:
+            try:
+                table = self._connection.open_table(name)
+            except Exception as error:
+                if f"table '{name}' was not found" in str(error).lower():
+                    return None
+                raise
             if version is not None:
                 table.checkout(version)
-        except Exception as error:
-            if _is_absent(error) and name not in self.names():
-                return None
-            raise MissingResource(
-                f"table {name!r} in {self.uri} cannot be opened"
-                f"{'' if version is None else f' at version {version}'}: {_first_line(error)}. "
-                f"If a killed writer left it half-created, remove its folder {name}.lance."
-            ) from error
-        _check_version(name, table)
+            return table
+
+        what = f"table {name!r} in {self.uri} cannot be opened"
+        try:
+            table = _retry(what, opened)
+        except RuntimeFailure as error:
+            at = "" if version is None else f" at version {version}"
+            raise MissingResource(f"{what}{at}: {_first_line(error.__cause__ or error)}") from error
+        if table is not None:
+            _check_version(name, table)
         return table
 
     def need(self, name: str, version: int | None = None) -> Any:
@@ -99,7 +109,10 @@ class Database:
         try:
             return self._connection.create_table(name, schema=schema)
         except Exception as error:
-            table = _retry(f"opening {name}", lambda: self.open(name), until=_is_table)
+            raced = _is_taken(error) or is_transient(error)
+            table = _retry(
+                f"opening {name}", lambda: self.open(name), until=_is_table, once=not raced
+            )
             if table is None:
                 raise _failure(f"table {name!r} cannot be created in {self.uri}", error) from error
             return table
@@ -151,20 +164,41 @@ class Database:
             _retry(f"deleting from {name}", lambda: table.delete(where))
 
     def publish(
-        self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch], *, replace: bool
+        self,
+        name: str,
+        schema: pa.Schema,
+        batches: Callable[[], Iterator[pa.RecordBatch]],
+        *,
+        replace: bool,
     ) -> None:
         """Create the table with all its rows in one commit; `replace` overwrites an old one.
 
-        Raises FileExistsError where the table exists and `replace` is false.
+        `batches` is called again where a transient fault asks for another try; what it raises is
+        raised as it is. Raises FileExistsError where the table exists and `replace` is false.
         """
-        reader = pa.RecordBatchReader.from_batches(schema, batches)
-        mode = "overwrite" if replace else "create"
-        try:
-            self._connection.create_table(name, reader, schema=schema, mode=mode)
-        except Exception as error:
-            if "already exists" in str(error) or "conflict" in str(error).lower():
-                raise FileExistsError(name) from error
-            raise _failure(f"table {name!r} cannot be written", error) from error
+        own: list[Exception] = []
+
+        def watched() -> Iterator[pa.RecordBatch]:
+            try:
+                yield from batches()
+            except Exception as error:
+                own.append(error)
+                raise
+
+        def write() -> None:
+            own.clear()
+            reader = pa.RecordBatchReader.from_batches(schema, watched())
+            mode = "overwrite" if replace else "create"
+            try:
+                self._connection.create_table(name, reader, schema=schema, mode=mode)
+            except Exception as error:
+                if own:  # LanceDB would hand on no more than its text
+                    raise own[0] from None
+                if not replace and _is_taken(error):
+                    raise FileExistsError(name) from error
+                raise
+
+        _retry(f"writing table {name!r}", write)
 
     def drop(self, name: str) -> None:
         """Remove the table with everything in it; no error where there is none."""
@@ -254,16 +288,27 @@ def _query(table: Any, where: Expr | None, columns: list[str] | None) -> Any:
     return query if columns is None else query.select(columns)
 
 
-def _retry(what: str, action: Callable[[], T], until: Callable[[T], bool] | None = None) -> T:
-    """The action's result, tried again with growing pauses while the fault looks transient."""
+def _retry(
+    what: str,
+    action: Callable[[], T],
+    until: Callable[[T], bool] | None = None,
+    *,
+    once: bool = False,
+) -> T:
+    """The action's result, tried again with growing pauses while the fault looks transient.
+
+    A fault that is not LanceDB's but says what it is already is raised as it is.
+    """
     for attempt in range(_RETRIES):
-        last = attempt == _RETRIES - 1
+        last = once or attempt == _RETRIES - 1
         try:
             result = action()
             if until is None or until(result) or last:
                 return result
+        except (RescoreError, FileExistsError):
+            raise
         except Exception as error:
-            if last or not _is_transient(error):
+            if last or not is_transient(error):
                 raise _failure(f"{what} failed", error) from error
             log.warning("%s: %s; trying again", what, _first_line(error))
         time.sleep((2**attempt) * 0.1 * (1 + random.random()))  # noqa: S311 - not a secret
@@ -274,18 +319,20 @@ def _is_table(table: Any) -> bool:
     return table is not None
 
 
-def _is_transient(error: Exception) -> bool:
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may succeed a little later: a conflict, a hiccup of the store."""
     text = str(error).lower()
     return any(sign in text for sign in _TRANSIENT)
 
 
-def _is_absent(error: Exception) -> bool:
+def _is_taken(error: Exception) -> bool:
     text = str(error).lower()
-    return "not found" in text or "was not found" in text or "no such" in text
+    return "already exists" in text or "conflict" in text
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def _first_line(error: BaseException) -> str:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return _RUST_PLACE.sub("", line)[:300]
 
 
 def _failure(what: str, error: Exception) -> RuntimeFailure:

@@ -12,10 +12,17 @@ from reranking.ingest import ingest
 from reranking.sources.open import read_documents
 from reranking.store import Database
 from tasks.progress import Watcher
+from tasks.retries import may_pass
 from tasks.settings import encoder_of, ingest_settings, source_spec
 
 
-@task(name="ingest-documents", cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5)
+@task(
+    name="ingest-documents",
+    cache_policy=NO_CACHE,
+    retries=1,
+    retry_delay_seconds=5,
+    retry_condition_fn=may_pass,
+)
 def ingest_documents(config: Config) -> dict[str, Any]:
     """What the ingest did, in rows; nothing for a table that is not managed or has no source."""
     if config.documents.source is None:

@@ -8,9 +8,11 @@ from prefect.cache_policies import NO_CACHE
 from configs.schema import Config
 from reranking.evaluation.measures import parse_measures
 from reranking.fingerprints import canonical, fingerprint
+from reranking.publish import consumer_marks
 from reranking.queries import pin_queries
-from reranking.runs import Plan, plan_run, start_run
+from reranking.runs import Plan, plan_run, start_run, stored_run
 from reranking.store import Database
+from tasks.retries import may_pass
 from tasks.settings import corpus_of, cross_encoder_of, encoder_of, search_settings
 
 
@@ -22,11 +24,19 @@ def check(config: Config) -> None:
     cross_encoder_of(config)
 
 
-@task(name="plan-run", cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5)
+@task(
+    name="plan-run",
+    cache_policy=NO_CACHE,
+    retries=1,
+    retry_delay_seconds=5,
+    retry_condition_fn=may_pass,
+)
 def plan(config: Config, force: bool = False) -> Plan:
     """The run that the config and the present inputs name; its row is written unless finished."""
     database = Database(config.database)
     encoder, reranker = encoder_of(config), cross_encoder_of(config)
+    if config.results.publish is not None:
+        consumer_marks(database, config.results.publish)  # not ours: said before the work is done
     corpus = corpus_of(config, database, encoder)
     planned = plan_run(
         database,
@@ -40,19 +50,19 @@ def plan(config: Config, force: bool = False) -> Plan:
         chunk_queries=config.search.chunk_queries,
         force=force,
     )
-    if not planned.finished:
-        start_run(
-            database,
-            planned,
-            {
-                "pipeline": pipeline_of(config),
-                "encoder": None if encoder is None else encoder.fingerprint,
-                "reranker_model": None if reranker is None else reranker.settings.model_name,
-                "reranker_revision": None if reranker is None else reranker.folder.revision,
-                "config_json": config.model_dump_json(),
-            },
-        )
-    return planned
+    if planned.finished and stored_run(database, planned.run_id) is not None:
+        return planned
+    return start_run(
+        database,
+        planned,
+        {
+            "pipeline": pipeline_of(config),
+            "encoder": None if encoder is None else encoder.fingerprint,
+            "reranker_model": None if reranker is None else reranker.settings.model_name,
+            "reranker_revision": None if reranker is None else reranker.folder.revision,
+            "config_json": config.model_dump_json(),
+        },
+    )
 
 
 def pipeline_of(config: Config) -> str:

@@ -9,14 +9,20 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
-from reranking.candidates import searched
-from reranking.publish import publish_for_consumers, publish_results
+from reranking.publish import publish_for_consumers, publish_results, run_counts
 from reranking.runs import Plan, find_run, finish_run
 from reranking.store import Database
 from tasks.rerank import rescorer_of
+from tasks.retries import may_pass
 
 
-@task(name="publish-results", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
+@task(
+    name="publish-results",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[5, 30],
+    retry_condition_fn=may_pass,
+)
 def publish(
     config: Config, plan: Plan, counts: Mapping[str, Any], seconds: Mapping[str, float]
 ) -> dict[str, int]:
@@ -24,20 +30,18 @@ def publish(
     database = Database(plan.database)
     scores = None if plan.reranker is None else rescorer_of(config, plan).store
     publish_results(database, plan, scores)
-    marks = searched(database, plan).values()
-    final = {
-        "queries": plan.queries.count,
-        "queries_without_hits": sum(int(m["no_hits"]) for m in marks),
-        "candidates": database.need(plan.results_table).count_rows(),
-        "pairs": counts["pairs"],
-        "scored": counts["scored"],
-        "reused": counts["pairs"] - counts["scored"],
-    }
+    final = run_counts(database, plan, counts["pairs"], counts["scored"])
     finish_run(database, plan, final, seconds, counts["path"])
     return final
 
 
-@task(name="publish-for-consumers", cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5)
+@task(
+    name="publish-for-consumers",
+    cache_policy=NO_CACHE,
+    retries=1,
+    retry_delay_seconds=5,
+    retry_condition_fn=may_pass,
+)
 def publish_table(config: Config, plan: Plan) -> str | None:
     """Bring the table of the stable name up to date, where the config asks for one; its name."""
     wanted = config.results
@@ -48,7 +52,13 @@ def publish_table(config: Config, plan: Plan) -> str | None:
 
 @task(name="recall-run", cache_policy=NO_CACHE)
 def recall(plan: Plan) -> dict[str, int]:
-    """The counts of a finished run: nothing of it is computed again."""
-    row = find_run(Database(plan.database), plan.run_id)
-    counts = dict(row["counts"])
+    """The counts of a finished run: nothing of it is computed again.
+
+    A process that was killed between publishing and marking the run as done left no counts.
+    """
+    database = Database(plan.database)
+    counts = dict(find_run(database, plan.run_id)["counts"])
+    if not counts:
+        counts = run_counts(database, plan, None, 0)
+        finish_run(database, plan, counts, {}, None)
     return counts | {"scored": 0, "reused": counts.get("pairs", 0)}

@@ -10,8 +10,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
+from reranking.errors import RuntimeFailure
 from reranking.rerank import Rescorer
 from reranking.runs import Plan
+from reranking.scoring.scorer import Scorer
 from reranking.store import Database
 from tasks.progress import Watcher
 from tasks.settings import cross_encoder_of
@@ -23,16 +25,28 @@ def rescorer_of(config: Config, plan: Plan) -> Rescorer:
     """This process's Rescorer for the run, made on first use; another run's is let go."""
     key = (plan.database, plan.run_id, plan.epoch)
     if key not in _resident:
-        model = cross_encoder_of(config)
-        assert model is not None
         _resident.clear()
         _resident[key] = Rescorer(
             Database(plan.database),
             plan,
-            model.load,
+            lambda: _load(config, plan),
             commit_seconds=config.execution.commit_seconds,
         )
     return _resident[key]
+
+
+def _load(config: Config, plan: Plan) -> Scorer:
+    """The model, which must still be the one that the run was planned with once it is loaded."""
+    model = cross_encoder_of(config)
+    assert model is not None
+    scorer = model.load()
+    now = cross_encoder_of(config)
+    if now is None or now.fingerprint.hex() != plan.reranker:
+        raise RuntimeFailure(
+            f"the model {model.settings.model_name!r} was changed while the run was at work: start "
+            "the command again, the changed model makes a new run"
+        )
+    return scorer
 
 
 @task(name="score-chunk", cache_policy=NO_CACHE)

@@ -13,7 +13,7 @@ from tasks.evaluate import evaluate
 from tasks.ingest import ingest_documents
 from tasks.load import load_judgments, load_queries
 from tasks.plan import check, plan
-from tasks.publish import publish, publish_table
+from tasks.publish import publish, publish_table, recall
 from tasks.rerank import score_chunk
 from tasks.search import search_chunk
 
@@ -38,6 +38,8 @@ def walk(
             scored["scored"] += report["scored"]
             scored["path"] = report["path"]
         counts = publish.fn(config, run, scored, {})
+    else:
+        recall.fn(run)
     publish_table.fn(config, run)
     evaluate.fn(config, run)
     return run, counts
