@@ -1,4 +1,9 @@
-"""What a document is: from a source row to a row of the documents table. Pure."""
+"""What a document is: from a source row to a row of the documents table. Pure.
+
+Columns that are not ours are the user's. A user's column has one type: bool, int64, float64 or
+text, whichever holds its values without loss when it is first written; nested values are stored
+as JSON, dates as ISO text, bytes as hex digits, NaN and infinities as null.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, time
+from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,11 +22,22 @@ from numpy.typing import NDArray
 
 from reranking.errors import InputError
 from reranking.fingerprints import row_hash, text_hash
-from reranking.schemas import DOCUMENTS
 from reranking.sources.rows import Reject, Row
 
 _OURS = ("title", "parent_id", "start", "end")
-_RESERVED = {"row_hash", "text_hash"}
+_RESERVED = {"row_hash", "text_hash"}  # of a table that rescore wrote: they are computed anew
+_LANCE_NAMES = {
+    "_distance",
+    "_score",
+    "_relevance_score",
+    "query_index",
+    "_rowid",
+    "_rowaddr",
+    "_rowoffset",
+    "_row_created_at_version",
+    "_row_last_updated_at_version",
+}
+_INT32 = 2**31
 
 
 @dataclass(frozen=True)
@@ -44,10 +63,9 @@ def document_of(row: Row, settings: Mapping[str, Any], encoder: object | None) -
     values = dict(row.values)
     doc_id, vector = str(values.pop("doc_id")), values.pop("vector", None)
     text = fill(str(settings["template"]), values)
-    if not text:
-        return Reject(row.number, doc_id, "empty text", None)
-    if encoder is None and vector is None:
-        return Reject(row.number, doc_id, "no vector, and no encoder to make one", text[:2000])
+    fault = _fault(text, values, encoder is None and vector is None)
+    if fault is not None:
+        return Reject(row.number, doc_id, fault, text[:2000] or None)
     values.pop("text")
     ours = {name: values.pop(name, None) for name in _OURS}
     extra = {k: _plain(v) for k, v in values.items() if k not in _RESERVED}
@@ -62,6 +80,40 @@ def document_of(row: Row, settings: Mapping[str, Any], encoder: object | None) -
         vector=None if encoder or not isinstance(vector, list | tuple) else vector,
         extra=extra,
     )
+
+
+def _fault(text: str, values: Mapping[str, Any], lacks_vector: bool) -> str | None:
+    """What keeps the row from being a document, or None."""
+    if not text:
+        return "empty text"
+    if "\0" in text:
+        return "the text contains a NUL character"
+    if lacks_vector:
+        return "no vector, and no encoder to make one"
+    for name in ("start", "end"):
+        if _offset(values.get(name)) is None and values.get(name) not in (None, ""):
+            return f"{name} is a chunk's offset, a 32-bit integer; {_RENAME.format('span')}"
+    return next((f for f in map(_name_fault, values) if f is not None), None)
+
+
+_RENAME = "name the column otherwise, as in source.columns: {{{}: THEIRS}}"
+
+
+@lru_cache(maxsize=4096)
+def _name_fault(name: str) -> str | None:
+    """Why a table cannot have a user's column of that name, or None."""
+    if name in _LANCE_NAMES:
+        return f"the column {name!r} has a name that LanceDB uses itself; {_RENAME.format('mine')}"
+    if name in ("", "*") or any(c in name for c in ".`\0"):
+        return f"the column {name!r} has a name that Lance cannot store; {_RENAME.format('mine')}"
+    return None
+
+
+def _offset(value: Any) -> int | None:
+    """A chunk's offset, from an integer or, as in CSV, its digits."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:11])
+    return value if type(value) is int and -_INT32 <= value < _INT32 else None
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
@@ -92,16 +144,18 @@ def table_of(documents: Sequence[Document], vectors: NDArray[np.float32]) -> pa.
         raise InputError(f"the encoder gave a vector that is not finite for document {bad!r}")
     columns: dict[str, pa.Array] = {
         "doc_id": pa.array([d.doc_id for d in documents], pa.string()),
-        "title": _column([d.ours.get("title") for d in documents], pa.string()),
+        "title": pa.array([_text(d.ours.get("title")) for d in documents], pa.string()),
         "text": pa.array([d.text for d in documents], pa.string()),
         "row_hash": pa.array([d.row_hash for d in documents], pa.binary(16)),
         "text_hash": pa.array([d.text_hash for d in documents], pa.binary(16)),
     }
-    for name in _OURS[1:]:
-        columns[name] = _column([d.ours.get(name) for d in documents], DOCUMENTS.field(name).type)
+    parents = [_text(d.ours.get("parent_id")) for d in documents]
+    columns["parent_id"] = pa.array(parents, pa.string())
+    for name in ("start", "end"):
+        columns[name] = pa.array([_offset(d.ours.get(name)) for d in documents], pa.int32())
     flat = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())
     columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-    for name in dict.fromkeys(n for d in documents for n in d.extra):
+    for name in dict.fromkeys(n for d in documents for n, v in d.extra.items() if v is not None):
         columns[name] = _inferred([d.extra.get(name) for d in documents])
     return pa.table(columns)
 
@@ -121,40 +175,71 @@ def column_fields(table: Any, data: pa.Table) -> pa.Table:
         if column.name not in data.column_names:
             arrays.append(pa.nulls(data.num_rows, column.type))
             continue
-        values = data.column(column.name)
-        try:
-            arrays.append(values.cast(column.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise InputError(
-                f"column {column.name!r} is {column.type} in the table and {values.type} in the "
-                f"source: {error}. Rename it with source.columns, or use another documents.table."
-            ) from error
+        arrays.append(_as_stored(column, data.column(column.name)))
     return pa.table(arrays, schema=known)
 
 
+def _as_stored(column: pa.Field, values: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """The values as the type that the table has; raises InputError where that loses something."""
+    given, wanted = values.type, column.type
+    if values.null_count == len(values):
+        return pa.nulls(len(values), wanted)
+    if pa.types.is_string(wanted) and given != wanted:
+        return pa.array([_text(v) for v in values.to_pylist()], pa.string())
+    reason = "not all of them can be converted without loss"
+    if given == wanted or pa.types.is_nested(wanted) or (_is_number(given) and _is_number(wanted)):
+        try:
+            return values.cast(wanted)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            reason = str(error)
+    raise InputError(
+        f"column {column.name!r} is {wanted} in the table and {given} in the source: {reason}. "
+        "Rename it with source.columns, or use another documents.table."
+    )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
 def _plain(value: Any) -> Any:
-    """A user's value as something a column can hold: nested values become JSON text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, str | int | float | bool):
+    """A user's value as something a column can hold: a bool, a number or a text."""
+    if isinstance(value, Decimal):
+        value = float(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
         return value
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _inferred(values: list[Any]) -> pa.Array:
-    """The values as the narrowest of bool, int64, float64 and string that holds them all."""
-    kinds = {type(v) for v in values if v is not None}
-    if kinds <= {bool}:
-        return pa.array(values, pa.bool_()) if kinds else pa.array(values, pa.string())
-    if kinds <= {int} and all(v is None or abs(v) < 2**63 for v in values):
+    """The values as the narrowest of bool, int64, float64 and text that holds them exactly."""
+    given = [v for v in values if v is not None]
+    kinds = {type(v) for v in given}
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    if kinds == {int} and all(-(2**63) <= v < 2**63 for v in given):
         return pa.array(values, pa.int64())
-    if kinds <= {int, float}:
+    if kinds in ({float}, {int, float}) and all(_is_float(v) for v in given):
         return pa.array([None if v is None else float(v) for v in values], pa.float64())
-    return pa.array([None if v is None else str(v) for v in values], pa.string())
+    return pa.array([_text(v) for v in values], pa.string())
 
 
-def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """The values as the type; one that does not fit becomes null (titles and offsets only)."""
-    if pa.types.is_string(kind):
-        return pa.array([None if v is None else str(v) for v in values], kind)
-    return pa.array([v if isinstance(v, int) else None for v in values], kind)
+def _is_float(value: float) -> bool:
+    """Whether float64 holds the number exactly."""
+    try:
+        return float(value) == value
+    except OverflowError:
+        return False
+
+
+def _text(value: Any) -> str | None:
+    """A value of a column that holds text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return None if value is None else str(value)
