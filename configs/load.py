@@ -154,4 +154,6 @@ def _absolute(config: Config, base: Path) -> Config:
         data["documents"]["encoder"]["model"] = model(data["documents"]["encoder"]["model"])
     if data["rerank"]:
         data["rerank"]["model_name"] = model(data["rerank"]["model_name"])
+    if data["labels"] and data["labels"]["other_model"]:
+        data["labels"]["other_model"] = model(data["labels"]["other_model"])
     return Config.model_validate(data)

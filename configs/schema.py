@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     field_validator,
     model_validator,
 )
+
+from configs.labelling import Labels, Training
+from configs.part import Name, Part
 
 _CREDENTIALS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://([^/]*@|[^?]*\?)")
 
@@ -37,14 +38,7 @@ def _open(value: str) -> str:
 Scalar = str | int | float | bool
 QueryType = Literal["vector", "fts", "hybrid"]
 Metric = Literal["cosine", "l2", "dot"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 Place = Annotated[str, Field(min_length=1), AfterValidator(_open)]
-
-
-class Part(BaseModel):
-    """What all parts of the config share."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Source(Part):
@@ -338,6 +332,8 @@ class Config(Part):
     judgments: Judgments | None = None
     comparison: Comparison = Comparison()
     gates: tuple[Gate, ...] = Field((), description="exit code 1 where one of them fails")
+    labels: Labels | None = None
+    training: Training = Training()
     execution: Execution = Execution()
 
     @model_validator(mode="after")

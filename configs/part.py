@@ -1,0 +1,15 @@
+"""What all parts of the config share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+
+
+class Part(BaseModel):
+    """A part of the config: frozen, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
