@@ -21,7 +21,7 @@ from lancedb.expr import col, lit
 from numpy.typing import NDArray
 
 from reranking.documents import Document, column_fields, document_of, table_of
-from reranking.errors import InputError
+from reranking.errors import InputError, MissingResource
 from reranking.ids import IdIndex, hash_values, id_words
 from reranking.indexes import IndexSettings, bring_indexes_up_to_date
 from reranking.progress import Progress, silent
@@ -118,6 +118,7 @@ class _Ingest:
         self.report = IngestReport()
         self.started_at = datetime.now(UTC)
         self.template = {"template": settings.template}
+        self.width = _stored_width(database, settings.table)
         check_encoder(database, settings.table, encoder.fingerprint if encoder else "supplied")
         self.stored = _stored_rows(database, settings.table)
         self.seen = np.zeros(len(self.stored), bool)
@@ -137,7 +138,7 @@ class _Ingest:
         rejects: list[Reject] = []
         first_at: dict[str, int] = {}
         for row in window:
-            made = row if isinstance(row, Reject) else document_of(row, self.template, self.encoder)
+            made = row if isinstance(row, Reject) else self._document(row)
             if isinstance(made, Document) and made.doc_id in first_at:
                 made = made.rejected(f"duplicate id, first at row {first_at[made.doc_id]}")
             if isinstance(made, Reject):
@@ -146,6 +147,16 @@ class _Ingest:
                 first_at[made.doc_id] = made.number
                 documents.append(made)
         return self._across_windows(documents, rejects)
+
+    def _document(self, row: Row) -> Document | Reject:
+        """The row as a document; the first supplied vector says how wide all have to be."""
+        made = document_of(row, self.template, self.encoder)
+        if isinstance(made, Reject) or made.vector is None:
+            return made
+        self.width = self.width or len(made.vector)
+        if len(made.vector) == self.width:
+            return made
+        return made.rejected(f"vector of {len(made.vector)} numbers, expected {self.width}")
 
     def _across_windows(
         self, documents: list[Document], rejects: list[Reject]
@@ -316,6 +327,23 @@ def _stored_rows(database: Database, name: str) -> IdIndex:
     if words:
         index.add(np.concatenate(words), np.concatenate(hashes))
     return index
+
+
+def _stored_width(database: Database, name: str) -> int | None:
+    """Numbers per stored vector, None where there is no table yet.
+
+    Raises MissingResource where the table is not one that rescore made.
+    """
+    table = database.open(name)
+    if table is None:
+        return None
+    lacking = [n for n in (*DOCUMENTS.names, "vector") if n not in table.schema.names]
+    if lacking:
+        raise MissingResource(
+            f"table {name!r} in {database.uri} was made by somebody else: it lacks {lacking}. Use "
+            "another documents.table, or rescore it in place with documents.managed: false"
+        )
+    return int(table.schema.field("vector").type.list_size)
 
 
 def _create_schema(schema: pa.Schema, encoder: str) -> pa.Schema:
