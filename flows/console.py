@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -61,8 +62,10 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
             _fail(str(error), error.exit_code)
         except KeyboardInterrupt:
             _fail(CANCELLED, 130)
-        except (OSError, MemoryError) as error:
-            _fail(f"{type(error).__name__}: {error}", EXIT_UNEXPECTED)
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception as error:
+            _fail(_unexpected(error), EXIT_UNEXPECTED)
         else:
             raise typer.Exit(code or EXIT_DONE)
 
@@ -82,6 +85,15 @@ def _stoppable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _unexpected(error: Exception) -> str:
+    """One line about an error that nobody foresaw; where it was raised, for those who ask."""
+    if os.environ.get("RESCORE_TRACEBACK"):
+        traceback.print_exception(error)
+    text = " ".join(str(error).split())
+    cut = text if len(text) < 500 else f"{text[:500]}..."
+    return f"unexpected {type(error).__name__}: {cut} (RESCORE_TRACEBACK=1 shows where)"
 
 
 def _fail(message: str, code: int) -> None:

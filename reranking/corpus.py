@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from reranking.errors import ConfigError, InputError, MissingResource
-from reranking.filters import where_expression
+from reranking.filters import fault_of, where_expression
 from reranking.fingerprints import ContentDigest, canonical, text_hash
 from reranking.ids import id_words
 from reranking.ingest import ENCODER_KEY, READY
@@ -168,11 +168,16 @@ def _check_columns(table: Any, corpus: Corpus, *, needs_vector: bool) -> None:
     id_type = schema.field(corpus.id).type
     if not (_is_text(id_type) or pa.types.is_integer(id_type)):
         faults.append(f"{corpus.id!r} is {id_type}, expected text or integers")
-    if needs_vector and not pa.types.is_fixed_size_list(schema.field(corpus.vector).type):
-        kind = schema.field(corpus.vector).type
+    if needs_vector and not _is_vector(kind := schema.field(corpus.vector).type):
         faults.append(f"{corpus.vector!r} is {kind}, expected a fixed-size list of floats")
+    for name in sorted({"_distance", "_score", "query_index"} & set(schema.names)):
+        faults.append(f"{name!r} has the name of one that LanceDB adds to hits: rename it")
     if faults:
         raise ConfigError(f"table {corpus.table!r}: column " + "; column ".join(faults))
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type))
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -180,9 +185,19 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def check_filter(database: Database, corpus: Corpus, where: Mapping[str, Any]) -> None:
-    """Raise ConfigError where the filter names a column that the table does not have."""
-    names = database.need(corpus.table, corpus.version).schema.names
-    missing = sorted(set(where) - set(names))
+    """Raise ConfigError where the filter does not fit the table: its columns or their types."""
+    if not where:
+        return
+    table = database.need(corpus.table, corpus.version)
+    schema: pa.Schema = table.schema
+    missing = sorted(set(where) - set(schema.names))
     if missing:
-        raise ConfigError(f"search.where names {missing}; the columns are {names}")
-    where_expression(where)
+        raise ConfigError(f"search.where names {missing}; the columns are {schema.names}")
+    faults = [fault_of(column, schema.field(column).type, c) for column, c in where.items()]
+    if any(faults):
+        raise ConfigError("search.where: " + "; ".join(f for f in faults if f))
+    try:  # what remains is what only LanceDB can tell, such as texts that are no dates
+        table.search().where(where_expression(where)).select([corpus.id]).limit(1).to_arrow()
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = str(error).strip().split("\n", 1)[0][:300]
+        raise ConfigError(f"search.where cannot be used on {corpus.table!r}: {reason}") from error
