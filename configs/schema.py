@@ -266,6 +266,7 @@ _OUR_TABLES = {
     "runs",
     "judgments",
     "metrics",
+    "promotions",
     "label_sets",
     "labels",
     "rejects",

@@ -138,6 +138,12 @@ RUNS = _table(
     pa.field("finished_at", TIME),
 )
 
+PROMOTIONS = _table(
+    _key(1, "name", pa.string()),
+    _nn("run_id", pa.string()),
+    _nn("promoted_at", TIME),
+)
+
 JUDGMENTS = _table(
     _key(1, "judgment_list", pa.string()),
     _nn("query_set", pa.string()),

@@ -7,20 +7,30 @@ from typing import Any
 
 from reranking.evaluate_run import stored_means
 from reranking.export import export_results
+from reranking.promotion import promote as promote_run
+from reranking.promotion import promoted_names
 from reranking.runs import find_run, list_runs, plan_of
 from reranking.store import Database
 
 
 def runs(database: str) -> list[dict[str, Any]]:
-    """All runs of the database, newest first."""
-    return list_runs(Database(database, must_exist=True))
+    """All runs of the database, newest first, with the names they are promoted as."""
+    opened = Database(database, must_exist=True)
+    names = promoted_names(opened)
+    return [row | {"promoted_as": names.get(row["run_id"], [])} for row in list_runs(opened)]
 
 
 def run(database: str, run_id: str) -> dict[str, Any]:
-    """One run, with its measures."""
+    """One run, with its measures and the names it is promoted as."""
     opened = Database(database, must_exist=True)
     row = find_run(opened, run_id)
-    return row | {"measures": stored_means(opened, row["run_id"])}
+    promoted = promoted_names(opened).get(row["run_id"], [])
+    return row | {"promoted_as": promoted, "measures": stored_means(opened, row["run_id"])}
+
+
+def promote(database: str, run_id: str, name: str) -> str:
+    """Give the name to a finished run; the run's whole id."""
+    return promote_run(Database(database, must_exist=True), run_id, name)
 
 
 def export(database: str, run_id: str, format: str, out: Path, query_type: str | None) -> int:

@@ -24,6 +24,7 @@ TABLES = {
     "candidates": schemas.CANDIDATES,
     "pair_scores": schemas.PAIR_SCORES,
     "runs": schemas.RUNS,
+    "promotions": schemas.PROMOTIONS,
     "judgments": schemas.JUDGMENTS,
     "metrics": schemas.METRICS,
     "label_sets": schemas.LABEL_SETS,
