@@ -6,7 +6,6 @@ import json
 from hashlib import blake2b
 from pathlib import Path
 
-from reranking.models.folder import check_one_label as check_one_label
 from reranking.models.hashing import file_digest
 
 SCORE_VERSION = 1  # bumped by hand when our code changes scores by more than float32 noise

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reranking.errors import MissingPrerequisite
+from reranking.errors import ConfigError, MissingPrerequisite
 from reranking.scoring.engines import Pairs
 from reranking.scoring.generic import GenericEngine, build_assembler
 from reranking.scoring.sample import score_sample
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_HEADS = ("classifier", "score", "head")
 EXACT = 1e-4  # most that a float32 logit may differ from the stock model's
 HALF = 0.05  # the same for half precision, where the stock model itself is not further off
 
@@ -119,10 +120,27 @@ def load_stock(folder: Path, device: str, max_length: int, trust_remote_code: bo
             local_files_only=True,
             model_kwargs={"dtype": torch.float32},
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except Exception as error:  # a broken folder makes each library raise its own kind
         raise MissingPrerequisite(
             f"the model in {folder} could not be loaded ({type(error).__name__}: {error}); "
             "check that the folder is complete, and set trust_remote_code if the model brings code"
         ) from error
     model.eval()
+    _check_head(folder, model)
     return model
+
+
+def _check_head(folder: Path, model: CrossEncoder) -> None:
+    """Raise ConfigError for a head without saved weights: transformers makes up random ones."""
+    from safetensors import safe_open
+
+    stock: Any = model.transformers_model
+    head = {n for n, _ in stock.named_parameters() if n.split(".")[0] in _HEADS}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="np") as weights:
+            head -= set(weights.keys())
+    if head:
+        raise ConfigError(
+            f"{folder} has no weights for {', '.join(sorted(head))}: the model was never trained "
+            "as a reranker, or its files are incomplete"
+        )

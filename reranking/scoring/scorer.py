@@ -210,7 +210,8 @@ class PairScorer:
                 "tokens; set a smaller max_length or another device"
             )
         tokens = int(lengths.max()) * len(lengths)
-        self.batch_tokens = max(1, min(self.batch_tokens, tokens) // 2)
+        # Of the failed batch: others of its size may be in flight and must not halve it again.
+        self.batch_tokens = min(self.batch_tokens, tokens // 2)
         logger.warning(
             "out of memory on %s: batches have at most %d tokens from here on",
             self._engine.device,
