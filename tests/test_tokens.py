@@ -55,7 +55,7 @@ def check(tokenizer: Tokenizer, pairs: list[tuple[str, str]], limit: int) -> Non
 
 @pytest.mark.parametrize("limit", [9, 16, 17])
 def test_every_combination_of_lengths(tokenizer, limit):
-    counts = range(0, limit + 3)
+    counts = range(limit + 3)
     check(tokenizer, [("a " * a, "b " * b) for a in counts for b in counts], limit)
 
 
