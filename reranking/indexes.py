@@ -8,7 +8,7 @@ from typing import Any
 
 from lancedb import index as lance_index
 
-from reranking.errors import MissingResource, RuntimeFailure
+from reranking.errors import ConfigError, InputError, MissingResource, RuntimeFailure
 from reranking.store import Database
 
 _TYPES = {
@@ -18,6 +18,9 @@ _TYPES = {
     "IVF_HNSW_SQ": "HnswSq",
     "IVF_HNSW_PQ": "HnswPq",
 }
+
+
+_PQ_ROWS = 256  # fewer give LanceDB no codebook: it then makes an index without rows
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,29 @@ def bring_indexes_up_to_date(database: Database, name: str, settings: IndexSetti
     """Create missing or differently set indexes and fold in rows that are not indexed yet."""
     table = database.need(name)
     if fts_details(table, "text") != _wanted_fts(settings.fts):
-        table.create_index("text", config=lance_index.FTS(**settings.fts), replace=True)
+        _create(table, "text", lance_index.FTS(**settings.fts))
     if settings.vector is not None and not _has_vector_index(table, settings):
-        table.create_index("vector", config=_vector_config(settings), replace=True)
+        _create(table, "vector", _vector_config(settings))
     for _ in range(3):  # a racing ingest may have added rows meanwhile
         if not unindexed(database.need(name)):
             return
         database.optimize(name)
     left = unindexed(database.need(name))
+    rows = database.need(name).count_rows()
+    if rows < _PQ_ROWS and settings.vector is not None:
+        raise InputError(
+            f"table {name!r} has {rows} rows; {settings.vector['type']} is trained on at least "
+            f"{_PQ_ROWS}. Choose IVF_FLAT or IVF_HNSW_SQ, or no documents.vector_index"
+        )
     raise RuntimeFailure(f"indexes of table {name!r} still lack rows after optimizing: {left}")
+
+
+def _create(table: Any, column: str, config: Any) -> None:
+    try:
+        table.create_index(column, config=config, replace=True)
+    except ValueError as error:  # such as a language without a stemmer, or a PQ that does not fit
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"the index of column {column!r} cannot be made: {reason}") from error
 
 
 def unindexed(table: Any) -> dict[str, int]:

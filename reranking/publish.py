@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from reranking.candidates import candidates_of, chunk_of_queries, searched
-from reranking.corpus import columns_of, string_ids
+from reranking.corpus import Corpus, columns_of, string_ids
 from reranking.errors import ConfigError, MissingResource, RuntimeFailure
 from reranking.fingerprints import canonical
 from reranking.frames import frame
@@ -20,6 +20,7 @@ from reranking.schemas import results_schema
 from reranking.store import Database, equals
 
 _SCORE_FIELDS = [pa.field("_distance", pa.float32()), pa.field("_score", pa.float32())]
+_RESULTS = {*results_schema("", 0, _SCORE_FIELDS).names}
 
 
 def publish_results(database: Database, plan: Plan, scores: PairScores | None) -> str:
@@ -137,17 +138,23 @@ def _batches(
         yield from ranked.cast(schema).to_batches()
 
 
+def check_columns(database: Database, corpus: Corpus, columns: Sequence[str]) -> None:
+    """Raise ConfigError where consumers ask for columns that results cannot carry."""
+    documents = database.need(corpus.table, corpus.version).schema.names
+    possible = ["query_text", *(n for n in documents if n not in _RESULTS)]
+    wrong = [c for c in columns if c not in possible]
+    if wrong or len(set(columns)) < len(columns):
+        raise ConfigError(
+            f"results.columns: {wrong or list(columns)} are not columns of the documents that "
+            f"results can carry, each once; choose from {possible}"
+        )
+
+
 def _consumer_schema(
     database: Database, plan: Plan, results: pa.Schema, columns: Sequence[str]
 ) -> pa.Schema:
+    check_columns(database, plan.corpus, columns)
     documents = database.need(plan.corpus.table, plan.corpus.version).schema
-    unknown = [c for c in columns if c != "query_text" and c not in documents.names]
-    clash = [c for c in columns if c in results.names]
-    if unknown or clash:
-        raise ConfigError(
-            f"results.columns: {unknown + clash} are not columns of the documents that results can "
-            f"carry; choose query_text or from {documents.names}"
-        )
     fields = [
         pa.field(c, pa.string() if c == "query_text" else documents.field(c).type) for c in columns
     ]
