@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import flows.commands_evaluation  # noqa: F401 - its commands register themselves
+import flows.commands_maintenance  # noqa: F401 - its commands register themselves
 from flows.console import (
     AllowRejects,
     AsJson,
@@ -24,7 +26,7 @@ from flows.console import (
     read_config,
     say,
 )
-from tasks.errors import EXIT_DONE, ConfigError
+from tasks.errors import EXIT_DONE, ConfigError, GateFailed
 
 if TYPE_CHECKING:
     from configs.schema import Config
@@ -66,14 +68,24 @@ def run(
 def _run(settings: Config, force: bool, as_json: bool) -> dict[str, Any]:
     calm_prefect()
     from flows.rescore import rescore
-    from flows.tables import measures_table, run_table, show
 
-    values = rescore(settings, force)
+    try:
+        values = rescore(settings, force)
+    except GateFailed as failed:
+        _show_run(failed.values, as_json)
+        raise
+    _show_run(values, as_json)
+    return values
+
+
+def _show_run(values: dict[str, Any], as_json: bool) -> None:
+    from flows.tables import measures_table, run_table, show
+    from flows.verdict_tables import gates_table
+
     if as_json:
         say(values)
     else:
-        show(run_table(values), measures_table(values["measures"]))
-    return values
+        show(run_table(values), measures_table(values["measures"]), gates_table(values["gates"]))
 
 
 @command

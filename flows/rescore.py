@@ -9,6 +9,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from configs.schema import Config
 from tasks.evaluate import evaluate
+from tasks.gate import check_gates, passed, refuse_failed
 from tasks.ingest import ingest_documents
 from tasks.load import load_judgments, load_queries
 from tasks.plan import check, plan
@@ -47,7 +48,9 @@ def rescore(config: Config, force: bool = False) -> dict[str, Any]:
             summary.scored(score_chunk(config, run, chunk))
         with summary.timed("publish"):
             summary.published(run, publish(config, run, summary.counts, summary.seconds))
-    publish_table(config, run)
     with summary.timed("evaluate"):
         summary.evaluated(evaluate(config, run))
-    return show_run(summary)
+        summary.gated(check_gates(config, run))
+    if passed(summary.gates):
+        publish_table(config, run)
+    return refuse_failed(show_run(summary))

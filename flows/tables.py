@@ -12,7 +12,7 @@ from rich.text import Text
 from tasks.cells import cells as texts
 
 
-def show(*tables: Table | None) -> None:
+def show(*tables: Table | Text | None) -> None:
     """Print the tables that there are, as wide as they need to be where nobody watches."""
     console = Console()
     if not console.is_terminal:
@@ -22,7 +22,7 @@ def show(*tables: Table | None) -> None:
             console.print(table)
 
 
-def _table(title: str, columns: Iterable[str], right: Iterable[str] = ()) -> Table:
+def new_table(title: str, columns: Iterable[str], right: Iterable[str] = ()) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     aligned = set(right)
     for name in columns:
@@ -30,7 +30,7 @@ def _table(title: str, columns: Iterable[str], right: Iterable[str] = ()) -> Tab
     return table
 
 
-def _add(table: Table, *values: object) -> None:
+def add_row(table: Table, *values: object) -> None:
     """A row of plain text: ids and texts come from outside and must not be read as markup."""
     table.add_row(
         *(v if isinstance(v, Text) else Text("" if v is None else str(v)) for v in values)
@@ -40,10 +40,10 @@ def _add(table: Table, *values: object) -> None:
 def ingest_table(report: Mapping[str, Any]) -> Table:
     """Rows taken in, by what became of them."""
     names = ["rows", "inserted", "updated", "unchanged", "deleted", "rejected"]
-    table = _table(f"Documents, {report['seconds']:.1f} s", names, names)
-    _add(table, *(f"{report[n]:,}" for n in names))
+    table = new_table(f"Documents, {report['seconds']:.1f} s", names, names)
+    add_row(table, *(f"{report[n]:,}" for n in names))
     for reason, count in report["reasons"].items():
-        _add(table, *[""] * 5, f"{count} x {reason}")
+        add_row(table, *[""] * 5, f"{count} x {reason}")
     return table
 
 
@@ -52,15 +52,15 @@ def run_table(values: Mapping[str, Any]) -> Table:
     title = f"Run {values['run_id'][:8]}"
     if not values["computed"]:
         title += ": finished before, nothing was computed"
-    table = _table(title, ["what", "value"])
+    table = new_table(title, ["what", "value"])
     for name in ("results_table", "queries", "queries_without_hits", "pairs", "scored", "reused"):
-        _add(table, name, _number(values[name]))
+        add_row(table, name, _number(values[name]))
     if values["rejected"]:
-        _add(table, "rejected rows", _number(values["rejected"]))
+        add_row(table, "rejected rows", _number(values["rejected"]))
     if values["pairs_per_second"]:
-        _add(table, "pairs per second", f"{values['pairs_per_second']:,.1f}")
-        _add(table, "scored with", values["score_path"])
-    _add(table, "seconds", ", ".join(f"{k} {v:.1f}" for k, v in values["seconds"].items()))
+        add_row(table, "pairs per second", f"{values['pairs_per_second']:,.1f}")
+        add_row(table, "scored with", values["score_path"])
+    add_row(table, "seconds", ", ".join(f"{k} {v:.1f}" for k, v in values["seconds"].items()))
     return table
 
 
@@ -69,10 +69,10 @@ def measures_table(measures: list[dict[str, Any]]) -> Table | None:
     if not measures:
         return None
     columns = ["query type", "measure", "first stage", "reranked", "change", "queries"]
-    table = _table("What reranking changed", columns, columns[2:])
+    table = new_table("What reranking changed", columns, columns[2:])
     for row in measures:
         first, reranked, change = texts(row)
-        _add(
+        add_row(
             table,
             row["query_type"],
             row["measure"],
@@ -92,10 +92,11 @@ def _colored(change: str) -> Text:
 def runs_table(rows: list[dict[str, Any]]) -> Table:
     """One line per run."""
     columns = ["run", "status", "query set", "types", "reranker", "queries", "pairs", "started"]
-    table = _table(f"{len(rows)} runs", columns, ["queries", "pairs"])
+    columns.append("promoted as")
+    table = new_table(f"{len(rows)} runs", columns, ["queries", "pairs"])
     for row in rows:
         counts = row["counts"]
-        _add(
+        add_row(
             table,
             row["run_id"][:8],
             row["status"],
@@ -105,13 +106,14 @@ def runs_table(rows: list[dict[str, Any]]) -> Table:
             _number(counts.get("queries")),
             _number(counts.get("pairs")),
             f"{row['started_at']:%Y-%m-%d %H:%M}",
+            ", ".join(row["promoted_as"]),
         )
     return table
 
 
 def details_tables(row: Mapping[str, Any]) -> list[Table | None]:
     """Everything that is known of one run."""
-    table = _table(f"Run {row['run_id']}", ["what", "value"])
+    table = new_table(f"Run {row['run_id']}", ["what", "value"])
     for name, value in row.items():
         if name in ("config_json", "plan_json", "run_id", "measures") or value is None:
             continue
@@ -119,7 +121,7 @@ def details_tables(row: Mapping[str, Any]) -> list[Table | None]:
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         elif isinstance(value, list):
             value = ", ".join(map(str, value))
-        _add(table, name, value)
+        add_row(table, name, value)
     return [table, measures_table(row["measures"])]
 
 

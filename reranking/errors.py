@@ -11,6 +11,11 @@ RescoreError
 Exit code 0 is "done" and 7 "done, with rejected rows"; neither is an error.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 EXIT_DONE = 0
 EXIT_REJECTS = 7
 EXIT_UNEXPECTED = 6
@@ -23,7 +28,13 @@ class RescoreError(Exception):
 
 
 class GateFailed(RescoreError):
+    """`values` is what the command would have told, had the gates passed."""
+
     exit_code = 1
+
+    def __init__(self, message: str, values: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.values = dict(values or {})
 
 
 class ConfigError(RescoreError):

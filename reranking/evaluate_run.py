@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from reranking.candidates import candidates_of
 from reranking.evaluation.measures import evaluate, parse_measures
+from reranking.evaluation.summaries import slices, worst_slice
 from reranking.frames import frame
 from reranking.judgments import Grades, grades
 from reranking.queries import read_queries
@@ -56,6 +57,29 @@ def means(metrics: pa.Table) -> pa.Table:
         queries=pl.col("query_id").n_unique(),
     )
     return wide.to_arrow()
+
+
+def slice_means(metrics: pa.Table, queries: pa.Table, primary: str) -> list[dict[str, Any]]:
+    """The means per slice of the queries: kind, slice, query_type, measure, first, reranked.
+
+    `worst` marks, per query type, the slice in which the primary measure of the last stage is
+    lowest, among those of at least five queries.
+    """
+    parts = frame(slices(metrics, queries))
+    keys = ["kind", "slice", "query_type", "measure"]
+    wide = parts.group_by(keys, maintain_order=True).agg(
+        *(pl.col("mean").filter(pl.col("stage") == s).first().alias(s) for s in STAGES),
+        pl.col("queries").max(),
+    )
+    marked = set()
+    for query_type in parts["query_type"].unique():
+        of_type = parts.filter(query_type=query_type)
+        stage = max(of_type["stage"].unique(), key=STAGES.index)
+        found = worst_slice(of_type.to_arrow(), primary, query_type, stage)
+        if found is not None:
+            marked.add((found["kind"], found["slice"], query_type, primary))
+    rows = wide.to_dicts()
+    return [row | {"worst": tuple(row[k] for k in keys) in marked} for row in rows]
 
 
 def stored_means(database: Database, run_id: str) -> list[dict[str, Any]]:

@@ -107,6 +107,29 @@ def grades(database: Database, judgment_list: str, queries: pa.Table) -> Grades:
     return Grades(one.to_arrow(), content.hex(), len(mine) - len(held))
 
 
+def worded_grades(
+    database: Database, judgment_list: str, queries: pa.Table
+) -> tuple[pa.Table, str]:
+    """As `grades`, with the wording each was given for (query_hash); and what names them.
+
+    A query with nothing but grades for another wording keeps those, so that it can be told apart
+    from one that nobody judged.
+    """
+    held = grades(database, judgment_list, queries)
+    current = frame(queries.select(["query_id", "text_hash"])).rename({"text_hash": "query_hash"})
+    good = frame(held.table).join(current, on="query_id", how="left")
+    stored = frame(_stored(database, judgment_list))
+    old = stored.join(current, on=["query_id", "query_hash"], how="anti")
+    old = old.join(good, on="query_id", how="anti").unique(["query_id", "doc_id"], keep="first")
+    return pl.concat([good, old.select(good.columns)]).to_arrow(), held.fingerprint
+
+
+def list_judgments(database: Database, query_set: str) -> list[str]:
+    """The names of the judgment lists for a query set."""
+    rows = database.read(TABLE, equals("query_set", query_set), columns=["judgment_list"])
+    return sorted(set(rows.to_pydict().get("judgment_list", [])))
+
+
 class _Queries:
     def __init__(self, queries: pa.Table) -> None:
         rows = queries.select(["query_set", "query_id", "text", "text_hash"]).to_pylist()

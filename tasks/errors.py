@@ -5,7 +5,15 @@ from reranking.errors import (
     EXIT_REJECTS,
     EXIT_UNEXPECTED,
     ConfigError,
+    GateFailed,
     RescoreError,
 )
 
-__all__ = ["EXIT_DONE", "EXIT_REJECTS", "EXIT_UNEXPECTED", "ConfigError", "RescoreError"]
+__all__ = [
+    "EXIT_DONE",
+    "EXIT_REJECTS",
+    "EXIT_UNEXPECTED",
+    "ConfigError",
+    "GateFailed",
+    "RescoreError",
+]

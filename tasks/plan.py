@@ -7,19 +7,21 @@ from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
 from reranking.evaluation.measures import parse_measures
-from reranking.fingerprints import canonical, fingerprint
 from reranking.publish import consumer_marks
 from reranking.queries import pin_queries
 from reranking.runs import Plan, plan_run, start_run, stored_run
 from reranking.store import Database
+from tasks.pipeline import pipeline_of
 from tasks.retries import may_pass
 from tasks.settings import corpus_of, cross_encoder_of, encoder_of, search_settings
+from tasks.verdicts import gates_of
 
 
 def check(config: Config) -> None:
     """Raise for what is wrong with the config and can be told before any model is loaded."""
     if config.judgments is not None:
-        parse_measures(config.judgments.measures)
+        parse_measures([*config.judgments.measures, config.comparison.primary])
+        gates_of(config)
     encoder_of(config)
     cross_encoder_of(config)
 
@@ -63,20 +65,3 @@ def plan(config: Config, force: bool = False) -> Plan:
             "config_json": config.model_dump_json(),
         },
     )
-
-
-def pipeline_of(config: Config) -> str:
-    """What stays the same from night to night: what decides results, sources for contents.
-
-    Knobs of the machine, and what is done with finished results, make no other pipeline.
-    """
-    machine = {"device", "batch_size", "batch_tokens", "window_rows", "commit_seconds"}
-
-    def kept(value: object) -> object:
-        if isinstance(value, dict):
-            return {k: kept(v) for k, v in value.items() if k not in machine}
-        return [kept(v) for v in value] if isinstance(value, list | tuple) else value
-
-    later = {"results", "judgments", "comparison", "gates", "labels", "training"}
-    values = config.model_dump(mode="json", exclude={"database", "execution", *later})
-    return fingerprint(canonical(kept(values)))

@@ -44,4 +44,12 @@ def markdown_of(values: dict[str, Any]) -> str:
     ]
     for row in values["measures"]:
         lines.append(f"| {row['query_type']} | {row['measure']} | {' | '.join(cells(row))} |")
+    gates = values.get("gates")
+    if gates is not None:
+        outcome = "passed" if gates["passed"] else "FAILED"
+        lines += ["", f"Gates {outcome}, against {gates['against']}.", ""]
+        lines += [
+            f"- {'ok' if c['passed'] else 'FAILED'}: {c['reason']}" for c in gates["conditions"]
+        ]
+        lines += ["", gates["sentence"] or ""]
     return "\n".join(lines)

@@ -23,6 +23,7 @@ class Summary:
         self.rejects = 0
         self.documents: dict[str, Any] = {}
         self.measures: list[dict[str, Any]] = []
+        self.gates: dict[str, Any] | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -71,6 +72,10 @@ class Summary:
         """Take in the means of the measures."""
         self.measures = measures
 
+    def gated(self, outcome: dict[str, Any] | None) -> None:
+        """Take in the outcome of the gates."""
+        self.gates = outcome
+
     def as_dict(self) -> dict[str, Any]:
         """The summary as JSON-like values: what `--json` prints."""
         assert self.run is not None
@@ -95,4 +100,5 @@ class Summary:
             "pairs_per_second": rate,
             "score_path": self.counts["path"],
             "measures": self.measures,
+            "gates": self.gates,
         }
