@@ -7,8 +7,9 @@ from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
 from reranking.evaluation.measures import parse_measures
-from reranking.publish import consumer_marks
-from reranking.queries import pin_queries
+from reranking.judgments import grades
+from reranking.publish import check_columns, consumer_marks
+from reranking.queries import pin_queries, read_queries
 from reranking.runs import Plan, plan_run, start_run, stored_run
 from reranking.store import Database
 from tasks.pipeline import pipeline_of
@@ -40,10 +41,14 @@ def plan(config: Config, force: bool = False) -> Plan:
     if config.results.publish is not None:
         consumer_marks(database, config.results.publish)  # not ours: said before the work is done
     corpus = corpus_of(config, database, encoder)
+    check_columns(database, corpus, config.results.columns)
+    queries = pin_queries(database, config.queries.query_set)
+    if config.judgments is not None:  # a list that is not there: said before the work is done
+        grades(database, config.judgments.judgment_list, read_queries(database, queries))
     planned = plan_run(
         database,
         corpus,
-        pin_queries(database, config.queries.query_set),
+        queries,
         search_settings(config, database, corpus),
         encoder=None if encoder is None else encoder.fingerprint,
         reranker=reranker,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from reranking.errors import ConfigError, MissingPrerequisite
 from reranking.models.builtin import BUILTIN_PREFIX, builtin_folder
+from reranking.models.folder import read_json
 
 # Weights in any other format than safetensors may run code when they are opened.
 _HUB_FILES = (
@@ -58,13 +60,13 @@ def resolve_model(
     if path.is_dir():
         if revision is not None:
             raise ConfigError(f"{path} is a local folder and has no revisions; remove {revision!r}")
-        return ModelFolder(name, _with_weights(path.resolve()), None)
+        return ModelFolder(name, _checked(path.resolve(), trust_remote_code), None)
     if not _may_be_hub_id(name):
         raise MissingPrerequisite(
             f"model folder {path} does not exist; give an existing folder, builtin:NAME or a hub id"
         )
     folder = _download(name, revision, trust_remote_code)
-    return ModelFolder(name, _with_weights(folder), folder.name)
+    return ModelFolder(name, _checked(folder, trust_remote_code), folder.name)
 
 
 def _may_be_hub_id(name: str) -> bool:
@@ -95,6 +97,43 @@ def _download(name: str, revision: str | None, trust_remote_code: bool) -> Path:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0][:200]
+
+
+def _checked(folder: Path, trust_remote_code: bool) -> Path:
+    """The folder, if it has weights that may be read and needs no code that may not be run."""
+    code = None if trust_remote_code else _code_needed(folder)
+    if code is not None:
+        raise ConfigError(
+            f"{folder} brings code of its own ({code}), and that is not run. If you have read it "
+            "and trust it, set trust_remote_code: true; the run then records it"
+        )
+    return _with_weights(folder)
+
+
+def _code_needed(folder: Path) -> str | None:
+    """What of the folder's own code loading it would run, or None."""
+    modules = folder / "modules.json"
+    if modules.is_file():
+        for module in _json_list(modules):
+            kind = str(module.get("type")) if isinstance(module, dict) else ""
+            if kind and not kind.startswith("sentence_transformers."):
+                return kind
+    config = read_json(folder / "config.json")
+    if not config.get("auto_map"):
+        return None
+    # transformers prefers its own code where it knows the type
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    known = config.get("model_type") in CONFIG_MAPPING_NAMES
+    return None if known else f"config.json: auto_map of {config.get('model_type')!r}"
+
+
+def _json_list(path: Path) -> list[object]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON ({error})") from error
+    return value if isinstance(value, list) else []
 
 
 def _with_weights(folder: Path) -> Path:
