@@ -16,13 +16,14 @@ def show(*tables: Table | Text | None) -> None:
     """Print the tables that there are, as wide as they need to be where nobody watches."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=120)
+        console = Console(width=400)
     for table in tables:
         if table is not None:
             console.print(table)
 
 
 def new_table(title: str, columns: Iterable[str], right: Iterable[str] = ()) -> Table:
+    """An empty table; the columns `right` hold numbers."""
     table = Table(title=title, title_justify="left", title_style="bold")
     aligned = set(right)
     for name in columns:

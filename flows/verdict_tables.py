@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -71,7 +72,7 @@ def comparison_table(base: Mapping[str, Any], told: Mapping[str, Any]) -> Table 
         return None
     columns = [
         *("query type", "measure", "base", "candidate", "difference", "95 % interval", "p"),
-        *("better/same/worse", "judged", "detectable"),
+        *("+/=/-", "judged"),
     ]
     title = f"{base['name']} -> {told['candidate']}, {rows[0]['queries']} queries"
     table = new_table(title, columns, columns[2:])
@@ -87,7 +88,6 @@ def comparison_table(base: Mapping[str, Any], told: Mapping[str, Any]) -> Table 
             "" if row["p_corrected"] is None else f"{row['p_corrected']:.3g}",
             f"{row['wins']}/{row['ties']}/{row['losses']}",
             f"{_share(row['judged_base'])}, {_share(row['judged_candidate'])}",
-            _number(row["detectable"]),
         )
     return table
 
@@ -113,6 +113,8 @@ def moved_table(told: Mapping[str, Any], most: int) -> Table | None:
         return None
     columns = ["query", "base", "candidate", "difference", "documents"]
     table = new_table("Queries that moved most", columns, columns[1:4])
+    for column in (table.columns[0], table.columns[-1]):
+        column.no_wrap = False
     for query in told["moved"][:most]:
         text = (query["text"] or "")[:_SHOWN_TEXT]
         add_row(
@@ -143,7 +145,7 @@ def history_table(rows: list[dict[str, Any]], measure: str) -> Table:
             table,
             f"{row['started_at']:%Y-%m-%d %H:%M}",
             row["run_id"][:8],
-            row["reranker_model"] or "none",
+            Path(row["reranker_model"] or "none").name,
             row["query_type"],
             _number(row["first"]),
             _number(row["value"]),
