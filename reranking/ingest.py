@@ -182,11 +182,14 @@ class _Ingest:
         early = (
             [r.number in bad for r in window[:_EARLY]] if self.report.rows <= len(window) else []
         )
-        if sum(early) * 2 > len(early) or len(rejects) * 2 > len(window):
+        count, rows = len(rejects), len(window)
+        if len(window) < self.settings.window_rows:  # a short rest says little by itself
+            count, rows = count + self.report.rejected, self.report.rows
+        if sum(early) * 2 > len(early) or count * 2 > rows:
             reasons = Counter(r.reason for r in rejects).most_common(3)
             shown = "; ".join(f"{reason} ({count})" for reason, count in reasons)
             raise InputError(
-                f"{len(rejects)} of {len(window)} rows are bad: {shown}. Nothing of this window "
+                f"{count} of {rows} rows are bad: {shown}. Nothing of this window "
                 "was written. Check the source's format and its `columns`."
             )
 
