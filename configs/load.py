@@ -130,7 +130,7 @@ def _what(error: dict[str, Any]) -> str:
 def _short(value: object) -> str:
     """The value as Python writes it, cut: aliases can make a huge value of a small file."""
     cut = reprlib.Repr()
-    cut.maxstring = 100
+    cut.maxstring, cut.maxlevel = 100, 2
     return cut.repr(value)
 
 

@@ -1,0 +1,408 @@
+"""Configs: every fault in one message, paths beside the config file, nothing evaluated."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from configs.load import PRESETS, ConfigFault, load_config, parse_config
+from configs.schema import Config
+
+EXAMPLE = """
+database: scifact.lancedb                # folder or s3://bucket/prefix
+documents:
+  source: {format: beir, path: DATA/scifact}   # beir | jsonl | parquet | csv | lance | ...
+  encoder: {model: builtin:all-MiniLM-L6-v2}
+queries:
+  query_set: scifact-test
+  source: {format: beir, path: DATA/scifact, split: test}
+search:
+  query_types: [vector, fts, hybrid]
+  limit: 50                              # per leg, as LanceDB's limit
+rerank:
+  model_name: builtin:minilm-reranker
+  return_score: all                      # relevance | all
+judgments:
+  judgment_list: scifact-test
+  source: {format: beir, path: DATA/scifact, split: test}
+"""
+SMALL = """
+database: db
+documents: {source: {format: jsonl, path: d.jsonl}}
+queries: {query_set: q, source: {format: jsonl, path: q.jsonl}}
+"""
+
+
+def load(folder: Path, text: str | bytes, *overrides: str) -> Config:
+    """The config with that text, in a file of the folder."""
+    path = folder / "config.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_config(path, overrides)
+
+
+def faults(folder: Path, text: str | bytes, *overrides: str) -> str:
+    """What is wrong with the config."""
+    with pytest.raises(ConfigFault) as caught:
+        load(folder, text, *overrides)
+    return str(caught.value)
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    """The small config as values; `a__b=value` changes a.b."""
+    config = yaml.safe_load(SMALL)
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        part = config
+        for name in parents:
+            part = part.setdefault(name, {})
+        part[last] = value
+    return config
+
+
+# What is accepted -------------------------------------------------------------------------------
+
+
+def test_the_example_is_accepted_and_its_paths_lie_beside_it(tmp_path: Path) -> None:
+    config = load(tmp_path, EXAMPLE)
+    data = str(tmp_path / "DATA" / "scifact")
+    assert config.database == str(tmp_path / "scifact.lancedb")
+    assert config.documents.source is not None
+    assert config.queries.source is not None
+    assert config.judgments is not None
+    assert config.judgments.source is not None
+    assert config.documents.source.path == data
+    assert config.queries.source.path == data
+    assert config.judgments.source.path == data
+    assert config.documents.encoder is not None
+    assert config.documents.encoder.model == "builtin:all-MiniLM-L6-v2"
+    assert config.rerank is not None
+    assert config.rerank.return_score == "all"
+
+
+@pytest.mark.parametrize("preset", sorted(p.name for p in PRESETS.glob("*.yaml")))
+def test_each_preset_is_accepted(preset: str) -> None:
+    assert load_config(PRESETS / preset).queries.query_set
+
+
+def test_paths_are_relative_to_the_file_not_to_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there" / "model").mkdir(parents=True)
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    text = SMALL + "rerank: {model_name: model}\n"
+    config = load(tmp_path / "there", text, "documents.source.path=../d.jsonl")
+    assert config.documents.source is not None
+    assert Path(str(config.documents.source.path)).resolve() == tmp_path / "d.jsonl"
+    assert config.rerank is not None
+    assert config.rerank.model_name == str(tmp_path / "there" / "model")
+    assert load(tmp_path, SMALL, "database=/elsewhere/db").database == "/elsewhere/db"
+    assert load(tmp_path, SMALL, "database=~/db").database == str(tmp_path / "home" / "db")
+
+
+@pytest.mark.parametrize(
+    "value", ["s3://bucket/prefix", "gs://bucket/p", "az://c/p", "s3://b/p@1", "memory://"]
+)
+def test_uris_stay_as_they_are(value: str, tmp_path: Path) -> None:
+    assert load(tmp_path, SMALL, f"database={value}").database == value
+
+
+def test_a_hub_id_stays_unless_there_is_a_folder_of_that_name(tmp_path: Path) -> None:
+    text = SMALL + "rerank: {model_name: org/model}\n"
+    first = load(tmp_path, text).rerank
+    (tmp_path / "org" / "model").mkdir(parents=True)
+    second = load(tmp_path, text).rerank
+    assert first is not None
+    assert second is not None
+    assert first.model_name == "org/model"
+    assert second.model_name == str(tmp_path / "org" / "model")
+
+
+def test_no_reranking_is_not_the_default_reranking(tmp_path: Path) -> None:
+    assert load(tmp_path, SMALL + "rerank: null\n").rerank is None
+    assert load(tmp_path, SMALL).rerank is not None
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("search.limit=7", 7),
+        ("search.query_types=[fts]", ("fts",)),
+        ("search.where={year: {gte: 2020}}", {"year": {"gte": 2020}}),
+        ("search.where={day: {gte: 2026-01-31}}", {"day": {"gte": "2026-01-31"}}),
+        ("search.where.kind=[a, b]", {"kind": ["a", "b"]}),
+        ("search.where.open=yes", {"open": True}),
+        ("search.metric=", None),
+    ],
+)
+def test_overrides_are_yaml(override: str, expected: object, tmp_path: Path) -> None:
+    key = override.split("=")[0].split(".")[1]
+    found = getattr(load(tmp_path, SMALL, override).search, key)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+def test_the_last_override_wins_and_the_file_is_left_alone(tmp_path: Path) -> None:
+    assert load(tmp_path, SMALL, "search.limit=7", "search.limit=8").search.limit == 8
+    assert (tmp_path / "config.yaml").read_text() == SMALL
+
+
+def test_a_config_cannot_be_changed(tmp_path: Path) -> None:
+    config = load(tmp_path, SMALL)
+    with pytest.raises(ValidationError):
+        config.search.limit = 3
+
+
+def test_a_config_survives_json(tmp_path: Path) -> None:
+    config = load(tmp_path, EXAMPLE, "search.where={a: 1, b: [true], c: {lt: 1.5}, d: x}")
+    again = Config.model_validate_json(config.model_dump_json())
+    assert again == config
+    assert [type(v) for v in again.search.where.values()] == [int, list, dict, str]
+
+
+# Faults -----------------------------------------------------------------------------------------
+
+
+def test_all_faults_are_in_one_message(tmp_path: Path) -> None:
+    text = """
+database: db
+documents: {source: {format: xml, path: d}, table: ../x, windows: 3}
+queries: {query_set: a b, source: {format: jsonl}}
+search: {limit: 0, query_types: [vector, vektor], where: {a: [], b: {like: x}, c: null, d: .nan}}
+rerank: {devic: cpu, return_score: both}
+results: {publish: runs}
+judgments: {judgment_list: j, source: {format: beir, path: p}}
+execution: {commit_seconds: -1}
+extra: 1
+"""
+    message = faults(tmp_path, text)
+    for part in (
+        "documents.source.format",
+        "documents.table",
+        "documents.windows: unknown key",
+        "queries.query_set",
+        "queries.source: format jsonl needs `path`",
+        "search.limit",
+        "search.query_types.1",
+        "a: an empty list would match nothing",
+        "b: operators are eq",
+        "c: expected a value",
+        "d: nan can be compared with nothing",
+        "rerank.devic: unknown key",
+        "rerank.return_score",
+        "results.publish: runs is a name of rescore's own",
+        "judgments.source: the judgments of a BEIR folder need a `split`",
+        "execution.commit_seconds",
+        "extra: unknown key",
+    ):
+        assert part in message, part
+    count = int(message.split(": ")[1].split(" ")[0])
+    assert count == len(message.splitlines()) - 1 == 14
+
+
+def test_unknown_keys_are_faults_in_every_part(tmp_path: Path) -> None:
+    config = yaml.safe_load(EXAMPLE)
+    places = [p for p in _sections(config) if p]
+    assert len(places) >= 8
+    for place in places:
+        changed = yaml.safe_load(EXAMPLE)
+        part = changed
+        for name in place:
+            part = part[name]
+        part["surprise"] = 1
+        with pytest.raises(ConfigFault, match=r"surprise: unknown key"):
+            parse_config(changed, tmp_path)
+
+
+def _sections(value: Any, place: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if not isinstance(value, dict):
+        return []
+    return [place] + [s for k, v in value.items() for s in _sections(v, (*place, k))]
+
+
+BAD_NAMES = ["../x", "/abs", "a/b", "a\\b", "..", ".", "", "a" * 129, "x\n", "-x", "ä", "a b", "\0"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
+def test_no_name_leaves_the_database(name: str, tmp_path: Path) -> None:
+    for key in ("documents__table", "queries__query_set", "results__publish", "queries__source"):
+        value: Any = name
+        if key == "queries__source":
+            value = {"format": "beir", "path": "p", "split": name}
+        with pytest.raises(ConfigFault, match="a name has letters"):
+            parse_config(small(**{key: value}), tmp_path)
+    with pytest.raises(ConfigFault, match="a name has letters"):
+        parse_config(small(judgments={"judgment_list": name}), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["runs", "Runs", "results_x", "pair_scores", "DOCUMENTS"])
+def test_our_own_tables_are_not_published_over(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigFault, match="own"):
+        parse_config(small(results__publish=name), tmp_path)
+    if name.lower() != "documents":
+        with pytest.raises(ConfigFault, match="own"):
+            parse_config(small(documents__table=name), tmp_path)
+
+
+def test_the_documents_table_is_not_published_over(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFault, match="must not be the documents table"):
+        parse_config(small(documents__table="books", results__publish="Books"), tmp_path)
+
+
+def test_a_table_that_is_not_managed_is_only_read(tmp_path: Path) -> None:
+    foreign = {"table": "products", "managed": False, "id": "sku", "text": "body"}
+    assert parse_config(small(documents=foreign), tmp_path).documents.id == "sku"
+    # any table may be read, ours too
+    parse_config(small(documents=foreign | {"table": "queries"}), tmp_path)
+    for key, value in {
+        "source": {"format": "jsonl", "path": "d"},
+        "vector_index": {"type": "IVF_FLAT"},
+    }.items():
+        with pytest.raises(ConfigFault, match="never written"):
+            parse_config(small(documents=foreign | {key: value}), tmp_path)
+    with pytest.raises(ConfigFault, match=r"source\.columns"):
+        parse_config(small(documents__id="sku"), tmp_path)
+
+
+def test_sources_hold_what_is_read_from_them(tmp_path: Path) -> None:
+    for part, format in {
+        "documents": "trec",
+        "queries": "python-docs",
+        "judgments": "python-docs",
+    }.items():
+        source = {"format": format, "path": "p"}
+        key = "judgment_list" if part == "judgments" else "query_set"
+        section = {"source": source} | ({} if part == "documents" else {key: "x"})
+        with pytest.raises(ConfigFault, match=f"format {format} holds no {part}"):
+            parse_config(small(**{part: section}), tmp_path)
+
+
+CREDENTIALS = [
+    "s3://user:geheim@bucket/prefix",
+    "s3://geheim@bucket",
+    "https://x:geheim@host/p",
+    "s3://bucket/p?aws_secret_access_key=geheim",
+]
+
+
+@pytest.mark.parametrize("uri", CREDENTIALS)
+def test_credentials_in_uris_are_refused_and_not_repeated(uri: str, tmp_path: Path) -> None:
+    for key in ("database", "documents__source__path", "rerank__model_name"):
+        with pytest.raises(ConfigFault, match="must not hold a user") as caught:
+            parse_config(small(**{key: uri}), tmp_path)
+        assert "geheim" not in str(caught.value)
+
+
+def test_unknown_storage_options_are_named_not_shown(tmp_path: Path) -> None:
+    message = faults(tmp_path, SMALL + "storage_options: {aws_secret_access_key: geheim}\n")
+    assert "storage_options: unknown key" in message
+    assert "geheim" not in message
+
+
+# YAML -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (SMALL + "x: !!python/object/apply:os.system ['true']\n", "no tag|constructor for the tag"),
+        (SMALL + "x: !!python/name:os.system\n", "constructor for the tag"),
+        (SMALL + "x: !env SECRET\n", "constructor for the tag"),
+        (SMALL + "database: other\n", "line 5, column 1: the key 'database' stands twice"),
+        (SMALL + "search: {limit: 1, limit: 2}\n", "the key 'limit' stands twice"),
+        (SMALL + "? [a, b]\n: 3\n", "unhashable key"),
+        (SMALL + "1: 2\n", "Keys should be strings"),
+        (SMALL + "---\n" + SMALL, "another document"),
+        (SMALL + "search: [\n", "line 6, column 1"),
+        (SMALL + "\x00", "special characters are not allowed"),
+        (SMALL + "search: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        (SMALL + "search: &s {where: *s}\n", "operators are"),
+        ((SMALL + "# é").encode("latin-1"), "not UTF-8 at byte"),
+        (SMALL.encode("utf-16"), "not UTF-8 at byte 1"),
+        ("", "expected keys and values, got NoneType"),
+        ("- a", "expected keys and values, got list"),
+        ("42", "expected keys and values, got int"),
+    ],
+)
+def test_odd_yaml_is_said_in_a_line(text: str | bytes, reason: str, tmp_path: Path) -> None:
+    message = faults(tmp_path, text)
+    assert any(part in message for part in reason.split("|")), message
+    assert str(tmp_path / "config.yaml") in message
+    assert "Traceback" not in message
+
+
+def test_a_byte_order_mark_and_crlf_are_no_fault(tmp_path: Path) -> None:
+    plain = load(tmp_path, SMALL)
+    assert load(tmp_path, b"\xef\xbb\xbf" + SMALL.replace("\n", "\r\n").encode()) == plain
+
+
+def test_merge_keys_may_be_overridden(tmp_path: Path) -> None:
+    text = SMALL.replace(
+        "queries: {query_set: q, source: {format: jsonl, path: q.jsonl}}",
+        "queries: {query_set: q, source: &s {format: jsonl, path: q.jsonl}}\n"
+        "judgments: {judgment_list: j, source: {<<: *s, path: j.jsonl}}",
+    )
+    config = load(tmp_path, text)
+    assert config.judgments is not None
+    assert config.judgments.source is not None
+    assert config.judgments.source.path == str(tmp_path / "j.jsonl")
+
+
+def test_a_small_file_of_a_billion_values_costs_nothing(tmp_path: Path) -> None:
+    lines = ["a: &a [" + ",".join("x" * 9) + "]"]
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True):
+        lines.append(f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]")
+    bomb = "\n".join(lines) + "\n" + SMALL.replace("database: db", "database: *i")
+    started = time.monotonic()
+    message = faults(tmp_path, bomb + "search: {where: {x: *i}}\nresults: {columns: *i}\n")
+    assert time.monotonic() - started < 5
+    assert len(message) < 5000
+    assert "database: Input should be a valid string" in message
+
+
+def test_what_is_no_file_is_said(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.yaml"
+    loop.symlink_to(loop)
+    for path, reason in {
+        tmp_path / "none.yaml": "no such config file",
+        tmp_path: "Is a directory",
+        loop: "symbolic links",
+        tmp_path / "nul\0.yaml": "null byte",
+    }.items():
+        with pytest.raises(ConfigFault, match=reason):
+            load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("search", "--set search: expected a.b=value"),
+        ("=3", "expected a.b=value"),
+        ("search..limit=3", "expected a.b=value"),
+        ("search.limit=[geheim", "--set search.limit: not valid YAML"),
+        ("search.limit.x=3", "search.limit"),
+        ("database.x=geheim", "database is not a section"),
+        ("x=!!python/name:os.system", "constructor for the tag"),
+        ("search={limit: 1, limit: 2}", "stands twice"),
+        ("searhc.limit=3", "searhc: unknown key"),
+    ],
+)
+def test_bad_overrides(override: str, reason: str, tmp_path: Path) -> None:
+    message = faults(tmp_path, SMALL, override)
+    assert reason in message
+    assert "geheim" not in message
+
+
+def test_long_values_are_cut_in_messages(tmp_path: Path) -> None:
+    changed = small(search__metric="x" * 100_000)
+    with pytest.raises(ConfigFault) as caught:
+        parse_config(changed, tmp_path)
+    assert len(str(caught.value)) < 1000
+    assert json.dumps(changed)  # and the config given is left as it was
