@@ -319,6 +319,16 @@ class Gate(Part):
     query_type: QueryType | None = Field(None, description="None: the comparison's")
 
 
+class Keep(Part):
+    runs: int = Field(30, ge=1, description="newest finished runs of a pipeline that stay")
+    days: int = Field(90, ge=0, description="younger runs stay as well")
+    scores: Literal["all", "used"] = Field(
+        "all",
+        description="used: maintain drops scores of models and texts that no kept run, no present "
+        "document or query and not this config asks for",
+    )
+
+
 class Execution(Part):
     commit_seconds: float = Field(30.0, gt=0, description="work that a kill may lose")
 
@@ -335,6 +345,7 @@ class Config(Part):
     gates: tuple[Gate, ...] = Field((), description="exit code 1 where one of them fails")
     labels: Labels | None = None
     training: Training = Training()
+    keep: Keep | None = Field(None, description="what maintain forgets; None: nothing")
     execution: Execution = Execution()
 
     @model_validator(mode="after")

@@ -195,6 +195,23 @@ REJECTS = _table(
     _nn("rejected_at", TIME),
 )
 
+TABLES: Final[dict[str, pa.Schema]] = {
+    "documents": DOCUMENTS,
+    "queries": QUERIES,
+    "searches": SEARCHES,
+    "candidates": CANDIDATES,
+    "pair_scores": PAIR_SCORES,
+    "runs": RUNS,
+    "promotions": PROMOTIONS,
+    "judgments": JUDGMENTS,
+    "metrics": METRICS,
+    "label_sets": LABEL_SETS,
+    "labels": LABELS,
+    "rejects": REJECTS,
+}
+"""Every table of a fixed name; `results_{run_id}` and documents tables of other names are ours too.
+"""
+
 
 def results_schema(run_id: str, epoch: int, columns: list[pa.Field]) -> pa.Schema:
     """The schema of `results_{run_id}`; its metadata is the run's done-mark.

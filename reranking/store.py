@@ -33,8 +33,9 @@ _RUST_PLACE = re.compile(r", /\S+\.rs:\d+:\d+")  # where in LanceDB's source an 
 class Database:
     """LanceDB tables under one URI: a folder or `s3://bucket/prefix`."""
 
-    def __init__(self, uri: str, *, must_exist: bool = False) -> None:
+    def __init__(self, uri: str, *, must_exist: bool = False, upgrading: bool = False) -> None:
         self.uri = uri
+        self._upgrading = upgrading  # tables of an older schema may be opened
         if must_exist and "://" not in uri and not Path(uri).is_dir():
             raise MissingResource(f"no database at {uri}: expected a folder of LanceDB tables")
         try:
@@ -57,7 +58,7 @@ class Database:
         """The table, at a version if one is given, or None where there is no such table.
 
         The folder that a killed writer left before its first commit is no table. Raises
-        MissingResource where the table is broken, of a newer schema, or lacks the version.
+        MissingResource where the table is broken, of another schema, or lacks the version.
         """
 
         def opened() -> Any:
@@ -67,19 +68,17 @@ class Database:
                 if f"table '{name}' was not found" in str(error).lower():
                     return None
                 raise
+            _check_version(name, table, self._upgrading)
             if version is not None:
                 table.checkout(version)
             return table
 
         what = f"table {name!r} in {self.uri} cannot be opened"
         try:
-            table = _retry(what, opened)
+            return _retry(what, opened)
         except RuntimeFailure as error:
             at = "" if version is None else f" at version {version}"
             raise MissingResource(f"{what}{at}: {_first_line(error.__cause__ or error)}") from error
-        if table is not None:
-            _check_version(name, table)
-        return table
 
     def need(self, name: str, version: int | None = None) -> Any:
         """The table; raises MissingResource where there is none."""
@@ -223,11 +222,16 @@ class Database:
         where: Expr | None = None,
         columns: list[str] | None = None,
         version: int | None = None,
+        *,
+        row_ids: bool = False,
     ) -> Iterator[pa.RecordBatch]:
-        """The matching rows, a batch at a time; nothing where there is no such table."""
+        """The matching rows, a batch at a time; nothing where there is no such table.
+
+        row_ids: also a column `_rowid` uint64, which compaction and updates change.
+        """
         table = self.open(name, version)
         if table is not None:
-            yield from _query(table, where, columns).to_batches(50_000)
+            yield from _query(table, where, columns).with_row_id(row_ids).to_batches(50_000)
 
     def tag(self, name: str, tag: str, version: int) -> None:
         """Point the table's tag at a version, which keeps that version from being pruned."""
@@ -249,9 +253,13 @@ class Database:
 
     def tagged(self, name: str, tag: str) -> int | None:
         """The version that the table's tag points at, or None."""
+        return self.tags(name).get(tag)
+
+    def tags(self, name: str) -> dict[str, int]:
+        """The table's tags and the versions they point at."""
         table = self.open(name)
-        found = None if table is None else table.tags.list().get(tag)
-        return None if found is None else int(found["version"])
+        tags = {} if table is None else table.tags.list()
+        return {tag: int(found["version"]) for tag, found in tags.items()}
 
     def optimize(self, name: str) -> None:
         """Fold new rows into the table's indexes and compact it; no version is pruned."""
@@ -345,10 +353,21 @@ def _failure(what: str, error: Exception) -> RuntimeFailure:
     return RuntimeFailure(f"{what}: {_first_line(error)}.{hint}")
 
 
-def _check_version(name: str, table: Any) -> None:
-    mark = (table.schema.field(0).metadata or {}).get(VERSION_KEY)
-    if mark is not None and int(mark) > SCHEMA_VERSION:
+def schema_version(table: Any) -> int | None:
+    """The schema version that a table of ours says it has, None for somebody else's table."""
+    mark = (table.schema.field(0).metadata or {}).get(VERSION_KEY) if table.schema.names else None
+    return None if mark is None else int(mark)
+
+
+def _check_version(name: str, table: Any, upgrading: bool) -> None:
+    found = schema_version(table) or SCHEMA_VERSION
+    if found > SCHEMA_VERSION:
         raise MissingResource(
-            f"table {name!r} has schema version {int(mark)}; this rescore knows {SCHEMA_VERSION}. "
+            f"table {name!r} has schema version {found}; this rescore knows {SCHEMA_VERSION}. "
             "Install a newer rescore."
+        )
+    if found < SCHEMA_VERSION and not upgrading:
+        raise MissingResource(
+            f"table {name!r} has schema version {found}; this rescore works with {SCHEMA_VERSION}. "
+            "Run `rescore maintain CONFIG`, which upgrades the database."
         )

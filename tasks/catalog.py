@@ -9,6 +9,7 @@ from reranking.evaluate_run import stored_means
 from reranking.export import export_results
 from reranking.promotion import promote as promote_run
 from reranking.promotion import promoted_names
+from reranking.retention import forget_run
 from reranking.runs import find_run, list_runs, plan_of
 from reranking.store import Database
 
@@ -31,6 +32,11 @@ def run(database: str, run_id: str) -> dict[str, Any]:
 def promote(database: str, run_id: str, name: str) -> str:
     """Give the name to a finished run; the run's whole id."""
     return promote_run(Database(database, must_exist=True), run_id, name)
+
+
+def forget(database: str, run_id: str) -> str:
+    """Drop a run and what is only its own; the run's whole id."""
+    return forget_run(Database(database, must_exist=True), run_id)
 
 
 def export(database: str, run_id: str, format: str, out: Path, query_type: str | None) -> int:

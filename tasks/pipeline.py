@@ -18,6 +18,6 @@ def pipeline_of(config: Config) -> str:
             return {k: kept(v) for k, v in value.items() if k not in machine}
         return [kept(v) for v in value] if isinstance(value, list | tuple) else value
 
-    later = {"results", "judgments", "comparison", "gates", "labels", "training"}
+    later = {"results", "judgments", "comparison", "gates", "labels", "training", "keep"}
     values = config.model_dump(mode="json", exclude={"database", "execution", *later})
     return fingerprint(canonical(kept(values)))

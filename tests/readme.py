@@ -17,20 +17,6 @@ from reranking import schemas
 from tests.conftest import REPOSITORY
 
 README = REPOSITORY / "README.md"
-TABLES = {
-    "documents": schemas.DOCUMENTS,
-    "queries": schemas.QUERIES,
-    "searches": schemas.SEARCHES,
-    "candidates": schemas.CANDIDATES,
-    "pair_scores": schemas.PAIR_SCORES,
-    "runs": schemas.RUNS,
-    "promotions": schemas.PROMOTIONS,
-    "judgments": schemas.JUDGMENTS,
-    "metrics": schemas.METRICS,
-    "label_sets": schemas.LABEL_SETS,
-    "labels": schemas.LABELS,
-    "rejects": schemas.REJECTS,
-}
 
 
 def keys_table() -> str:
@@ -78,7 +64,7 @@ def _escaped(text: str) -> str:
 def schemas_table() -> str:
     """The tables' columns as a Markdown table, from the schemas themselves."""
     lines = ["| table | columns (key in bold, * may be null) |", "|---|---|"]
-    for name, schema in TABLES.items():
+    for name, schema in schemas.TABLES.items():
         key = schemas.key_of(schema)
         columns = [_column(field, field.name in key) for field in schema]
         lines.append(f"| `{name}` | {', '.join(columns)} |")
