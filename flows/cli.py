@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import flows.commands_evaluation  # noqa: F401 - its commands register themselves
+import flows.commands_label  # noqa: F401 - its commands register themselves
 import flows.commands_maintenance  # noqa: F401 - its commands register themselves
 from flows.console import (
     AllowRejects,

@@ -7,8 +7,6 @@ are found wherever it scored the same texts.
 
 from __future__ import annotations
 
-from typing import Any
-
 import polars as pl
 import pyarrow as pa
 
@@ -20,26 +18,6 @@ from reranking.pairs import KEY, PairScores
 from reranking.queries import read_queries
 from reranking.runs import Plan, list_runs, published_epoch
 from reranking.store import Database
-
-
-def newest_run(
-    database: Database, *, query_set: str, documents_table: str, reranker_model: str | None
-) -> dict[str, Any]:
-    """The newest finished run over these inputs; MissingResource where there is none."""
-    wanted = {
-        "query_set": query_set,
-        "documents_table": documents_table,
-        "reranker_model": reranker_model,
-        "status": "done",
-    }
-    for row in list_runs(database):
-        if all(row[name] == value for name, value in wanted.items()):
-            return row
-    raise MissingResource(
-        f"no finished run of query set {query_set!r} over {documents_table!r} with "
-        f"{reranker_model or 'no reranker'} in {database.uri}: start `rescore run` first, or "
-        "name another run with --run"
-    )
 
 
 def reranker_named(database: Database, model_name: str) -> str:
@@ -102,6 +80,15 @@ class ScoredRun:
     def pairs(self) -> pa.Table:
         """The pairs of all chunks."""
         return pa.concat_tables([self.chunk(number) for number in self.plan.chunks])
+
+    def judged_pairs(self, judgments: pa.Table) -> pa.Table:
+        """The pairs that somebody judged, found chunk by chunk: all that a calibration needs."""
+        known = frame(judgments).select("query_id", "doc_id").unique()
+        parts = [
+            frame(self.chunk(number)).join(known, on=["query_id", "doc_id"], how="semi")
+            for number in self.plan.chunks
+        ]
+        return pl.concat(parts).to_arrow()
 
     def check_other(self, pairs: pa.Table) -> None:
         """Raise InputError where the second reranker has scored none of the pairs."""

@@ -81,16 +81,19 @@ def labels_now(database: Database, name: str, run: ScoredRun) -> tuple[str, pa.T
 
 
 def with_labels(
-    judgments: pa.Table, labels: pa.Table, queries: pa.Table, *, positive_only: bool
+    judgments: pa.Table, labels: pa.Table, queries: pa.Table, *, positives_as: int | None = None
 ) -> pa.Table:
     """People's judgments, and labels as grades (source `label`) where nobody judged.
 
-    `positive_only` leaves out labels of 0, which are no judged negatives.
+    With `positives_as` positive labels only, each with this grade: a label of 0 is no judged
+    negative, and a binary label of 1 means relevant on any scale of grades.
     """
     held = current_wording(judgments, queries)
     added = frame(prefer_human(labels, held)).filter(pl.col("source") == LABEL_SOURCE)
-    if positive_only:
-        added = added.filter(pl.col("relevance") >= 1)
+    if positives_as is not None:
+        added = added.filter(pl.col("relevance") >= 1).with_columns(
+            pl.lit(positives_as, pl.Int32).alias("relevance")
+        )
     hashes = frame(queries).select("query_id", pl.col("text_hash").alias("query_hash"))
     columns = ["query_id", "query_hash", "doc_id", "relevance", "source"]
     rows = human(frame(held)).select(columns)
