@@ -1,0 +1,165 @@
+"""From a report's content to one HTML file that needs nothing else: no network, no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from reranking.evaluation.comparison import Row
+from reranking.labelling.calibration import Calibration
+from reranking.report import charts, plots, words
+from reranking.report.content import Report, ShownDocument, ShownQuery
+
+TEMPLATES: Final = Path(__file__).parent / "templates"
+# What HTML cannot hold, and the marks that reorder text around them (Unicode TR 9, TR 36).
+_UNPRINTABLE: Final = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+
+
+def render(report: Report) -> str:
+    """The report as an HTML document.
+
+    Texts from outside are escaped wherever they stand, and the page's own policy forbids every
+    script and style but the two whose digests it names, and every request.
+    """
+    style, script = (_asset(name) for name in ("report.css", "report.js"))
+    page = (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            report=report,
+            style=Markup(style),
+            script=Markup(script),
+            policy=_policy(style, script),
+            **_pictures(report),
+        )
+    )
+    return _UNPRINTABLE.sub("\ufffd", page)
+
+
+def _policy(style: str, script: str) -> str:
+    """A Content-Security-Policy that allows this style, this script and nothing else."""
+    return (
+        f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    found = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{found}'"
+
+
+@cache
+def _asset(name: str) -> str:
+    return (TEMPLATES / name).read_text("utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = (
+        words.number,
+        words.signed,
+        words.count,
+        words.percent,
+        words.p_value,
+        words.seconds,
+        words.ordinary,
+    )
+    made.filters.update({function.__name__: function for function in shown})
+    made.globals.update(
+        way=charts.way,
+        dumbbell=charts.dumbbell,
+        share_bar=charts.share_bar,
+        slopes=charts.slopes,
+        interval_cell=charts.interval_cell,
+        interval_axis=charts.interval_axis,
+        columns=columns,
+        whereabouts=words.whereabouts,
+        changes=changes,
+    )
+    return made
+
+
+def _pictures(report: Report) -> dict[str, Any]:
+    """The headline, the words below it and the large pictures; None where there is no such one."""
+    found = report.comparison
+    margin = report.rules.margin
+    row_limits = slice_limits = None
+    if found is not None:
+        row_limits = charts.interval_scale([r.paired for r in found.rows], margin)
+        slice_limits = charts.interval_scale([r.paired for r in report.slices], margin)
+    past = report.history
+    return {
+        "headline": words.headline(report),
+        "explanation": words.explanation(report),
+        "interval": None
+        if found is None
+        else charts.interval_picture(found.primary.paired, margin),
+        "differences": None
+        if found is None or not report.per_query
+        else charts.differences(report.per_query, found.primary.measure),
+        "row_limits": row_limits,
+        "slice_limits": slice_limits,
+        "row_groups": [] if found is None else _by_type(found.rows),
+        "distributions": [(d, plots.distribution(d)) for d in report.distributions],
+        "history": None
+        if past is None or len(past.points) < 2
+        else plots.history(past, report.run.run_id),
+        "reliability": [
+            (e, plots.reliability(e.calibration.reliability))
+            for e in report.labels
+            if isinstance(e.calibration, Calibration)
+        ],
+        "provenance": _provenance(report),
+    }
+
+
+def _by_type(rows: tuple[Row, ...]) -> list[tuple[str, list[Row]]]:
+    types = dict.fromkeys(row.query_type for row in rows)
+    return [(t, [row for row in rows if row.query_type == t]) for t in types]
+
+
+def _provenance(report: Report) -> list[tuple[str, str, str | None]]:
+    """(what, this run's, the other run's); the other's is None where it is the same or absent."""
+    mine = report.run.provenance
+    theirs = {} if report.against is None else report.against.provenance
+    keys = dict.fromkeys([*mine, *theirs])
+    return [
+        (k, mine.get(k, words.DASH), theirs.get(k) if theirs.get(k) != mine.get(k) else None)
+        for k in keys
+    ]
+
+
+def columns(query: ShownQuery, ranks: int) -> list[list[ShownDocument | None]]:
+    """The two rankings of a query, rank by rank; None where a ranking has no such rank."""
+    left = {d.base_rank: d for d in query.documents}
+    right = {d.candidate_rank: d for d in query.documents}
+    shown = [rank for rank in range(1, ranks + 1) if rank in left or rank in right]
+    return [[side.get(rank) for rank in shown] for side in (left, right)]
+
+
+def changes(query: ShownQuery, ranks: int) -> str:
+    """How many documents entered and left the shown ranks, and how many moved within them."""
+    entered = left = moved = 0
+    for d in query.documents:
+        was, now = (r is not None and r <= ranks for r in (d.base_rank, d.candidate_rank))
+        entered += now and not was
+        left += was and not now
+        moved += was and now and d.base_rank != d.candidate_rank
+    return f"{entered} in, {left} out, {moved} moved"
