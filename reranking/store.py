@@ -29,11 +29,18 @@ _TRANSIENT = ("conflict", "concurrent", "timed out", "timeout", "connection", "5
 _RETRIES = 6
 _RUST_PLACE = re.compile(r", /\S+\.rs:\d+:\d+")  # where in LanceDB's source an error was made
 
+_CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/]*@|[^?]*\?)")
+
 
 class Database:
     """LanceDB tables under one URI: a folder or `s3://bucket/prefix`."""
 
     def __init__(self, uri: str, *, must_exist: bool = False, upgrading: bool = False) -> None:
+        if _CREDENTIALS.match(uri):
+            raise ConfigError(
+                "a database's URI is stored with every run, so it must not hold a user, a password "
+                "or options; give credentials by the environment (AWS_ACCESS_KEY_ID, ...)"
+            )
         self.uri = uri
         self._upgrading = upgrading  # tables of an older schema may be opened
         if must_exist and "://" not in uri and not Path(uri).is_dir():
@@ -130,11 +137,13 @@ class Database:
         rows: pa.Table,
         schema: pa.Schema,
         *,
+        insert: bool = True,
         update: str | bool = True,
         replacing: Expr | None = None,
     ) -> None:
         """Commit `rows` by key: insert new keys, update known ones, all or nothing.
 
+        insert: without it, rows of unknown keys are left out and columns may be left out, too.
         update: True, False, or a condition on `target.` columns that must hold for an update.
         replacing: also delete the rows that match it and are not among `rows`.
 
@@ -146,7 +155,9 @@ class Database:
         table = self.ensure(name, schema)
 
         def commit() -> None:
-            builder = table.merge_insert(key_of(schema)).when_not_matched_insert_all()
+            builder = table.merge_insert(key_of(schema))
+            if insert:
+                builder = builder.when_not_matched_insert_all()
             if update:
                 where = update if isinstance(update, str) else None
                 builder = builder.when_matched_update_all(where=where)
