@@ -18,7 +18,7 @@ import lancedb
 import pyarrow as pa
 from lancedb.expr import Expr, col, lit
 
-from reranking.errors import MissingResource, RescoreError, RuntimeFailure
+from reranking.errors import ConfigError, MissingResource, RescoreError, RuntimeFailure
 from reranking.schemas import SCHEMA_VERSION, VERSION_KEY, conform, key_of
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ KEEP_ALL = timedelta(days=36_500)  # optimize() fails on tagged versions it may 
 _TRANSIENT = ("conflict", "concurrent", "timed out", "timeout", "connection", "503", "slow down")
 _RETRIES = 6
 _RUST_PLACE = re.compile(r", /\S+\.rs:\d+:\d+")  # where in LanceDB's source an error was made
-
 _CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/]*@|[^?]*\?)")
 
 
