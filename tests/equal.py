@@ -40,7 +40,7 @@ def assert_equal(first: str | Path, second: str | Path) -> None:
     one, other = snapshot(a), snapshot(b)
     assert one.keys() == other.keys()
     for name, rows in one.items():
-        _same(name, rows, other[name])
+        assert_same(name, rows, other[name])
 
 
 def snapshot(database: Database) -> dict[str, pl.DataFrame]:
@@ -94,7 +94,8 @@ def _keyed(rows: pl.DataFrame, *key: str) -> pl.DataFrame:
     return rows.sort(key)
 
 
-def _same(name: str, a: pl.DataFrame, b: pl.DataFrame) -> None:
+def assert_same(name: str, a: pl.DataFrame, b: pl.DataFrame) -> None:
+    """Assert that two tables, each sorted by its key, are equal."""
     ranked = "rank" in a.columns
     try:
         assert_frame_equal(
