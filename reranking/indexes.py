@@ -25,11 +25,15 @@ _PQ_ROWS = 256  # fewer give LanceDB no codebook: it then makes an index without
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """`fts`: LanceDB's FTS arguments; `vector`: its `type` and arguments, None for exact search."""
+    """`fts`: LanceDB's FTS arguments; `vector`: its `type` and arguments, None for exact search.
+
+    `column` is the vector column that is to have the vector index.
+    """
 
     fts: Mapping[str, Any] = field(default_factory=dict)
     vector: Mapping[str, Any] | None = None
     metric: str = "cosine"
+    column: str = "vector"
 
 
 def bring_indexes_up_to_date(database: Database, name: str, settings: IndexSettings) -> None:
@@ -38,7 +42,7 @@ def bring_indexes_up_to_date(database: Database, name: str, settings: IndexSetti
     if fts_details(table, "text") != _wanted_fts(settings.fts):
         _create(table, "text", lance_index.FTS(**settings.fts))
     if settings.vector is not None and not _has_vector_index(table, settings):
-        _create(table, "vector", _vector_config(settings))
+        _create(table, settings.column, _vector_config(settings))
     for _ in range(3):  # a racing ingest may have added rows meanwhile
         if not unindexed(database.need(name)):
             return
@@ -120,7 +124,7 @@ def _wanted_fts(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _has_vector_index(table: Any, settings: IndexSettings) -> bool:
-    found = vector_index(table, "vector")
+    found = vector_index(table, settings.column)
     assert settings.vector is not None
     wanted = str(settings.vector["type"]).replace("_", "").lower()
     return (
