@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reranking.models.fingerprint import fingerprint_encoder
 from reranking.models.resolve import resolve_model
+
+if TYPE_CHECKING:
+    from reranking.fast_encoder import FastEncoder
 
 log = logging.getLogger(__name__)
 _LOADING = threading.Lock()
@@ -70,6 +73,12 @@ class SentenceEncoder:
                 local_files_only=Path(self.folder.path).is_dir(),
             )
 
+    @cached_property
+    def _fast(self) -> FastEncoder | None:
+        from reranking.fast_encoder import fast_encoder
+
+        return None if self.settings.truncate_dim else fast_encoder(self._model)
+
     @property
     def dimension(self) -> int:
         """Numbers per vector."""
@@ -77,14 +86,16 @@ class SentenceEncoder:
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, dimension) vectors of documents."""
-        return self._encode(self._model.encode_document, texts, self.settings.prompt)
+        return self._encode("document", texts, self.settings.prompt)
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, dimension) vectors of queries."""
-        return self._encode(self._model.encode_query, texts, self.settings.query_prompt)
+        return self._encode("query", texts, self.settings.query_prompt)
 
-    def _encode(self, method: Any, texts: Sequence[str], prompt: str | None) -> NDArray[np.float32]:
-        vectors = method(
+    def _encode(self, kind: str, texts: Sequence[str], prompt: str | None) -> NDArray[np.float32]:
+        if prompt is None and not self._own_prompt(kind) and self._fast is not None:
+            return self._fast.encode(texts)
+        vectors = getattr(self._model, f"encode_{kind}")(
             list(texts),
             prompt=prompt,
             batch_size=self.settings.batch_size,
@@ -92,3 +103,9 @@ class SentenceEncoder:
             show_progress_bar=False,
         )
         return np.asarray(vectors, np.float32)
+
+    def _own_prompt(self, kind: str) -> bool:
+        """Whether the model itself puts something before texts of this kind."""
+        names = [kind, "passage", "corpus"] if kind == "document" else [kind]
+        named = self._model.default_prompt_name is not None
+        return named or any(self._model.prompts.get(name) for name in names)
