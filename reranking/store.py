@@ -127,8 +127,7 @@ class Database:
         schema = self._schema(name, rows)
         data = conform(rows, schema)
         if data.num_rows:
-            table = self.ensure(name, schema)
-            _retry(f"appending to {name}", lambda: table.add(data))
+            _retry(f"appending to {name}", lambda: self.ensure(name, schema).add(data))
 
     def merge(
         self,
@@ -151,10 +150,9 @@ class Database:
         data = conform(rows, schema)
         if not data.num_rows and replacing is None:
             return
-        table = self.ensure(name, schema)
 
         def commit() -> None:
-            builder = table.merge_insert(key_of(schema))
+            builder = self.ensure(name, schema).merge_insert(key_of(schema))
             if insert:
                 builder = builder.when_not_matched_insert_all()
             if update:
@@ -168,9 +166,8 @@ class Database:
 
     def delete(self, name: str, where: Expr) -> None:
         """Commit the deletion of the rows that match."""
-        table = self.open(name)
-        if table is not None:
-            _retry(f"deleting from {name}", lambda: table.delete(where))
+        if self.open(name) is not None:
+            _retry(f"deleting from {name}", lambda: self.need(name).delete(where))
 
     def publish(
         self,
@@ -245,13 +242,17 @@ class Database:
 
     def tag(self, name: str, tag: str, version: int) -> None:
         """Point the table's tag at a version, which keeps that version from being pruned."""
-        table = self.need(name)
 
         def point() -> None:
-            if tag in table.tags.list():
-                table.tags.update(tag, version)
-            else:
-                table.tags.create(tag, version)
+            tags = self.need(name).tags
+            if tag not in tags.list():
+                try:
+                    tags.create(tag, version)
+                    return
+                except Exception as error:
+                    if not _is_taken(error):  # else made by a racing process just now
+                        raise
+            tags.update(tag, version)
 
         _retry(f"tagging {name}", point)
 
@@ -315,6 +316,7 @@ def _retry(
 ) -> T:
     """The action's result, tried again with growing pauses while the fault looks transient.
 
+    An action opens its table itself: a handle from before a conflict would meet it for ever.
     A fault that is not LanceDB's but says what it is already is raised as it is.
     """
     for attempt in range(_RETRIES):
@@ -360,7 +362,7 @@ def _failure(what: str, error: Exception) -> RuntimeFailure:
         hint = " The disk is full: free some space and start the same command again."
     elif "permission denied" in text or "read-only" in text:
         hint = " The database cannot be written: check its permissions."
-    return RuntimeFailure(f"{what}: {_first_line(error)}.{hint}")
+    return RuntimeFailure(f"{what}: {_first_line(error).rstrip('.')}.{hint}")
 
 
 def schema_version(table: Any) -> int | None:
