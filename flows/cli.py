@@ -11,6 +11,7 @@ import typer
 import flows.commands_evaluation  # noqa: F401 - its commands register themselves
 import flows.commands_label  # noqa: F401 - its commands register themselves
 import flows.commands_maintenance  # noqa: F401 - its commands register themselves
+import flows.commands_report  # noqa: F401 - its commands register themselves
 from flows.console import (
     AllowRejects,
     AsJson,

@@ -17,8 +17,8 @@ from reranking.report.words import count, number, signed
 
 MAX_BARS: Final = 480  # more queries than this share bars
 RANK_HEIGHT: Final = 92  # of one row of a ranking, in CSS pixels: style.css has it too
-_CELL: Final = (240, 26)
-_HERO: Final = (540, 108)
+_CELL: Final = (210, 26)
+_HERO: Final = (430, 108)
 _WIDE: Final = 1040
 
 

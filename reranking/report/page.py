@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from reranking.errors import ConfigError
 from reranking.evaluation.comparison import Row
 from reranking.labelling.calibration import Calibration
 from reranking.report import charts, plots, words
@@ -163,3 +165,20 @@ def changes(query: ShownQuery, ranks: int) -> str:
         left += was and not now
         moved += was and now and d.base_rank != d.candidate_rank
     return f"{entered} in, {left} out, {moved} moved"
+
+
+def write(report: Report, out: Path) -> int:
+    """Write the page whole or not at all; its size in bytes.
+
+    Raises ConfigError where there is no such folder.
+    """
+    if not out.parent.is_dir():
+        raise ConfigError(f"there is no folder {out.parent} to write {out.name} into")
+    data = render(report).encode("utf-8")
+    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_bytes(data)
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)
+    return len(data)

@@ -136,7 +136,7 @@ def _meaning(report: Report) -> str:
         return f"{span}, inside the margin of \u00b1{rules.margin:g} that matters."
     if paired.queries < rules.min_queries:
         return f"{span}, but a verdict needs at least {rules.min_queries} queries."
-    if report.comparison.changed.low is not None:
+    if report.comparison.reason.startswith("too much is unjudged"):
         return f"{span}, but too many of the documents that changed were never judged."
     return f"{span}: with these queries, a gain and a loss are both possible."
 

@@ -1,0 +1,49 @@
+"""The report's summary as Markdown, for a Prefect artifact."""
+
+from __future__ import annotations
+
+from reranking.report.content import Report
+from reranking.report.words import count, explanation, headline, ordinary, p_value, signed
+from reranking.report.words import number as shown
+
+_TEXT = str.maketrans({c: f"\\{c}" for c in r"\`*_[]<>|#"})
+
+
+def plain(text: str) -> str:
+    """The text with Markdown's own characters escaped."""
+    return " ".join(text.split()).translate(_TEXT)
+
+
+def markdown(report: Report, link: str | None = None) -> str:
+    """Verdict, measures and cost; `link` leads to the HTML file."""
+    lines = [f"## {plain(headline(report))}", "", plain(explanation(report)), ""]
+    if report.comparison is not None:
+        lines += [
+            "| query type | measure | base | candidate | difference | 95 % interval | p |",
+            "|---|---|---:|---:|---:|---|---:|",
+        ]
+        for row in report.comparison.rows:
+            paired = row.paired
+            cells = (
+                ordinary(row.query_type),
+                plain(row.measure) + (" (decides)" if row.primary else ""),
+                shown(paired.base),
+                shown(paired.candidate),
+                signed(paired.difference),
+                f"{signed(paired.low)} to {signed(paired.high)}",
+                plain(p_value(row.p_corrected)),
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    else:
+        for query_type, alike in report.agreements:
+            lines.append(f"- {ordinary(query_type)}: rank-biased overlap {shown(alike.rbo, 2)}")
+        lines.append("")
+    counts = report.run.counts
+    lines.append(
+        f"Run `{report.run.run_id}`: {count(counts.get('queries'))} queries, "
+        f"{count(counts.get('pairs'))} pairs, {count(counts.get('reused'))} of them reused."
+    )
+    if link is not None:
+        lines += ["", f"[The whole report](<{link}>)"]
+    return "\n".join(lines)

@@ -1,0 +1,101 @@
+"""The report on a finished run: an HTML file, and a Prefect artifact that leads to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from pydantic import ValidationError
+
+from configs.schema import Config
+from reranking.compare_run import FIRST, Party, deciding_query_type, party
+from reranking.report.collect import collect
+from reranking.report.content import Report
+from reranking.report.page import write
+from reranking.report.summary import markdown
+from reranking.report.words import headline
+from reranking.store import Database
+from tasks.verdicts import comparison_settings
+
+
+@task(name="write-report", cache_policy=NO_CACHE)
+def write_report(
+    database: str, config: Config | None, run: str, against: str | None, out: Path
+) -> dict[str, Any]:
+    """Write the report and post its summary as an artifact; what `report` returns."""
+    found = _collected(database, config, run, against, None)
+    values = _written(found, out)
+    post_report(found, out.resolve().as_uri())
+    return values
+
+
+def post_report(report: Report, link: str) -> None:
+    """Post the report's summary as a Markdown artifact that links to the file."""
+    create_markdown_artifact(
+        markdown(report, link), key="report", description=f"Report on run {report.run.run_id}"
+    )
+
+
+def report(
+    database: str,
+    config: Config | None,
+    run: str,
+    against: str | None,
+    judgment_list: str | None,
+    out: Path,
+) -> dict[str, Any]:
+    """Write the report on a run, against another one or (None) its own first stage.
+
+    Without a config the run's own says how it is compared.
+    """
+    return _written(_collected(database, config, run, against, judgment_list), out)
+
+
+def _written(found: Report, out: Path) -> dict[str, Any]:
+    size = write(found, out)
+    return {
+        "run_id": found.run.run_id,
+        "against": None if found.against is None else found.against.run_id,
+        "judgment_list": found.judgment_list,
+        "verdict": None if found.comparison is None else found.comparison.verdict,
+        "headline": headline(found),
+        "file": str(out),
+        "bytes": size,
+    }
+
+
+def _collected(
+    database: str,
+    config: Config | None,
+    run: str,
+    against: str | None,
+    judgment_list: str | None,
+) -> Report:
+    opened = Database(database, must_exist=True)
+    subject = party(opened, run)
+    base = _base(opened, subject, against)
+    config = config or _own_config(subject)
+    asked = None if config is None else config.comparison.query_type
+    sides = [subject] if base is None else [base, subject]
+    settings = comparison_settings(config, deciding_query_type(asked, sides))
+    return collect(opened, subject, base, judgment_list, settings)
+
+
+def _base(database: Database, subject: Party, against: str | None) -> Party | None:
+    """What the run is compared with; None for a run without a reranker, unless one is named."""
+    if against is not None and against != FIRST:
+        return party(database, against)
+    if subject.plan.reranker is None:
+        return None
+    return party(database, f"{subject.plan.run_id}:{FIRST}")
+
+
+def _own_config(subject: Party) -> Config | None:
+    """The config that the run was started with; None where an older rescore wrote another one."""
+    try:
+        return Config.model_validate_json(subject.run["config_json"])
+    except ValidationError:
+        return None
