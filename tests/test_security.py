@@ -60,8 +60,15 @@ def dotted(node: ast.expr) -> tuple[str, ...]:
 
 
 def is_built(node: ast.AST) -> bool:
-    """Whether the expression puts a text together: f-string, format, %, +, join."""
-    for inner in ast.walk(node):
+    """Whether the expression puts a text together: f-string, format, %, +, join.
+
+    A column's name, as in polars' `col(f"...")`, is no condition and not looked at.
+    """
+    columns = [
+        c for c in ast.walk(node) if isinstance(c, ast.Call) and dotted(c.func) == ("pl", "col")
+    ]
+    names = {id(n) for c in columns for a in c.args for n in ast.walk(a)}
+    for inner in (n for n in ast.walk(node) if id(n) not in names):
         if isinstance(inner, ast.JoinedStr):
             return True
         if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute):
