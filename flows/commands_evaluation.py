@@ -155,3 +155,38 @@ def history(
     rows = measured(uri, settings, measure, query_type, judgments, last)
     say(rows) if as_json else show(history_table(rows, measure))
     return EXIT_DONE
+
+
+@command
+def reevaluate(
+    config: ConfigFile,
+    set: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Try other models (--set rerank.model_name=...) on the stored candidates: compare and gate."""
+    settings = read_config(config, set)
+    calm_prefect()
+    from flows.reevaluate import reevaluate as flow
+
+    try:
+        values = flow(settings)
+    except GateFailed as failed:
+        _show_reevaluation(failed.values, as_json)
+        raise
+    _show_reevaluation(values, as_json)
+    return EXIT_DONE
+
+
+def _show_reevaluation(values: dict[str, Any], as_json: bool) -> None:
+    from flows.tables import measures_table, run_table, show
+    from flows.verdict_tables import gates_table
+
+    if as_json:
+        say(values)
+        return
+    show(run_table(values), measures_table(values["measures"]))
+    if values["comparison"] is None:
+        typer.echo("nothing to compare with: `rescore promote RUN_ID --as production` names a run")
+    else:
+        _show_comparison(values["comparison"], 5)
+    show(gates_table(values["gates"]))

@@ -37,7 +37,9 @@ class Corpus:
     hash_column: str | None = "text_hash"
 
 
-def pin_managed(database: Database, table: str, scored: str | None = None) -> Corpus:
+def pin_managed(
+    database: Database, table: str, scored: str | None = None, vector: str = "vector"
+) -> Corpus:
     """The managed table at the version of its last completed ingest."""
     version = database.tagged(table, READY)
     if version is None:
@@ -46,7 +48,7 @@ def pin_managed(database: Database, table: str, scored: str | None = None) -> Co
         )
     column = scored or "text"
     stored = "text_hash" if column == "text" else None
-    corpus = Corpus(table, version, True, scored=column, hash_column=stored)
+    corpus = Corpus(table, version, True, vector=vector, scored=column, hash_column=stored)
     _check_columns(database.need(table, version), corpus, needs_vector=False)
     return corpus
 

@@ -57,6 +57,7 @@ class IngestSettings:
     window_rows: int = 50_000
     commit_seconds: float = 30.0
     indexes: IndexSettings = IndexSettings()
+    vector: str = "vector"  # the encoder's column, see `vector_columns`
 
 
 @dataclass
@@ -118,8 +119,9 @@ class _Ingest:
         self.report = IngestReport()
         self.started_at = datetime.now(UTC)
         self.template = {"template": settings.template}
-        self.width = _stored_width(database, settings.table)
-        check_encoder(database, settings.table, encoder.fingerprint if encoder else "supplied")
+        self.width = _stored_width(database, settings.table, settings.vector)
+        fingerprint = encoder.fingerprint if encoder else "supplied"
+        check_encoder(database, settings.table, fingerprint, settings.vector)
         self.stored = _stored_rows(database, settings.table)
         self.seen = np.zeros(len(self.stored), bool)
         self.new = IdIndex()
@@ -243,10 +245,12 @@ class _Ingest:
         vectors = np.concatenate([v for _, v in waiting])
         waiting.clear()
         data = table_of(documents, vectors)
+        own = self.settings.vector
+        data = data.rename_columns([own if n == "vector" else n for n in data.column_names])
         name = self.settings.table
         fingerprint = self.encoder.fingerprint if self.encoder else "supplied"
-        schema = _create_schema(data.schema, fingerprint)
-        table = self.database.ensure(name, schema, needs=[*DOCUMENTS.names, "vector"])
+        schema = _create_schema(data.schema, fingerprint, own)
+        table = self.database.ensure(name, schema, needs=[*DOCUMENTS.names, own])
         data = column_fields(table, data)
         self.database.merge(name, data, data.schema)
 
@@ -294,12 +298,14 @@ def write_rejects(
         database.merge("rejects", pa.Table.from_pylist(rows, REJECTS), REJECTS)
 
 
-def check_encoder(database: Database, table_name: str, fingerprint: str) -> None:
+def check_encoder(
+    database: Database, table_name: str, fingerprint: str, column: str = "vector"
+) -> None:
     """Raise InputError where the stored vectors come from an encoder of another fingerprint."""
     table = database.open(table_name)
-    if table is None or "vector" not in table.schema.names:
+    if table is None or column not in table.schema.names:
         return
-    stored = (table.schema.field("vector").metadata or {}).get(ENCODER_KEY)
+    stored = (table.schema.field(column).metadata or {}).get(ENCODER_KEY)
     if stored is None or stored.decode() != fingerprint:
         given = "another tool" if stored is None else f"encoder {stored.decode()[:8]}"
         raise InputError(
@@ -332,7 +338,7 @@ def _stored_rows(database: Database, name: str) -> IdIndex:
     return index
 
 
-def _stored_width(database: Database, name: str) -> int | None:
+def _stored_width(database: Database, name: str, vector: str) -> int | None:
     """Numbers per stored vector, None where there is no table yet.
 
     Raises MissingResource where the table is not one that rescore made.
@@ -340,22 +346,22 @@ def _stored_width(database: Database, name: str) -> int | None:
     table = database.open(name)
     if table is None:
         return None
-    lacking = [n for n in (*DOCUMENTS.names, "vector") if n not in table.schema.names]
+    lacking = [n for n in (*DOCUMENTS.names, vector) if n not in table.schema.names]
     if lacking:
         raise MissingResource(
             f"table {name!r} in {database.uri} was made by somebody else: it lacks {lacking}. Use "
             "another documents.table, or rescore it in place with documents.managed: false"
         )
-    return int(table.schema.field("vector").type.list_size)
+    return int(table.schema.field(vector).type.list_size)
 
 
-def _create_schema(schema: pa.Schema, encoder: str) -> pa.Schema:
+def _create_schema(schema: pa.Schema, encoder: str, vector: str) -> pa.Schema:
     """The schema with our key marks and the encoder's fingerprint on the vector column."""
     fields = []
     for column in schema:
         if column.name in DOCUMENTS.names:
             column = DOCUMENTS.field(column.name)
-        elif column.name == "vector":
+        elif column.name == vector:
             column = column.with_nullable(False).with_metadata({ENCODER_KEY: encoder.encode()})
         fields.append(column)
     return pa.schema(fields)

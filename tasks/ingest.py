@@ -27,9 +27,9 @@ def ingest_documents(config: Config) -> dict[str, Any]:
     """What the ingest did, in rows; nothing for a table that is not managed or has no source."""
     if config.documents.source is None:
         return {}
+    database = Database(config.database)
+    settings = ingest_settings(config, database)
     rows = read_documents(source_spec(config.documents.source))
     with Watcher("documents") as progress:
-        report = ingest(
-            Database(config.database), rows, encoder_of(config), ingest_settings(config), progress
-        )
+        report = ingest(database, rows, encoder_of(config), settings, progress)
     return report.as_dict()

@@ -6,10 +6,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
+from reranking.corpus import Corpus
 from reranking.evaluation.measures import parse_measures
 from reranking.judgments import grades
 from reranking.publish import check_columns, consumer_marks
-from reranking.queries import pin_queries, read_queries
+from reranking.queries import QuerySet, pin_queries, read_queries
 from reranking.runs import Plan, plan_run, start_run, stored_run
 from reranking.store import Database
 from tasks.pipeline import pipeline_of
@@ -37,31 +38,46 @@ def check(config: Config) -> None:
 def plan(config: Config, force: bool = False) -> Plan:
     """The run that the config and the present inputs name; its row is written unless finished."""
     database = Database(config.database)
-    encoder, reranker = encoder_of(config), cross_encoder_of(config)
-    if config.results.publish is not None:
-        consumer_marks(database, config.results.publish)  # not ours: said before the work is done
-    corpus = corpus_of(config, database, encoder)
-    check_columns(database, corpus, config.results.columns)
+    corpus = corpus_of(config, database, encoder_of(config))
     queries = pin_queries(database, config.queries.query_set)
-    if config.judgments is not None:  # a list that is not there: said before the work is done
+    return begin(config, database, planned(config, database, corpus, queries, force))
+
+
+def planned(
+    config: Config, database: Database, corpus: Corpus, queries: QuerySet, force: bool = False
+) -> Plan:
+    """The run that the config and these inputs name; nothing is written.
+
+    What it could not end with is raised before the work is done.
+    """
+    encoder = encoder_of(config)
+    if config.results.publish is not None:
+        consumer_marks(database, config.results.publish)
+    check_columns(database, corpus, config.results.columns)
+    if config.judgments is not None:
         grades(database, config.judgments.judgment_list, read_queries(database, queries))
-    planned = plan_run(
+    return plan_run(
         database,
         corpus,
         queries,
         search_settings(config, database, corpus),
         encoder=None if encoder is None else encoder.fingerprint,
-        reranker=reranker,
+        reranker=cross_encoder_of(config),
         return_score="relevance" if config.rerank is None else config.rerank.return_score,
         top_k=None if config.rerank is None else config.rerank.top_k,
         chunk_queries=config.search.chunk_queries,
         force=force,
     )
-    if planned.finished and stored_run(database, planned.run_id) is not None:
-        return planned
+
+
+def begin(config: Config, database: Database, run: Plan) -> Plan:
+    """Write the run's row unless it is finished; the plan at the versions that are pinned."""
+    if run.finished and stored_run(database, run.run_id) is not None:
+        return run
+    encoder, reranker = encoder_of(config), cross_encoder_of(config)
     return start_run(
         database,
-        planned,
+        run,
         {
             "pipeline": pipeline_of(config),
             "encoder": None if encoder is None else encoder.fingerprint,

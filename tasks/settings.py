@@ -14,6 +14,7 @@ from reranking.ingest import IngestSettings
 from reranking.search import SearchSettings
 from reranking.sources.open import SourceSpec, source_fingerprint
 from reranking.store import Database
+from reranking.vector_columns import column_in_use, need_complete
 
 
 def source_spec(source: Source) -> SourceSpec:
@@ -42,12 +43,12 @@ def cross_encoder_of(config: Config) -> CrossEncoderModel | None:
     return find_cross_encoder(CrossEncoderSettings(**values))
 
 
-def ingest_settings(config: Config) -> IngestSettings:
+def ingest_settings(config: Config, database: Database) -> IngestSettings:
     """How the configured documents are taken in."""
     documents = config.documents
     assert documents.source is not None
+    column = vector_column(config, database, encoder_of(config))
     default = "{title} {text}" if documents.source.format == "beir" else "{text}"
-    vector = documents.vector_index
     return IngestSettings(
         table=documents.table,
         source_fp=source_fingerprint(source_spec(documents.source), "documents"),
@@ -55,11 +56,19 @@ def ingest_settings(config: Config) -> IngestSettings:
         delete_missing=documents.delete_missing,
         window_rows=documents.window_rows,
         commit_seconds=config.execution.commit_seconds,
-        indexes=IndexSettings(
-            fts=documents.fts_index.model_dump(),
-            vector=None if vector is None else vector.model_dump(),
-            metric=config.search.metric or "cosine",
-        ),
+        indexes=index_settings(config, column),
+        vector=column,
+    )
+
+
+def index_settings(config: Config, column: str = "vector") -> IndexSettings:
+    """The indexes of the configured documents table, the vector index on one of its columns."""
+    vector = config.documents.vector_index
+    return IndexSettings(
+        fts=config.documents.fts_index.model_dump(),
+        vector=None if vector is None else vector.model_dump(),
+        metric=config.search.metric or "cosine",
+        column=column,
     )
 
 
@@ -68,7 +77,8 @@ def corpus_of(config: Config, database: Database, encoder: SentenceEncoder | Non
     documents = config.documents
     scored = None if config.rerank is None else config.rerank.column
     if documents.managed:
-        corpus = pin_managed(database, documents.table, scored)
+        vector = vector_column(config, database, encoder)
+        corpus = pin_managed(database, documents.table, scored, vector)
     else:
         corpus = pin_foreign(
             database,
@@ -81,7 +91,14 @@ def corpus_of(config: Config, database: Database, encoder: SentenceEncoder | Non
         )
     check_filter(database, corpus, config.search.where)
     _check_encoder(database, corpus, encoder)
+    need_complete(database, corpus)
     return corpus
+
+
+def vector_column(config: Config, database: Database, encoder: SentenceEncoder | None) -> str:
+    """The managed table's column that ingest and run use; raises where it is not in use."""
+    fingerprint = "supplied" if encoder is None else encoder.fingerprint
+    return column_in_use(database, config.documents.table, fingerprint)
 
 
 def _check_encoder(database: Database, corpus: Corpus, encoder: SentenceEncoder | None) -> None:
@@ -93,7 +110,8 @@ def _check_encoder(database: Database, corpus: Corpus, encoder: SentenceEncoder 
         raise InputError(
             f"the vectors of table {corpus.table!r} come from encoder {mark[:8]}, the config names "
             f"encoder {encoder.fingerprint[:8]}; a query encoded by one cannot search the other's. "
-            "Name the old encoder, or ingest into another documents.table."
+            "Name the old encoder, use another documents.table, or run `rescore reevaluate` to "
+            "encode into a new column and compare."
         )
 
 

@@ -53,3 +53,17 @@ def markdown_of(values: dict[str, Any]) -> str:
         ]
         lines += ["", gates["sentence"] or ""]
     return "\n".join(lines)
+
+
+def show_comparison(told: dict[str, Any] | None) -> None:
+    """Post the verdict on a run against the promoted one; nothing where none is promoted."""
+    if told is None:
+        return
+    lines = []
+    for found in told["comparisons"]:
+        lines += [found["sentence"], "", "| query type | measure | base | candidate | change |"]
+        lines.append("|---|---|---|---|---|")
+        for row in (r for r in found["rows"] if r["queries"]):
+            numbers = f"{row['base']:.3f} | {row['candidate']:.3f} | {row['difference']:+.3f}"
+            lines.append(f"| {row['query_type']} | {row['measure']} | {numbers} |")
+    create_markdown_artifact("\n".join(lines), key="comparison")
