@@ -8,7 +8,7 @@ from typing import Any
 
 from lancedb import index as lance_index
 
-from reranking.errors import ConfigError, InputError, MissingResource, RuntimeFailure
+from reranking.errors import InputError, MissingResource, RuntimeFailure
 from reranking.store import Database
 
 _TYPES = {
@@ -40,9 +40,9 @@ def bring_indexes_up_to_date(database: Database, name: str, settings: IndexSetti
     """Create missing or differently set indexes and fold in rows that are not indexed yet."""
     table = database.need(name)
     if fts_details(table, "text") != _wanted_fts(settings.fts):
-        _create(table, "text", lance_index.FTS(**settings.fts))
+        database.create_index(name, "text", lance_index.FTS(**settings.fts))
     if settings.vector is not None and not _has_vector_index(table, settings):
-        _create(table, settings.column, _vector_config(settings))
+        database.create_index(name, settings.column, _vector_config(settings))
     for _ in range(3):  # a racing ingest may have added rows meanwhile
         if not unindexed(database.need(name)):
             return
@@ -55,14 +55,6 @@ def bring_indexes_up_to_date(database: Database, name: str, settings: IndexSetti
             f"{_PQ_ROWS}. Choose IVF_FLAT or IVF_HNSW_SQ, or no documents.vector_index"
         )
     raise RuntimeFailure(f"indexes of table {name!r} still lack rows after optimizing: {left}")
-
-
-def _create(table: Any, column: str, config: Any) -> None:
-    try:
-        table.create_index(column, config=config, replace=True)
-    except ValueError as error:  # such as a language without a stemmer, or a PQ that does not fit
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"the index of column {column!r} cannot be made: {reason}") from error
 
 
 def unindexed(table: Any) -> dict[str, int]:

@@ -274,8 +274,22 @@ class Database:
 
     def optimize(self, name: str) -> None:
         """Fold new rows into the table's indexes and compact it; no version is pruned."""
-        table = self.need(name)
-        _retry(f"optimizing {name}", lambda: table.optimize(cleanup_older_than=KEEP_ALL))
+        _retry(f"optimizing {name}", lambda: self.need(name).optimize(cleanup_older_than=KEEP_ALL))
+
+    def create_index(self, name: str, column: str, config: Any) -> None:
+        """Commit an index of the column; raises ConfigError for one that LanceDB refuses."""
+
+        def create() -> None:
+            table = self.need(name)
+            try:
+                table.create_index(column, config=config, replace=True)
+            except ValueError as error:  # a language without a stemmer, a PQ that does not fit
+                reason = " ".join(str(error).split())
+                raise ConfigError(
+                    f"the index of column {column!r} cannot be made: {reason}"
+                ) from error
+
+        _retry(f"indexing {name}", create)
 
     @staticmethod
     def _schema(name: str, rows: pa.Table) -> pa.Schema:

@@ -33,6 +33,11 @@ class Slow:
     publish: float = 0.0  # per chunk
 
 
+def barrier(count: int) -> Any:
+    """What `count` jobs wait at, so that they start at the same moment."""
+    return _CONTEXT.Barrier(count)
+
+
 class Job:
     """One process that runs the main job: `command` None through `walk`, else `rescore` itself."""
 
@@ -44,12 +49,12 @@ class Job:
         command: list[str] | None = None,
         env: dict[str, str] | None = None,
         log: Path | None = None,
-        at: float = 0.0,
+        start: Any = None,
     ) -> None:
         self.stage = _CONTEXT.Value("i", 0)
         self.scored = _CONTEXT.Value("i", 0)
         self.log = log or config.with_suffix(".log")
-        arguments = (config, slow, command, env or {}, self.log, at, self.stage, self.scored)
+        arguments = (config, slow, command, env or {}, self.log, start, self.stage, self.scored)
         self.process = _CONTEXT.Process(target=_child, args=arguments, daemon=True)
         self.process.start()
 
@@ -90,7 +95,7 @@ def _child(
     command: list[str] | None,
     env: dict[str, str],
     log: Path,
-    at: float,
+    start: Any,
     stage: Any,
     scored: Any,
 ) -> None:
@@ -102,11 +107,11 @@ def _child(
 
     torch.set_num_threads(1)
     _slow_down(slow, stage, scored)
-    while time.time() < at:  # as near to the same moment as two processes get
-        pass
     if command is None:
         from tests.walk import walk_file
 
+        if start is not None:
+            start.wait()
         walk_file(config)
         return
     from flows.cli import app

@@ -14,17 +14,16 @@ from reranking.store import Database
 from tasks.ingest import ingest_documents
 from tests import tiny
 from tests.equal import assert_equal, snapshot
-from tests.slow_scorer import Job, Slow
+from tests.slow_scorer import Job, Slow, barrier
 from tests.test_kill import make_world, undisturbed
 from tests.walk import walk_file
-
-START = 3.0  # seconds until processes that start together are all ready
 
 
 def together(*configs: Path, slow: Slow = Slow()) -> list[Job]:  # noqa: B008 - frozen
     """Jobs that begin at the same moment."""
-    at = time.time() + START
-    jobs = [Job(c, slow, at=at, log=c.with_suffix(f".{i}.log")) for i, c in enumerate(configs)]
+    start = barrier(len(configs))
+    logs = [c.with_suffix(f".{i}.log") for i, c in enumerate(configs)]
+    jobs = [Job(c, slow, log=log, start=start) for c, log in zip(configs, logs, strict=True)]
     for job in jobs:
         assert job.end() == 0, job.said()
     return jobs
