@@ -14,8 +14,8 @@ from tests.model_zoo import bert
 
 torch = pytest.importorskip("torch")
 
-from reranking.scoring import fast_bert, linears  # noqa: E402
-from reranking.scoring.attention import attend_runs, runs  # noqa: E402
+from reranking.scoring import attention, fast_bert, linears  # noqa: E402
+from reranking.scoring.attention import attend_matmul, attend_runs, runs  # noqa: E402
 from reranking.scoring.packing import Packed  # noqa: E402
 
 TEXTS = ["river stone", "lamp", "winter paper signal copper " * 20, ""]
@@ -105,8 +105,12 @@ def test_runs_of_equal_length():
     assert list(runs((4,))) == [(0, 1, 0, 4)]
 
 
+@pytest.mark.parametrize("attend", [attend_runs, attend_matmul])
+@pytest.mark.parametrize("chunk", [100, 1000, 1 << 20])
 @pytest.mark.parametrize("lengths", [(5, 5, 3, 1), (7,), (2, 2, 2)])
-def test_attention_equals_softmax_written_out(lengths):
+def test_attention_equals_softmax_written_out(lengths, chunk, attend, monkeypatch):
+    monkeypatch.setattr(attention, "_CHUNK_BYTES", chunk)
+    setting = torch.backends.mkldnn.matmul.fp32_precision
     heads, width = 2, 4
     generator = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(3, sum(lengths), heads, width, generator=generator)
@@ -118,9 +122,22 @@ def test_attention_equals_softmax_written_out(lengths):
         expected.append(torch.einsum("hqk,khd->qhd", logits.softmax(-1), v[rows]))
         start += n
     whole = torch.cat(expected)
-    torch.testing.assert_close(attend_runs(q, k, v, packed, False), whole)
+    q = q / width**0.5
+    torch.testing.assert_close(attend(q, k, v, packed, False), whole)
     first = packed.starts[:-1].long()
-    torch.testing.assert_close(attend_runs(q[first], k, v, packed, True), whole[first])
+    torch.testing.assert_close(attend(q[first], k, v, packed, True), whole[first])
+    assert torch.backends.mkldnn.matmul.fp32_precision == setting
+
+
+@pytest.mark.parametrize("wrong", [0.0, 1e-3])
+def test_attention_by_products_must_be_exact_and_faster(monkeypatch, wrong):
+    found = attention.attend_matmul
+    monkeypatch.setattr(attention, "attend_matmul", lambda *a: found(*a) + wrong)
+    seconds = iter([[2.0, 1.0], [1.0, 2.0]])
+    monkeypatch.setattr(attention, "least_seconds", lambda *calls: next(seconds))
+    device = torch.device("cpu")
+    chosen = [attention.choose_attention(device, torch.float32, 2, 8)[1] for _ in range(2)]
+    assert chosen == (["sdpa", "sdpa"] if wrong else ["matmul", "sdpa"])
 
 
 @pytest.mark.parametrize("activation", ["", "gelu", "gelu_tanh", "relu"])
@@ -139,16 +156,13 @@ def test_prepacked_linear_equals_the_plain_one(activation):
     [((1.0, 0.5), linears.PrepackedLinear), ((1.0, 1.0), linears.PlainLinear)],
 )
 def test_the_faster_linear_is_chosen(monkeypatch, times, chosen):
-    plain, packed = times
-    monkeypatch.setattr(
-        linears, "_time", lambda x, _: plain if isinstance(x, linears.PlainLinear) else packed
-    )
+    monkeypatch.setattr(linears, "least_seconds", lambda *calls: times)
     assert linears.choose_linear(torch.randn(8, 8), torch.randn(8), "gelu", 16)[0] is chosen
 
 
 def test_a_private_op_that_is_gone_or_wrong_is_not_used(monkeypatch):
     weight, bias = torch.randn(8, 8), torch.randn(8)
-    monkeypatch.setattr(linears, "_time", lambda x, _: 1.0 + isinstance(x, linears.PlainLinear))
+    monkeypatch.setattr(linears, "least_seconds", lambda *calls: [2.0, 1.0])
 
     class Wrong(linears.PlainLinear):
         def __call__(self, x: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from torch.nn.functional import embedding, gelu, layer_norm, linear
 
 from reranking.scoring.attention import Attention, choose_attention
 from reranking.scoring.engines import AssembledPairs, PairAssembler, Pairs
-from reranking.scoring.linears import Linear, Maker, choose_linear
+from reranking.scoring.linears import Linear, Maker, choose_linear, single_thread
 from reranking.scoring.packing import Packed
 from reranking.scoring.tokens import Ints
 
@@ -85,7 +85,9 @@ class FastBert:
         self._load_embeddings(backbone)
         self._load_head(stock, backbone, layout)
         self.attend: Attention
-        self.attend, attention = choose_attention(self.device, dtype)
+        width = self.config.hidden_size // self.heads
+        self.scale = width**-0.5
+        self.attend, attention = choose_attention(self.device, dtype, self.heads, width)
         make, gemm = self._choose_linear(backbone.encoder.layer[0], rows)
         self.name = f"{gemm}-{attention}"
         layers = list(backbone.encoder.layer)
@@ -121,12 +123,19 @@ class FastBert:
         return choose_linear(self._cast(up.weight), self._cast(up.bias), name, rows)
 
     def _layer(self, stock: Any, make: Maker, rows: int, last: bool) -> _Layer:
-        def fused(*modules: Any, activation: str = "") -> Linear:
-            weight = torch.cat([self._cast(m.weight) for m in modules])
-            bias = torch.cat([self._cast(m.bias) for m in modules])
-            return make(weight, bias, activation, rows)
-
         own = stock.attention.self
+
+        def fused(*modules: Any, activation: str = "") -> Linear:
+            # Attention's scale is part of the query's weights.
+            scales = [self.scale if m is own.query else 1.0 for m in modules]
+            weights, biases = (
+                torch.cat(
+                    [self._cast(getattr(m, name) * s) for m, s in zip(modules, scales, strict=True)]
+                )
+                for name in ("weight", "bias")
+            )
+            return make(weights, biases, activation, rows)
+
         return _Layer(
             query=fused(own.query) if last else None,
             qkv=fused(own.key, own.value) if last else fused(own.query, own.key, own.value),
@@ -187,7 +196,8 @@ class FastEngine:
         self.device = torch.device(model.device)
         self.batch_tokens = CPU_TOKENS if self.device.type == "cpu" else CUDA_TOKENS
         self.assembler = assembler
-        with torch.inference_mode():
+        # One thread, because that is how the kernels that are timed here will be used.
+        with torch.inference_mode(), single_thread():
             self.forward = FastBert(model, layout, dtype, self.batch_tokens)
         self.workers = torch.get_num_threads() if self.device.type == "cpu" else 1
         self.path = f"packed-{layout}/{self.forward.name}/{self.device.type}"

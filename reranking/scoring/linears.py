@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,7 +27,8 @@ _FUSED = {
     "gelu_tanh": ("gelu", "tanh"),
     "relu": ("relu", ""),
 }
-_CLEARLY = 1.05  # the private op must win by more than noise
+CLEARLY = 1.05  # what relies on more than plain torch must win by more than noise
+_TRIES = 9
 
 
 class Linear(Protocol):
@@ -81,23 +83,42 @@ def choose_linear(
     try:
         packed = PrepackedLinear(weight, bias, activation, rows)
         gap = float((packed(x) - plain(x)).abs().max())
-        ratio = _time(plain, x) / _time(packed, x)
+        seconds = least_seconds(lambda: plain(x), lambda: packed(x))
     except (RuntimeError, AttributeError, NotImplementedError) as error:
         logger.info("oneDNN's prepacked linear is not usable here: %s", error)
         return PlainLinear, "torch"
     bound = 1e-3 if weight.dtype == torch.float32 else 0.1
     scale = max(1.0, float(plain(x).abs().max()))
-    logger.info("oneDNN takes 1/%.2f of the time of torch's linear", ratio)
-    if gap > bound * scale or ratio < _CLEARLY:
+    ratio = seconds[0] / seconds[1]
+    logger.info("prepacked oneDNN linear: %.2f times as fast as torch's", ratio)
+    if gap > bound * scale or ratio < CLEARLY:
         return PlainLinear, "torch"
     return PrepackedLinear, "onednn"
 
 
-def _time(layer: Linear, x: torch.Tensor, tries: int = 5) -> float:
-    """Best wall time of a call in seconds: the least disturbed one."""
-    best = float("inf")
-    for _ in range(tries):
-        start = time.perf_counter()
-        layer(x)
-        best = min(best, time.perf_counter() - start)
-    return best
+def least_seconds(*calls: Callable[[], object]) -> list[float]:
+    """CPU seconds of each call's least disturbed try; tries take turns, after one to warm up.
+
+    The calling thread's own time: meant for a single thread, as the engine's workers are.
+    """
+    for call in calls:
+        call()
+    tries = [[_thread_seconds(call) for call in calls] for _ in range(_TRIES)]
+    return [min(taken) for taken in zip(*tries, strict=True)]
+
+
+def _thread_seconds(call: Callable[[], object]) -> float:
+    start = time.thread_time()
+    call()
+    return time.thread_time() - start
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Operations of the calling thread stay on one core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
