@@ -42,6 +42,13 @@ def rank_results(
     return _shape(pl.concat(views), query_types, return_score, activation, scores is None)
 
 
+def activated(logits: pl.Series, activation: str) -> pl.Series:
+    """`_relevance_score` of raw logits, float32; the sigmoid is taken in float64."""
+    if activation == "sigmoid":
+        logits = 1.0 / (1.0 + (-logits.cast(pl.Float64)).exp())
+    return logits.cast(pl.Float32)
+
+
 def score_columns(query_types: Sequence[str], return_score: str) -> list[str]:
     """The score columns beside `_relevance_score` that results of these query types carry."""
     if return_score != "all":
@@ -77,14 +84,12 @@ def _shape(
     activation: str,
     first: bool,
 ) -> pa.Table:
-    score = pl.col("score")
-    if activation == "sigmoid" and not first:
-        score = 1.0 / (1.0 + (-score.cast(pl.Float64)).exp())
+    rows = rows.with_columns(score=activated(rows["score"], "identity" if first else activation))
     return rows.select(
         "query_id",
         "query_type",
         "rank",
         "doc_id",
-        score.cast(pl.Float32).alias("_relevance_score"),
+        pl.col("score").cast(pl.Float32).alias("_relevance_score"),
         *score_columns(query_types, return_score),
     ).to_arrow()

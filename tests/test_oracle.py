@@ -23,7 +23,9 @@ from lancedb.rerankers import CrossEncoderReranker
 from configs.load import load_config
 from reranking.frames import frame
 from reranking.queries import read_queries
+from reranking.reranker import CrossEncoderReranker as DropIn
 from reranking.runs import Plan
+from reranking.store import Database
 from tests import tiny
 from tests.conftest import real_data
 from tests.walk import database_of, walk
@@ -238,6 +240,63 @@ def test_columns_are_exactly_those_asked_for(runs: dict[str, Plan]) -> None:
     assert rows.filter(query_type="fts")["_distance"].is_null().all()
     hybrid = rows.filter(query_type="hybrid")
     assert not (hybrid["_distance"].is_null() & hybrid["_score"].is_null()).any()
+
+
+@pytest.mark.parametrize(("query_type", "return_score"), CELLS)
+def test_the_drop_in_equals_lancedb(
+    runs: dict[str, Plan],
+    oracles: dict[str, Oracle],
+    cross_encoder: Path,
+    query_type: str,
+    return_score: str,
+) -> None:
+    run, oracle = runs[return_score], oracles[return_score]
+    theirs = oracle.rerankers[return_score]
+    ours = DropIn(str(cross_encoder), return_score=return_score)
+    for row in read_queries(database_of(run), run.queries).to_pylist()[:30]:
+        names = list(EDGE_CASES)
+        number = int(row["query_id"][1:])
+        case = names[number] if number < len(names) else None
+        if (case, query_type) in LANCEDB_RAISES:
+            continue
+        answers = []
+        for reranker in (ours, theirs):
+            oracle.rerankers[return_score] = reranker
+            answers.append(oracle.answer(row["query_id"], row["text"], query_type, return_score))
+        assert set(answers[0].columns) == set(answers[1].columns)
+        compare(answers[0], answers[1], query_type, set(), run.search.limit)
+    oracle.rerankers[return_score] = theirs
+
+
+def test_the_drop_in_shares_the_stored_scores_of_the_run(
+    runs: dict[str, Plan], oracles: dict[str, Oracle], cross_encoder: Path
+) -> None:
+    class Raises:
+        def score(self, *_: Any) -> Any:
+            raise AssertionError("a stored pair was scored again")
+
+    run, oracle = runs["all"], oracles["all"]
+    online = DropIn(str(cross_encoder), return_score="all", database=run.database)
+    online.__dict__["scorer"] = Raises()
+    results = frame(database_of(run).read(run.results_table))
+    theirs, oracle.rerankers["all"] = oracle.rerankers["all"], online
+    row = read_queries(database_of(run), run.queries).to_pylist()[-1]
+    found = oracle.answer(row["query_id"], row["text"], "vector", "all")
+    oracle.rerankers["all"] = theirs
+    mine = results.filter(query_type="vector", query_id=row["query_id"])
+    assert len(found) == len(mine) > 0
+    both = mine.join(found, on="doc_id", suffix="_online")
+    assert (both["_relevance_score"] == both["_relevance_score_online"]).all()
+
+
+def test_the_drop_in_stores_what_it_scores(tmp_path: Path, cross_encoder: Path) -> None:
+    database = str(tmp_path / "scores")
+    rows = pa.table({"text": ["river", "stone", "river"], "_distance": [0.1, 0.2, 0.3]})
+    first = DropIn(str(cross_encoder), database=database).rerank_vector("lamp", rows)
+    assert Database(database).need("pair_scores").count_rows() == 2
+    again = DropIn(str(cross_encoder), database=database)
+    assert again.rerank_vector("lamp", rows).equals(first)
+    assert "scorer" not in again.__dict__  # the model was not even loaded
 
 
 def _scifact(folder: Path, documents: int, queries: int) -> None:

@@ -1,0 +1,164 @@
+"""The drop-in: a LanceDB reranker on the batch engine, for `table.search(...).rerank(...)`.
+
+Same arguments and columns as `lancedb.rerankers.CrossEncoderReranker`, same scores; and with
+`database` the same stored scores as the offline runs, so that online search and the nightly run
+agree and a pair that either has scored is not scored again.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from lancedb.rerankers import Reranker
+from numpy.typing import NDArray
+
+from reranking.crossencoder import CrossEncoderSettings, find_cross_encoder
+from reranking.errors import ConfigError
+from reranking.fingerprints import text_hash, text_hashes
+from reranking.frames import frame
+from reranking.pairs import PairScores
+from reranking.ranking import activated
+from reranking.store import Database
+
+if TYPE_CHECKING:
+    from reranking.scoring.scorer import Scorer
+
+
+class CrossEncoderReranker(Reranker):  # type: ignore[misc]  # LanceDB's classes have no types
+    """A cross-encoder for vector, FTS and hybrid queries; `return_score` "all" for all three.
+
+    Pairs are batched by tokens, so `batch_size` is accepted and not needed. `database` is the URI
+    of a rescore database whose pair scores are used and added to.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "cross-encoder/ms-marco-TinyBERT-L-6",
+        column: str = "text",
+        device: str | None = None,
+        return_score: str = "relevance",
+        trust_remote_code: bool = False,
+        batch_size: int | None = None,
+        *,
+        database: str | None = None,
+        revision: str | None = None,
+        max_length: int | None = None,
+        activation: str | None = None,
+        precision: str = "auto",
+    ) -> None:
+        super().__init__(return_score)
+        self.column = column
+        self.database = None if database is None else Database(database)
+        self.model = find_cross_encoder(
+            CrossEncoderSettings(
+                model_name=model_name,
+                revision=revision,
+                device=device,
+                max_length=max_length,
+                activation=activation,
+                precision=precision,
+                trust_remote_code=trust_remote_code,
+            )
+        )
+
+    def __str__(self) -> str:
+        return f"CrossEncoderReranker(model_name={self.model.settings.model_name})"
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The loaded model; loaded when the first pair needs it."""
+        return self.model.load()
+
+    def rerank_vector(self, query: Any, vector_results: pa.Table) -> pa.Table:
+        """The vector leg's rows by score; without `_distance` unless all scores are returned."""
+        return self._reranked(query, vector_results, drop=["_distance"])
+
+    def rerank_fts(self, query: Any, fts_results: pa.Table) -> pa.Table:
+        """The FTS leg's rows by score; without `_score` unless all scores are returned."""
+        return self._reranked(query, fts_results, drop=["_score"])
+
+    def rerank_hybrid(
+        self, query: Any, vector_results: pa.Table, fts_results: pa.Table
+    ) -> pa.Table:
+        """Both legs' rows, each once, by score; null where a leg did not find a row."""
+        union = _union(vector_results, fts_results)
+        return self._reranked(query, union, drop=["_distance", "_score"])
+
+    def _reranked(self, query: Any, rows: pa.Table, drop: list[str]) -> pa.Table:
+        if self.column not in rows.column_names:
+            raise ConfigError(
+                f"column {self.column!r} is not among the results' columns {rows.column_names}; "
+                "select it, or name another with `column`"
+            )
+        texts = ["" if t is None else t for t in rows[self.column].to_pylist()]
+        logits = self._logits(_text_of(query), texts)
+        scores = activated(pl.Series(logits, dtype=pl.Float32), self.model.activation)
+        scored = rows.append_column("_relevance_score", scores.to_arrow())
+        if self.score == "relevance":
+            scored = scored.drop_columns([n for n in drop if n in scored.column_names])
+        return scored.take(pa.array(np.argsort(-logits, kind="stable")))
+
+    def _logits(self, query: str, texts: list[str]) -> NDArray[np.float32]:
+        """One raw logit per text; each distinct text is scored, or looked up, once."""
+        distinct = list(dict.fromkeys(texts))
+        if not distinct:
+            return np.zeros(0, np.float32)
+        if self.database is None:
+            scores = self._score(query, distinct)
+        else:
+            scores = self._stored_or_scored(self.database, query, distinct)
+        at = {text: i for i, text in enumerate(distinct)}
+        return scores[[at[text] for text in texts]]
+
+    def _score(self, query: str, texts: list[str]) -> NDArray[np.float32]:
+        count = len(texts)
+        return self.scorer.score([query], texts, np.zeros(count, np.int64), np.arange(count))
+
+    def _stored_or_scored(
+        self, database: Database, query: str, texts: list[str]
+    ) -> NDArray[np.float32]:
+        asked = text_hash(query)
+        store = PairScores(database, self.model.fingerprint, [asked])
+        hashes = text_hashes(pa.array(texts, pa.string())).to_pylist()
+        pairs = pl.DataFrame(
+            {
+                "query_hash": pl.Series([asked] * len(texts), dtype=pl.Binary),
+                "doc_hash": pl.Series(hashes, dtype=pl.Binary),
+            }
+        )
+        missing = set(store.missing(pairs)["doc_hash"].to_list())
+        new = [i for i, h in enumerate(hashes) if h in missing]
+        if new:
+            logits = self._score(query, [texts[i] for i in new])
+            store.add(pairs[new].with_columns(score=pl.Series(logits)), epoch=0)
+        known = store.of(pairs)
+        by_hash = dict(zip(known["doc_hash"].to_list(), known["score"].to_list(), strict=True))
+        return np.array([by_hash[h] for h in hashes], np.float32)
+
+
+def _text_of(query: Any) -> str:
+    """The query's text, also where LanceDB hands over a query object instead."""
+    return query if isinstance(query, str) else str(query.query)
+
+
+def _union(vector: pa.Table, fts: pa.Table) -> pa.Table:
+    """The legs' rows, each once, with both legs' scores; types stay as they are."""
+    rows = pa.concat_tables([vector, fts], promote_options="default")
+    for name in ("_distance", "_score"):
+        if name not in rows.column_names:
+            rows = rows.append_column(name, pa.nulls(rows.num_rows, pa.float32()))
+    if "_rowid" not in rows.column_names:  # both legs are empty
+        return rows
+    first = frame(rows.select(["_rowid"])).with_row_index().unique("_rowid", keep="first")
+    rows = rows.take(pa.array(first["index"].sort().to_numpy()))
+    for name, leg in (("_distance", vector), ("_score", fts)):
+        if name in leg.column_names and "_rowid" in leg.column_names:
+            found = pc.index_in(rows["_rowid"], value_set=leg["_rowid"].combine_chunks())
+            values = leg[name].combine_chunks().take(found)
+            rows = rows.set_column(rows.column_names.index(name), name, values)
+    return rows
