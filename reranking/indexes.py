@@ -92,7 +92,8 @@ def vector_index(table: Any, column: str) -> dict[str, Any] | None:
                 return {
                     "type": entry.index_type,
                     "metric": stats.distance_type,
-                    "uuid": entry.index_uuid,
+                    # Compaction gives an index another uuid and the same neighbours.
+                    "created": str(entry.created_at or entry.index_uuid),
                 }
     return None
 
