@@ -19,8 +19,8 @@ from reranking.fingerprints import ContentDigest, canonical
 from reranking.frames import frame
 from reranking.label_sets import (
     find_label_set,
+    is_whole,
     label_set_id,
-    mark_current,
     read_labels,
     store_label_set,
     stored_label_set,
@@ -31,6 +31,7 @@ from reranking.labelling.conflicts import conflicts
 from reranking.labelling.goal import Goal, cut_for_precision
 from reranking.labelling.judged import LABELS_PREFIX, binarised, labels_as_grades, one_per_pair
 from reranking.labelling.rules import (
+    LABEL_COLUMNS,
     Rule,
     RuleReport,
     apply_rule,
@@ -97,10 +98,10 @@ class Bench:
         return self.rules[self.settings.apply]
 
     @property
-    def evidence(self) -> str:
+    def evidence(self) -> dict[str, object]:
         """What the row of a label set says beside run and rule; `calibration_of` reads it."""
         of = self.calibration
-        stored = {
+        return {
             "calibration": json.loads(of.to_json()) if isinstance(of, Calibration) else None,
             "fingerprint": of.fingerprint if isinstance(of, Calibration) else None,
             "uncalibrated": asdict(of) if isinstance(of, Uncalibrated) else None,
@@ -109,7 +110,6 @@ class Bench:
             "judgments": list(self.settings.judgments),
             "judgments_fp": _content(self.judgments),
         }
-        return canonical(stored)
 
     def id(self, rule: Rule) -> str:
         """The id of the label set that the rule makes: everything that decides its labels."""
@@ -167,30 +167,34 @@ def label_run(database: Database, of: Bench) -> Labelled:
     rule = of.chosen
     label_set = of.id(rule)
     stored = stored_label_set(database, label_set)
-    if stored is None:
-        labels = of.label()
+    computed = stored is None or not is_whole(database, stored)
+    labels = of.label() if computed else read_labels(database, label_set)
+    if computed or not _is_current(database, label_set, of.evidence):
         store_label_set(
             database,
             label_set,
-            labels,
+            labels.select(LABEL_COLUMNS.names),
             runs=[of.run.plan.run_id],
             rule=rule.to_json(),
-            calibration=of.evidence,
+            evidence=of.evidence,
         )
-    else:
-        labels = read_labels(database, label_set)
-        current = find_label_set(database, of.settings.label_set)["label_set"] == label_set
-        if not current or stored["calibration"] != of.evidence:
-            mark_current(database, stored | {"calibration": of.evidence})
     graded, relevant = bool(rule.grades), of.settings.relevant
     return Labelled(
         label_set,
-        stored is None,
+        computed,
         rule,
         labels,
         conflicts(labels, of.judgments, relevant=relevant, graded=graded),
         _against(labels, of, graded),
     )
+
+
+def _is_current(database: Database, label_set: str, evidence: Mapping[str, object]) -> bool:
+    """Whether this is its name's label set, with this evidence beside its count of labels."""
+    row = find_label_set(database, label_set.partition("@")[0])
+    stored = json.loads(row["calibration"])
+    stored.pop("labels")
+    return bool(row["label_set"] == label_set and canonical(stored) == canonical(evidence))
 
 
 def judgments_for(database: Database, lists: Sequence[str], query_set: str) -> pa.Table:

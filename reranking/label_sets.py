@@ -2,13 +2,14 @@
 
 A label set is its inputs: its id is NAME@DIGEST, the digest of run, rule and calibration. All its
 labels are appended in one commit; then its row in `label_sets` is written, which is the done-mark.
-The newest row of a name is the name's current label set, so a relabelling takes effect in one
-commit, and the same inputs are found and not computed again. Older ones stay as evidence, under
-their full id. Two racing processes may append the same labels twice; readers take one per pair.
+The newest row of a name is the name's current label set: a relabelling takes effect in that one
+commit, and the same inputs are found and not computed again. What it replaces is removed after it.
+Two racing processes may append the same labels twice; readers take one per pair.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,12 +20,12 @@ import pyarrow as pa
 
 from reranking.corpus import Corpus, columns_of, hashes_of, pin_managed, string_ids
 from reranking.errors import MissingResource
-from reranking.fingerprints import fingerprint
+from reranking.fingerprints import canonical, fingerprint
 from reranking.frames import frame
 from reranking.labelling.conflicts import stale
 from reranking.runs import Plan
 from reranking.schemas import LABEL_SETS, LABELS
-from reranking.store import Database, equals
+from reranking.store import Database, equals, one_of
 
 LABEL_VERSION = 1  # bumped by hand when our code changes how labels follow from scores
 TABLE, ROWS = "label_sets", "labels"
@@ -63,6 +64,13 @@ def stored_label_set(database: Database, label_set: str) -> dict[str, Any] | Non
     return next((r for r in list_label_sets(database) if r["label_set"] == label_set), None)
 
 
+def is_whole(database: Database, row: Mapping[str, Any]) -> bool:
+    """Whether the labels that a row of `label_sets` counts are there."""
+    return bool(
+        _rows(database, row["label_set"]).height == json.loads(row["calibration"])["labels"]
+    )
+
+
 def store_label_set(
     database: Database,
     label_set: str,
@@ -70,33 +78,53 @@ def store_label_set(
     *,
     runs: Sequence[str],
     rule: str,
-    calibration: str,
+    evidence: Mapping[str, object],
 ) -> None:
-    """Append the labels (LABELS without label_set) in one commit, then mark the set as done."""
-    if not database.read(ROWS, equals("label_set", label_set), ["label"]).num_rows:
-        # else a process was killed between its two commits: its labels are whole and the same
+    """Append the labels (LABELS without label_set) in one commit, mark the set, drop older ones.
+
+    `evidence` becomes the JSON column `calibration`, with the number of labels.
+    """
+    row = {"label_set": label_set, "runs": list(runs), "rule": rule}
+    row["calibration"] = canonical({**evidence, "labels": labels.num_rows})
+    if not is_whole(database, row):  # else a killed process left them, whole and the same
         names = pa.array([label_set] * labels.num_rows, pa.string())
+        database.delete(ROWS, equals("label_set", label_set))
         database.append(ROWS, labels.append_column("label_set", names))
-    mark_current(
-        database,
-        {"label_set": label_set, "runs": list(runs), "rule": rule, "calibration": calibration},
-    )
-
-
-def mark_current(database: Database, row: Mapping[str, Any]) -> None:
-    """Make a label set the current one of its name, with its evidence, in one commit."""
-    kept = {name: row[name] for name in LABEL_SETS.names if name != "created_at"}
-    marked = pa.Table.from_pylist([kept | {"created_at": datetime.now(UTC)}], LABEL_SETS)
+    marked = pa.Table.from_pylist([row | {"created_at": datetime.now(UTC)}], LABEL_SETS)
     database.merge(TABLE, marked, LABEL_SETS)
+    _drop_superseded(database, label_set.partition("@")[0])
+
+
+def _drop_superseded(database: Database, name: str) -> None:
+    """Remove the label sets that the name's current one has replaced."""
+    rows = [r for r in list_label_sets(database) if r["name"] == name and not r["current"]]
+    old = [row["label_set"] for row in rows]
+    if old:
+        database.delete(TABLE, one_of("label_set", old))
+        database.delete(ROWS, one_of("label_set", old))
 
 
 def read_labels(database: Database, label_set: str) -> pa.Table:
-    """The labels of a full id in (query_id, doc_id) order: the schema LABELS."""
+    """The labels of a full id in (query_id, doc_id) order: the schema LABELS.
+
+    Raises MissingResource where the label set was replaced meanwhile or its labels are gone.
+    """
+    row = stored_label_set(database, label_set)
+    labels = _rows(database, label_set)
+    if row is None or labels.height != json.loads(row["calibration"])["labels"]:
+        raise MissingResource(
+            f"the labels of {label_set} are gone from {database.uri}: they were replaced or "
+            "deleted; start `rescore label` again, or read the name's current label set"
+        )
+    return labels.to_arrow()
+
+
+def _rows(database: Database, label_set: str) -> pl.DataFrame:
+    """The stored labels, one per pair; LABELS."""
     rows = database.read(ROWS, equals("label_set", label_set))
-    if not rows.num_columns:
-        return LABELS.empty_table()
-    unique = frame(rows).unique(["query_id", "doc_id"], keep="first")
-    return unique.sort("query_id", "doc_id").select(LABELS.names).to_arrow()
+    found = frame(rows if rows.num_columns else LABELS.empty_table())
+    unique = found.unique(["query_id", "doc_id"], keep="first")
+    return unique.sort("query_id", "doc_id").select(LABELS.names)
 
 
 def stale_labels(database: Database, labels: pa.Table, plan: Plan) -> pa.Table:

@@ -205,6 +205,8 @@ def export_training(
                 "no example came out: no query has a positive and a negative; `rescore mine` says "
                 "how many candidates each filter dropped"
             )
+        if empty := [name for name in splits if not rows[name]]:
+            log.warning("no example in %s: queries that share an answer stay together", empty)
         if files == "lance":
             _as_lance(partial)
         report = json.dumps(asdict(miner.report()), indent=1)

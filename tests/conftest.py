@@ -44,6 +44,16 @@ def prefect_server() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def labelled_run(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> Path:
+    """The config of a finished run with judged pairs; tests that write take a copy of its folder"""
+    from tests.labelled import finished, write_folder
+
+    config = write_folder(tmp_path_factory.mktemp("labelled"), cross_encoder)
+    finished(config)
+    return config
+
+
 def real_data(name: str) -> Path:
     """The folder of a real test collection; the test is skipped where it is not there."""
     folder = DATA / name

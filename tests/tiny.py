@@ -17,7 +17,9 @@ WORDS = (
 WIDTH = 8
 
 
-def tiny_cross_encoder(folder: Path, *, max_length: int = 48, activation: str = "Identity") -> Path:
+def tiny_cross_encoder(
+    folder: Path, *, max_length: int = 48, activation: str = "Identity", seed: int = 7
+) -> Path:
     """A one-label BERT of two layers with seeded random weights, saved as people save theirs."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -34,7 +36,7 @@ def tiny_cross_encoder(folder: Path, *, max_length: int = 48, activation: str = 
         ("[SEP]", tokens["[SEP]"]), ("[CLS]", tokens["[CLS]"])
     )
     fast = BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length)
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(tokens),
         hidden_size=32,
