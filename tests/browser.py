@@ -39,12 +39,17 @@ def find_chromium() -> str | None:
 
 
 class Page:
-    """One tab. `requests` and `complaints` collect what it asked for and what went wrong."""
+    """One tab.
+
+    `requests` and `complaints` collect what it asked for and what went wrong, `blocked` why
+    requests were not let out.
+    """
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
         self.requests: list[str] = []
         self.complaints: list[str] = []
+        self.blocked: list[str] = []
         self._number = 0
         self._events: list[dict[str, Any]] = []
         self._session: str | None = None
@@ -77,6 +82,8 @@ class Page:
     def _note(self, method: str, told: dict[str, Any]) -> None:
         if method == "Network.requestWillBeSent":
             self.requests.append(told["request"]["url"])
+        elif method == "Network.loadingFailed":
+            self.blocked.append(told.get("blockedReason", told["errorText"]))
         elif method == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(told["exceptionDetails"])[:500])
         elif method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning"):
@@ -93,7 +100,9 @@ class Page:
 
     def ask(self, expression: str) -> Any:
         """The value of a JavaScript expression; the page's own policy does not bind it."""
-        told = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        told = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in told, told["exceptionDetails"]
         return told["result"].get("value")
 
