@@ -190,3 +190,32 @@ def _show_reevaluation(values: dict[str, Any], as_json: bool) -> None:
     else:
         _show_comparison(values["comparison"], 5)
     show(gates_table(values["gates"]))
+
+
+@command
+def watch(
+    config: ConfigFile,
+    set: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Reevaluate if a configured model is not the promoted run's any more; seconds if it is."""
+    settings = read_config(config, set)
+    calm_prefect()
+    from flows.watch import watch as flow
+
+    try:
+        values = flow(settings)
+    except GateFailed as failed:
+        _show_reevaluation(failed.values, as_json)
+        raise
+    if as_json:
+        say(values)
+        return EXIT_DONE
+    for change in values["changed"]:
+        before, now = ((change[k] or "none")[:8] for k in ("before", "now"))
+        typer.echo(f"{change['kind']} {change['name']} changed: {before} -> {now}")
+    if values["changed"]:
+        _show_reevaluation(values["reevaluation"], as_json)
+    else:
+        typer.echo(f"no model changed since {settings.comparison.against}")
+    return EXIT_DONE

@@ -150,6 +150,7 @@ class Database:
         data = conform(rows, schema)
         if not data.num_rows and replacing is None:
             return
+        bad_vectors = "null" if _lacks_vectors(data) else "error"
 
         def commit() -> None:
             builder = self.ensure(name, schema).merge_insert(key_of(schema))
@@ -160,7 +161,7 @@ class Database:
                 builder = builder.when_matched_update_all(where=where)
             if replacing is not None:
                 builder = builder.when_not_matched_by_source_delete(replacing)
-            builder.use_index(False).execute(data)
+            builder.use_index(False).execute(data, on_bad_vectors=bad_vectors)
 
         _retry(f"merging into {name}", commit)
 
@@ -302,6 +303,12 @@ class Database:
             "labels": schemas.LABELS,
         }
         return known[name] if name in known else rows.schema
+
+
+def _lacks_vectors(data: pa.Table) -> bool:
+    """Whether a row has no vector of some encoder, which LanceDB takes for a mistake."""
+    vectors = [c for c in data.columns if pa.types.is_fixed_size_list(c.type)]
+    return any(column.null_count for column in vectors)
 
 
 def equals(column: str, value: object) -> Expr:

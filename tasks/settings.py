@@ -34,6 +34,13 @@ def _encoder(settings: EncoderSettings) -> SentenceEncoder:
 
 
 def cross_encoder_of(config: Config) -> CrossEncoderModel | None:
+def refresh_encoder(config: Config) -> None:
+    """Let go of an encoder whose files were changed since this process first saw them."""
+    encoder = encoder_of(config)
+    if encoder is not None and SentenceEncoder(encoder.settings).fingerprint != encoder.fingerprint:
+        _encoder.cache_clear()
+
+
     """The configured cross-encoder, None where only the first stage is published."""
     if config.rerank is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,34 @@ def collection(folder: Path, model: Path, **changes: Any) -> Path:
     }
     options = {"search__limit": LIMIT, "search__chunk_queries": 16, "judgments": judgments}
     return tiny.write_config(folder, model, **options | changes)
+
+
+def encoder_folder(folder: Path, seed: int) -> Path:
+    """A static word-embedding model of tiny.WIDTH numbers with random weights, saved."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    words = {"[UNK]": 0} | {word: i for i, word in enumerate(tiny.WORDS, 1)}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    weights = np.random.default_rng(seed).normal(size=(len(words), tiny.WIDTH))
+    module = StaticEmbedding(tokenizer, embedding_weights=weights.astype(np.float32))
+    SentenceTransformer(modules=[module], device="cpu").save(str(folder))
+    return folder
+
+
+def encoded_collection(folder: Path, model: Path, encoder: Path, **changes: Any) -> Path:
+    """`collection`, whose texts are encoded by the encoder; the config's path."""
+    path = collection(folder, model, documents__encoder={"model": str(encoder)}, **changes)
+    for name in ("documents.jsonl", "queries.jsonl"):
+        rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        for row in rows:
+            del row["vector"]
+        tiny.write_jsonl(folder / name, rows)
+    return path
 
 
 def judge(folder: Path, ranking: dict[str, list[str]], judged: int = LIMIT) -> None:
