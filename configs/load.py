@@ -40,6 +40,15 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# YAML 1.2's booleans: only true and false. YAML 1.1 reads the key `on` and the word `no` as such.
+_BOOL = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
+
+
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The validated Config in the file, with `a.b=value` overrides (values are YAML).
 

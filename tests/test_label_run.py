@@ -352,3 +352,14 @@ def test_the_command_labels_on_a_server(copy: Path) -> None:
     assert result.exit_code == 1 and "nothing was labelled" in result.stderr
     shown = ask("label", copy)
     assert "it was there already" in shown.stdout and "contradict" in shown.stdout
+
+
+def test_the_key_on_is_no_boolean(made: tuple[Path, Plan], tmp_path: Path) -> None:
+    """YAML 1.1 reads a bare `on` as true; here it is the name of a rule's scale."""
+    text = made[0].read_text().replace("'on': score", "on: score")
+    assert "on: score" in text
+    (tmp_path / "config.yaml").write_text(text)
+    given = load_config(tmp_path / "config.yaml", ["training.on=score", "labels.label_set=no"])
+    assert given.labels is not None
+    assert [rule.on for rule in given.labels.rules][2:] == ["score", "score"]
+    assert given.labels.label_set == "no"

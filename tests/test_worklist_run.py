@@ -45,6 +45,11 @@ def tasks_of(path: Path) -> list[dict[str, str]]:
     return [task["data"] for task in json.loads(path.read_text())]
 
 
+def lines_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_it_lists_exactly_what_nobody_judged(copy: Path) -> None:
     out = copy.parent / "work.json"
     result = ask("worklist", copy, "--out", out, "--format", "label-studio", "--k", 5, "--json")
@@ -81,7 +86,7 @@ def test_for_the_calibration_the_doubtful_come_first(copy: Path) -> None:
 def test_quepid_answers_come_back_under_their_raters(copy: Path) -> None:
     out = copy.parent / "work.csv"
     assert ask("worklist", copy, "--out", out, "--limit", 6).exit_code == 0
-    rows = list(csv.DictReader(out.open(encoding="utf-8", newline="")))
+    rows = lines_of(out)
     before = judged(copy)
     lines = [f"{r['query']},{r['docid']},{i % 3}" for i, r in enumerate(rows)]
     answers = copy.parent / "answers.csv"
@@ -106,7 +111,7 @@ def test_quepid_answers_come_back_under_their_raters(copy: Path) -> None:
     raters = ask("agreement", copy, "judgments:j", "--json")
     assert json.loads(raters.stdout)["nominal"]["value"] == pytest.approx(1.0)
     listed = ask("worklist", copy, "--out", out, "--json")
-    assert rows[0] not in list(csv.DictReader(out.open(encoding="utf-8", newline="")))
+    assert rows[0] not in lines_of(out)
     assert json.loads(listed.stdout)["pairs"] > 0
 
 
