@@ -62,6 +62,8 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
             _fail(str(error), error.exit_code)
         except KeyboardInterrupt:
             _fail(CANCELLED, 130)
+        except SystemExit as stopped:
+            _fail(CANCELLED, int(stopped.code or 0))
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except Exception as error:
@@ -77,8 +79,9 @@ def _stoppable() -> Iterator[None]:
     """SIGTERM ends the command like Ctrl-C does, with its own exit code."""
 
     def stop(number: int, _: object) -> None:
-        typer.echo(CANCELLED, err=True)
-        os._exit(128 + number)  # the scores in hand were committed by the flow on its way out
+        # Within a flow Prefect takes the signal first: the scores in hand were then committed by
+        # the flow on its way out. To exit in order also ends Prefect's own server process.
+        raise SystemExit(128 + number)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
