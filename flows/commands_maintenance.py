@@ -95,6 +95,7 @@ _LINES = {
     "files": "temporary files of killed writers",
     "bytes": "their bytes",
     "folders": "half-created tables",
+    "columns": "vector columns of earlier encoders",
     "tables": "tables compacted",
     "versions": "old versions pruned",
 }

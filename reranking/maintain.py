@@ -36,6 +36,7 @@ from reranking.retention import (
 from reranking.runs import list_runs, plan_of
 from reranking.store import Database, one_of
 from reranking.tidy import Wanted, tidy_scores
+from reranking.vector_columns import drop_superseded, superseded_columns
 from reranking.versions import our_tables, outdated, prune, upgrade
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class MaintainSettings:
     """What maintenance may drop.
 
     keep: None keeps every run. drop_unused: also drop scores of models and texts that no kept run
-    and no present document, query or configured model asks for; `corpus` and `reranker` are the
+    and no present document, query or configured model asks for; `corpus` and `rerankers` are the
     configured ones (the corpus' version does not matter). Versions older than `versions` are
     pruned, leftovers older than `leftovers` removed.
     """
@@ -54,7 +55,7 @@ class MaintainSettings:
     keep: Keep | None = None
     drop_unused: bool = False
     corpus: Corpus | None = None
-    reranker: bytes | None = None
+    rerankers: frozenset[bytes] = frozenset()
     versions: timedelta = timedelta(days=7)
     leftovers: timedelta = timedelta(days=1)
 
@@ -74,6 +75,7 @@ class Maintained:
     files: int = 0
     bytes: int = 0
     folders: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
     tables: int = 0
     versions: int = 0
     seconds: float = 0.0
@@ -100,6 +102,7 @@ def maintain(
         _tidy(database, settings, done)
         _sweep_tags(database, suspects, done)
         _sweep_files(database, settings.leftovers, done)
+        _drop_columns(database, done)
         _compact(database, settings.versions, done)
     done.seconds = time.monotonic() - started
     return done
@@ -148,10 +151,9 @@ def wanted_scores(
     database: Database, kept: Sequence[Mapping[str, Any]], settings: MaintainSettings
 ) -> Wanted:
     """The models and texts of the kept runs, the present queries and documents, and the config."""
-    rerankers = {bytes.fromhex(r["reranker"]) for r in kept if r["reranker"]}
+    used = [r.get(name) for r in kept for name in ("reranker", "refiner")]
+    rerankers = settings.rerankers | {bytes.fromhex(name) for name in used if name}
     corpora = {replace(plan_of(row).corpus, version=0) for row in kept}
-    if settings.reranker is not None:
-        rerankers.add(settings.reranker)
     if settings.corpus is not None:
         corpora.add(replace(settings.corpus, version=0))
     queries: set[bytes] = set()
@@ -164,7 +166,7 @@ def wanted_scores(
         documents.update(batch.column("doc_hash").unique().to_pylist())
     for corpus in corpora:
         documents.update(_present_texts(database, corpus))
-    return Wanted(frozenset(rerankers), frozenset(queries), frozenset(documents))
+    return Wanted(rerankers, frozenset(queries), frozenset(documents))
 
 
 def _present_texts(database: Database, corpus: Corpus) -> Iterable[bytes]:
@@ -203,6 +205,13 @@ def _sweep_files(database: Database, older_than: timedelta, done: Maintained) ->
             path.unlink(missing_ok=True)
         for name in done.folders:
             database.drop(name)
+
+
+def _drop_columns(database: Database, done: Maintained) -> None:
+    """Drop vectors of encoders that were switched away from, once no kept run searched them."""
+    for name in our_tables(database):
+        drop = superseded_columns if done.dry_run else drop_superseded
+        done.columns += [f"{name}.{column}" for column in drop(database, name)]
 
 
 def _compact(database: Database, older_than: timedelta, done: Maintained) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from prefect import task
@@ -10,11 +11,12 @@ from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
 from reranking.corpus import Corpus
+from reranking.errors import ConfigError
 from reranking.maintain import MaintainSettings, maintain
 from reranking.retention import Keep
 from reranking.store import Database
 from tasks.retries import may_pass
-from tasks.settings import cross_encoder_of
+from tasks.settings import cross_encoder_of, refiner_of
 
 
 @task(
@@ -36,13 +38,20 @@ def settings_of(config: Config) -> MaintainSettings:
     if keep is None:
         return MaintainSettings()
     unused = keep.scores == "used"
-    model = cross_encoder_of(config) if unused else None
     return MaintainSettings(
         keep=Keep(keep.runs, keep.days),
         drop_unused=unused,
         corpus=_corpus(config),
-        reranker=None if model is None else model.fingerprint,
+        rerankers=_rerankers(config) if unused else frozenset(),
     )
+
+
+def _rerankers(config: Config) -> frozenset[bytes]:
+    """The configured models' fingerprints, as they are on this machine."""
+    models = [cross_encoder_of(config)]
+    with suppress(ConfigError):  # this machine has no half precision that could be refined
+        models.append(refiner_of(config))
+    return frozenset(model.fingerprint for model in models if model is not None)
 
 
 def _corpus(config: Config) -> Corpus:
