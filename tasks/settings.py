@@ -33,7 +33,6 @@ def _encoder(settings: EncoderSettings) -> SentenceEncoder:
     return SentenceEncoder(settings)
 
 
-def cross_encoder_of(config: Config) -> CrossEncoderModel | None:
 def refresh_encoder(config: Config) -> None:
     """Let go of an encoder whose files were changed since this process first saw them."""
     encoder = encoder_of(config)
@@ -41,6 +40,7 @@ def refresh_encoder(config: Config) -> None:
         _encoder.cache_clear()
 
 
+def cross_encoder_of(config: Config) -> CrossEncoderModel | None:
     """The configured cross-encoder, None where only the first stage is published."""
     if config.rerank is None:
         return None
