@@ -122,7 +122,7 @@ class Documents(Part):
     def _consistent(self) -> Documents:
         if self.managed:
             if _is_ours(self.table):
-                raise ValueError(f"table {self.table} is rescore's own; choose another")
+                raise ValueError(f"{self.table} is a name of rescore's own; choose another")
             renamed = [n for n in ("id", "text") if getattr(self, n) != _DOC_DEFAULTS[n]]
             if renamed or self.vector != "vector":
                 raise ValueError(
@@ -236,7 +236,19 @@ class Rerank(Part):
     )
     batch_tokens: int | None = Field(None, ge=64, description="tokens per batch; None: measured")
     top_k: int | None = Field(None, ge=1, description="ranks kept; None: all (hybrid: limit)")
+    refine: Literal["float32"] | None = Field(
+        None, description="after half precision: score again what may be among the top_k"
+    )
     trust_remote_code: bool = Field(False, description="run code from the model's folder")
+
+    @model_validator(mode="after")
+    def _refines_something(self) -> Rerank:
+        if self.refine and (self.top_k is None or self.precision == "float32"):
+            raise ValueError(
+                "refine scores again what half precision leaves near the top_k-th rank: give a "
+                "top_k, and precision bfloat16, float16 or auto"
+            )
+        return self
 
 
 class Results(Part):

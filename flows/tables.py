@@ -61,6 +61,10 @@ def run_table(values: Mapping[str, Any]) -> Table:
     if values["pairs_per_second"]:
         add_row(table, "pairs per second", f"{values['pairs_per_second']:,.1f}")
         add_row(table, "scored with", values["score_path"])
+    if refined := values["refined"]:
+        add_row(table, "refined in float32", f"{refined['refined']:,} pairs")
+        of = f"{refined['rankings_equal']} of {refined['rankings_checked']} rankings checked"
+        add_row(table, "top_k as float32 alone has it", of)
     add_row(table, "seconds", ", ".join(f"{k} {v:.1f}" for k, v in values["seconds"].items()))
     return table
 

@@ -15,6 +15,7 @@ from reranking.fingerprints import canonical
 from reranking.frames import frame
 from reranking.pairs import KEY, PairScores, distinct_pairs
 from reranking.ranking import rank_results
+from reranking.refine import above_cuts, with_exact
 from reranking.runs import Plan, published_epoch
 from reranking.schemas import results_schema
 from reranking.store import Database, equals
@@ -23,9 +24,12 @@ _SCORE_FIELDS = [pa.field("_distance", pa.float32()), pa.field("_score", pa.floa
 _RESULTS = {*results_schema("", 0, _SCORE_FIELDS).names}
 
 
-def publish_results(database: Database, plan: Plan, scores: PairScores | None) -> str:
+def publish_results(
+    database: Database, plan: Plan, scores: PairScores | None, exact: PairScores | None = None
+) -> str:
     """Write the run's results table unless it is there, and return its name.
 
+    `exact` has the float32 scores of a run that refines.
     Two processes may publish the same run: the table of the first stays.
     """
     published = published_epoch(database, plan.run_id)
@@ -40,7 +44,7 @@ def publish_results(database: Database, plan: Plan, scores: PairScores | None) -
         database.publish(
             plan.results_table,
             schema,
-            lambda: _batches(database, plan, scores, schema),
+            lambda: _batches(database, plan, scores, exact, schema),
             replace=published is not None,
         )
     found = published_epoch(database, plan.run_id)
@@ -113,19 +117,17 @@ def consumer_marks(database: Database, name: str) -> dict[bytes, bytes] | None:
 
 
 def _batches(
-    database: Database, plan: Plan, scores: PairScores | None, schema: pa.Schema
+    database: Database,
+    plan: Plan,
+    scores: PairScores | None,
+    exact: PairScores | None,
+    schema: pa.Schema,
 ) -> Iterator[pa.RecordBatch]:
     for chunk in plan.chunks:
         candidates = candidates_of(database, plan, chunk)
         known = None
         if scores is not None:
-            pairs = distinct_pairs(candidates)
-            lacking = len(scores.missing(pairs))
-            if lacking:
-                raise RuntimeFailure(
-                    f"{lacking} pairs of chunk {chunk} have no score: start the command again"
-                )
-            known = scores.of(pairs.select(KEY)).to_arrow()
+            known = _scores_of(plan, chunk, candidates, scores, exact).to_arrow()
         ranked = rank_results(
             candidates,
             known,
@@ -136,6 +138,23 @@ def _batches(
             activation=plan.activation,
         )
         yield from ranked.cast(schema).to_batches()
+
+
+def _scores_of(
+    plan: Plan, chunk: int, candidates: pa.Table, scores: PairScores, exact: PairScores | None
+) -> pl.DataFrame:
+    """The scores of the chunk's pairs; raises RuntimeFailure where one is lacking."""
+    pairs = distinct_pairs(candidates).select(KEY)
+    lacking = len(scores.missing(pairs))
+    known = scores.of(pairs)
+    if exact is not None and not lacking:
+        lacking = len(exact.missing(above_cuts(candidates, known, plan, margin=0.0)))
+        known = with_exact(known, exact)
+    if lacking:
+        raise RuntimeFailure(
+            f"{lacking} pairs of chunk {chunk} have no score: start the command again"
+        )
+    return known
 
 
 def check_columns(database: Database, corpus: Corpus, columns: Sequence[str]) -> None:

@@ -43,30 +43,35 @@ class Rescorer:
         plan: Plan,
         load: Callable[[], Scorer],
         *,
+        reranker: str | None = None,
         commit_seconds: float = 30.0,
         progress: Progress = silent,
     ) -> None:
-        if plan.reranker is None:
+        reranker = reranker or plan.reranker  # a fingerprint; another one than the plan's refines
+        if reranker is None:
             raise ValueError("the plan has no reranker")
         self.database, self.plan, self._load = database, plan, load
         self.commit_seconds, self.progress = commit_seconds, progress
         hashes = read_queries(database, plan.queries).column("text_hash").to_pylist()
-        self.store = PairScores(database, bytes.fromhex(plan.reranker), hashes, plan.least_epoch)
+        self.store = PairScores(database, bytes.fromhex(reranker), hashes, plan.least_epoch)
         self.scorer: Scorer | None = None
         self.seconds = 0.0  # in the scorer, load time aside
 
     def score_chunk(self, chunk: int) -> ChunkCounts:
-        """Score the chunk's missing pairs, committing every `commit_seconds`.
-
-        Whatever ends it early, what was scored until then is committed first.
-        """
+        """Score the chunk's missing pairs."""
         pairs = distinct_pairs(candidates_of(self.database, self.plan, chunk))
+        return ChunkCounts(pairs=len(pairs), scored=self.score_pairs(chunk, pairs))
+
+    def score_pairs(self, chunk: int, pairs: pl.DataFrame) -> int:
+        """Score those of the chunk's `pairs` that are missing; how many they were.
+
+        Committed every `commit_seconds`, and whatever ends it early, what was scored until then.
+        """
         missing = self.store.missing(pairs)
-        counts = ChunkCounts(pairs=len(pairs), scored=len(missing))
         if len(missing):
             scorer = self._ready(chunk, pairs)
             self._score(scorer, chunk, missing)
-        return counts
+        return len(missing)
 
     def _ready(self, chunk: int, pairs: pl.DataFrame) -> Scorer:
         if self.scorer is None:

@@ -30,7 +30,8 @@ _LIBRARIES = ("lancedb", "pyarrow", "polars", "torch", "transformers", "sentence
 class Plan:
     """A run that is decided on: everything the steps after it need to know, and no data.
 
-    `reranker` is the fingerprint in hex, None for a run of the first stage only. `epoch` numbers
+    `reranker` is the fingerprint in hex, None for a run of the first stage only; `refiner` that of
+    the same model in float32, where what is near or above a cut is scored again. `epoch` numbers
     what this run writes; what it reuses is of `least_epoch` or above.
     """
 
@@ -49,6 +50,7 @@ class Plan:
     epoch: int
     least_epoch: int
     finished: bool
+    refiner: str | None = None
 
     @property
     def chunks(self) -> list[int]:
@@ -82,6 +84,7 @@ def plan_run(
     return_score: str,
     top_k: int | None,
     chunk_queries: int,
+    refiner: CrossEncoderModel | None = None,
     force: bool = False,
 ) -> Plan:
     """The run that these inputs name: finished already, begun, or new. Nothing is written."""
@@ -100,6 +103,7 @@ def plan_run(
             "return_score": return_score,
             "activation": None if reranker is None else reranker.activation,
             "top_k": top_k,
+            **({} if refiner is None else {"refiner": refiner.fingerprint.hex()}),
         }
     )
     published = published_epoch(database, run_id)
@@ -120,6 +124,7 @@ def plan_run(
         epoch=epoch,
         least_epoch=epoch if force else 0,
         finished=published is not None and not force,
+        refiner=None if refiner is None else refiner.fingerprint.hex(),
     )
 
 
@@ -199,6 +204,7 @@ def start_run(database: Database, plan: Plan, description: Mapping[str, Any]) ->
         "documents_version": plan.corpus.version,
         "documents_content": plan.documents_content,
         "reranker": plan.reranker,
+        "refiner": plan.refiner,
         "libraries_json": json.dumps({name: library_version(name) for name in _LIBRARIES}),
         "plan_json": json.dumps(asdict(plan)),
         "counts_json": "{}",
@@ -239,7 +245,7 @@ def _still_pinned(database: Database, plan: Plan, stored: Mapping[str, Any]) -> 
 def finish_run(
     database: Database,
     plan: Plan,
-    counts: Mapping[str, int],
+    counts: Mapping[str, float],
     seconds: Mapping[str, float],
     score_path: str | None,
 ) -> None:

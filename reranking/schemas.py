@@ -126,6 +126,7 @@ RUNS = _table(
     _nn("documents_version", pa.int64()),
     pa.field("encoder", pa.string()),
     pa.field("reranker", pa.string()),
+    pa.field("refiner", pa.string()),
     pa.field("reranker_model", pa.string()),
     pa.field("reranker_revision", pa.string()),
     pa.field("score_path", pa.string()),

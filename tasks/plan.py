@@ -15,7 +15,14 @@ from reranking.runs import Plan, plan_run, start_run, stored_run
 from reranking.store import Database
 from tasks.pipeline import pipeline_of
 from tasks.retries import may_pass
-from tasks.settings import corpus_of, cross_encoder_of, encoder_of, search_settings
+from tasks.settings import (
+    corpus_of,
+    cross_encoder_of,
+    encoder_of,
+    refiner_of,
+    refresh_encoder,
+    search_settings,
+)
 from tasks.verdicts import gates_of
 
 
@@ -24,8 +31,9 @@ def check(config: Config) -> None:
     if config.judgments is not None:
         parse_measures([*config.judgments.measures, config.comparison.primary])
         gates_of(config)
-    encoder_of(config)
+    refresh_encoder(config)
     cross_encoder_of(config)
+    refiner_of(config)
 
 
 @task(
@@ -66,6 +74,7 @@ def planned(
         return_score="relevance" if config.rerank is None else config.rerank.return_score,
         top_k=None if config.rerank is None else config.rerank.top_k,
         chunk_queries=config.search.chunk_queries,
+        refiner=refiner_of(config),
         force=force,
     )
 

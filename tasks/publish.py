@@ -12,7 +12,7 @@ from configs.schema import Config
 from reranking.publish import publish_for_consumers, publish_results, run_counts
 from reranking.runs import Plan, find_run, finish_run
 from reranking.store import Database
-from tasks.rerank import rescorer_of
+from tasks.rerank import resident
 from tasks.retries import may_pass
 
 
@@ -25,12 +25,20 @@ from tasks.retries import may_pass
 )
 def publish(
     config: Config, plan: Plan, counts: Mapping[str, Any], seconds: Mapping[str, float]
-) -> dict[str, int]:
+) -> dict[str, float]:
     """Write the results table and mark the run as done; the run's final counts."""
     database = Database(plan.database)
-    scores = None if plan.reranker is None else rescorer_of(config, plan).store
-    publish_results(database, plan, scores)
-    final = run_counts(database, plan, counts["pairs"], counts["scored"])
+    scored = None if plan.reranker is None else resident(config, plan)
+    refiner = None if scored is None else scored.refiner
+    publish_results(
+        database,
+        plan,
+        None if scored is None else scored.rescorer.store,
+        None if refiner is None else refiner.exact.store,
+    )
+    final: dict[str, float] = dict(run_counts(database, plan, counts["pairs"], counts["scored"]))
+    if refiner is not None:
+        final |= refiner.counts()
     finish_run(database, plan, final, seconds, counts["path"])
     return final
 

@@ -3,45 +3,75 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
+from reranking.crossencoder import CrossEncoderModel
 from reranking.errors import RuntimeFailure
+from reranking.refine import Refiner
 from reranking.rerank import Rescorer
 from reranking.runs import Plan
 from reranking.scoring.scorer import Scorer
 from reranking.store import Database
 from tasks.progress import Watcher
-from tasks.settings import cross_encoder_of
-
-_resident: dict[tuple[str, str, int], Rescorer] = {}
+from tasks.settings import cross_encoder_of, refiner_of
 
 
-def rescorer_of(config: Config, plan: Plan) -> Rescorer:
+@dataclass(frozen=True)
+class Resident:
+    """What stays in the process: the Rescorer, and what refines after it where the run does."""
+
+    rescorer: Rescorer
+    refiner: Refiner | None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds in the models so far."""
+        exact = 0.0 if self.refiner is None else self.refiner.exact.seconds
+        return self.rescorer.seconds + exact
+
+
+_resident: dict[tuple[str, str, int], Resident] = {}
+
+
+def resident(config: Config, plan: Plan) -> Resident:
     """This process's Rescorer for the run, made on first use; another run's is let go."""
     key = (plan.database, plan.run_id, plan.epoch)
     if key not in _resident:
         _resident.clear()
-        _resident[key] = Rescorer(
-            Database(plan.database),
-            plan,
-            lambda: _load(config, plan),
-            commit_seconds=config.execution.commit_seconds,
-        )
+        first = _rescorer(config, plan, cross_encoder_of, plan.reranker)
+        refiner = None
+        if plan.refiner is not None:
+            refiner = Refiner(first, _rescorer(config, plan, refiner_of, plan.refiner))
+        _resident[key] = Resident(first, refiner)
     return _resident[key]
 
 
-def _load(config: Config, plan: Plan) -> Scorer:
+Find = Callable[[Config], CrossEncoderModel | None]
+
+
+def _rescorer(config: Config, plan: Plan, find: Find, fingerprint: str | None) -> Rescorer:
+    return Rescorer(
+        Database(plan.database),
+        plan,
+        lambda: _load(config, find, fingerprint),
+        reranker=fingerprint,
+        commit_seconds=config.execution.commit_seconds,
+    )
+
+
+def _load(config: Config, find: Find, fingerprint: str | None) -> Scorer:
     """The model, which must still be the one that the run was planned with once it is loaded."""
-    model = cross_encoder_of(config)
+    model = find(config)
     assert model is not None
     scorer = model.load()
-    now = cross_encoder_of(config)
-    if now is None or now.fingerprint.hex() != plan.reranker:
+    now = find(config)
+    if now is None or now.fingerprint.hex() != fingerprint:
         raise RuntimeFailure(
             f"the model {model.settings.model_name!r} was changed while the run was at work: start "
             "the command again, the changed model makes a new run"
@@ -55,14 +85,18 @@ def score_chunk(config: Config, plan: Plan, chunk: int) -> dict[str, Any]:
     if plan.reranker is None:
         return {"pairs": 0, "scored": 0, "seconds": 0.0, "forward": 0.0, "path": None}
     started = time.monotonic()
-    rescorer = rescorer_of(config, plan)
-    before = rescorer.seconds
+    found = resident(config, plan)
+    rescorer, before = found.rescorer, found.seconds
     with Watcher("pairs") as progress:
         rescorer.progress = progress
         counts = rescorer.score_chunk(chunk)
+    if found.refiner is not None:
+        with Watcher("pairs in float32") as progress:
+            found.refiner.exact.progress = progress
+            found.refiner.refine_chunk(chunk)
     return {
         **asdict(counts),
         "seconds": time.monotonic() - started,
-        "forward": rescorer.seconds - before,
+        "forward": found.seconds - before,
         "path": None if rescorer.scorer is None else rescorer.scorer.path,
     }

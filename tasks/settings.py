@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
-from configs.schema import Config, Source
+from configs.schema import Config, Rerank, Source
 from reranking.corpus import Corpus, check_filter, encoder_mark, pin_foreign, pin_managed
 from reranking.crossencoder import CrossEncoderModel, CrossEncoderSettings, find_cross_encoder
 from reranking.encoder import EncoderSettings, SentenceEncoder
-from reranking.errors import InputError
+from reranking.errors import ConfigError, InputError
 from reranking.indexes import IndexSettings, vector_index
 from reranking.ingest import IngestSettings
 from reranking.search import SearchSettings
@@ -44,10 +45,27 @@ def cross_encoder_of(config: Config) -> CrossEncoderModel | None:
     """The configured cross-encoder, None where only the first stage is published."""
     if config.rerank is None:
         return None
-    values = config.rerank.model_dump(exclude={"return_score", "column", "top_k"})
+    return find_cross_encoder(_cross_encoder_settings(config.rerank))
+
+
+def refiner_of(config: Config) -> CrossEncoderModel | None:
+    """The same cross-encoder in float32, None where nothing is to be refined."""
+    if config.rerank is None or config.rerank.refine is None:
+        return None
+    settings = _cross_encoder_settings(config.rerank)
+    if find_cross_encoder(settings).dtype == config.rerank.refine:
+        raise ConfigError(
+            f"rerank.precision {settings.precision} is float32 on this device, so there is nothing "
+            "to refine: leave out rerank.refine, or set rerank.precision to bfloat16"
+        )
+    return find_cross_encoder(replace(settings, precision=config.rerank.refine))
+
+
+def _cross_encoder_settings(rerank: Rerank) -> CrossEncoderSettings:
+    values = rerank.model_dump(exclude={"return_score", "column", "top_k", "refine"})
     if isinstance(values["device"], list):
         values["device"] = tuple(values["device"])
-    return find_cross_encoder(CrossEncoderSettings(**values))
+    return CrossEncoderSettings(**values)
 
 
 def ingest_settings(config: Config, database: Database) -> IngestSettings:

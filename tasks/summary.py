@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from configs.schema import Config
+from reranking.refine import REFINED
 from reranking.runs import Plan
 
 
@@ -58,7 +59,7 @@ class Summary:
         self._took("score", report["forward"])
         self._took("lookup", report["seconds"] - report["forward"])
 
-    def published(self, run: Plan, counts: Mapping[str, int]) -> None:
+    def published(self, run: Plan, counts: Mapping[str, float]) -> None:
         """Take in the published run."""
         self.run = run
         self.counts |= counts
@@ -81,7 +82,8 @@ class Summary:
         assert self.run is not None
         scoring = self.seconds.get("score", 0.0)
         scored = self.counts["scored"]
-        rate = round(scored / scoring, 1) if scored and scoring else None
+        passes = scored + self.counts.get("refine_scored", 0)
+        rate = round(passes / scoring, 1) if passes and scoring else None
         return {
             "run_id": self.run.run_id,
             "status": "done",
@@ -99,6 +101,7 @@ class Summary:
             "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},
             "pairs_per_second": rate,
             "score_path": self.counts["path"],
+            "refined": {k: v for k, v in self.counts.items() if k in REFINED} or None,
             "measures": self.measures,
             "gates": self.gates,
         }
