@@ -6,13 +6,13 @@ from typing import Any
 
 from prefect import flow
 
-from configs.schema import Config
+from configs.deploy import FlowConfig
 from tasks.ingest import ingest_documents
 from tasks.show import show_ingest
 
 
 @flow(name="ingest", flow_run_name="ingest-{config.documents.table}", persist_result=False)
-def ingest(config: Config) -> dict[str, Any]:
+def ingest(config: FlowConfig) -> dict[str, Any]:
     """What the ingest did, in rows."""
     report = ingest_documents(config)
     show_ingest(config, report)

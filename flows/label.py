@@ -6,13 +6,13 @@ from typing import Any
 
 from prefect import flow
 
-from configs.schema import Config
+from configs.deploy import FlowConfig
 from tasks.label import label_stored_run, show_labels
 from tasks.load import load_judgments
 
 
 @flow(name="label", flow_run_name="label-{config.queries.query_set}", persist_result=False)
-def label(config: Config, run: str | None = None) -> dict[str, Any]:
+def label(config: FlowConfig, run: str | None = None) -> dict[str, Any]:
     """The label set, what its rule and the others do, and where people disagree."""
     rejected = load_judgments(config)["rejected"]
     values = label_stored_run(config, run) | {"rejected": rejected}

@@ -6,12 +6,12 @@ from typing import Any
 
 from prefect import flow
 
-from configs.schema import Config
+from configs.deploy import FlowConfig
 from tasks.maintain import maintain_database, show_maintenance
 
 
 @flow(name="maintain", persist_result=False)
-def maintain(config: Config, dry_run: bool = False) -> dict[str, Any]:
+def maintain(config: FlowConfig, dry_run: bool = False) -> dict[str, Any]:
     """What maintenance did, or would do in a dry run."""
     report = maintain_database(config, dry_run)
     show_maintenance(report)

@@ -6,13 +6,13 @@ from typing import Any
 
 from prefect import flow
 
-from configs.schema import Config
+from configs.deploy import FlowConfig
 from tasks.reevaluate import reevaluate as steps
 
 
 @flow(
     name="reevaluate", flow_run_name="reevaluate-{config.queries.query_set}", persist_result=False
 )
-def reevaluate(config: Config) -> dict[str, Any]:
+def reevaluate(config: FlowConfig) -> dict[str, Any]:
     """What was scored, the measures, the gates and the comparison with the promoted run."""
     return steps(config)

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from configs.schema import Config
+from configs.deploy import FlowConfig
 from tasks.evaluate import evaluate
 from tasks.gate import check_gates, passed, refuse_failed
 from tasks.ingest import ingest_documents
@@ -26,7 +26,7 @@ from tasks.summary import Summary
     task_runner=ThreadPoolTaskRunner(max_workers=2),
     persist_result=False,
 )
-def rescore(config: Config, force: bool = False) -> dict[str, Any]:
+def rescore(config: FlowConfig, force: bool = False) -> dict[str, Any]:
     """What the run did: its id, results table, counts, seconds per stage and measures."""
     check(config)
     summary = Summary(config)

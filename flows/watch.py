@@ -6,13 +6,13 @@ from typing import Any
 
 from prefect import flow
 
-from configs.schema import Config
+from configs.deploy import FlowConfig
 from tasks.reevaluate import reevaluate
 from tasks.watch import announce, changed_models
 
 
 @flow(name="watch", flow_run_name="watch-{config.queries.query_set}", persist_result=False)
-def watch(config: Config) -> dict[str, Any]:
+def watch(config: FlowConfig) -> dict[str, Any]:
     """The changed models and, if there are any, the reevaluation; nothing is loaded otherwise."""
     changes = changed_models(config)
     if not changes:
