@@ -19,6 +19,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner, Result
 
+import tasks.report
 from flows.cli import app
 from reranking.compare_run import FIRST, party
 from reranking.evaluate_run import evaluate_run, means
@@ -33,6 +34,7 @@ from reranking.report.page import TEMPLATES, changes, columns, render
 from reranking.report.summary import markdown
 from reranking.report.svg import Scale, element, ticks
 from tests.reported import ATTACKS, Reported, reported
+from tests.walk import walk_file
 
 COMMANDS = CliRunner()
 VOID = {"meta", "link", "input", "br", "img", "hr", "base"}
@@ -279,7 +281,7 @@ def test_without_judgments_it_says_so_and_shows_agreement(made: Reported, report
     assert found.comparison is None and found.judgment_list is None and found.history is None
     shown = " ".join("".join(Reader(render(found)).text).split())
     assert "There are no judgments for these queries" in shown
-    assert words.headline(found) == "How alike first stage and reranked rank"
+    assert words.headline(found) == "How much reranking changes the results"
     assert [a for a in found.agreements] == [a for a in report.agreements]
     assert [q.rbo for q in found.moved] == sorted(q.rbo for q in found.moved)
     assert len(found.moved) == found.moved_in_all <= 40
@@ -293,6 +295,8 @@ def test_two_runs_show_where_they_differ(made: Reported) -> None:
     shown = "".join(Reader(render(found)).text)
     assert made.other.reranker is not None and made.other.reranker in shown
     assert words.headline(found).endswith("in hybrid search")
+    (differing,) = found.differing
+    assert differing[0] == "reranker" and differing[1].endswith(made.other.reranker[:8])
 
 
 def test_labels_stand_with_their_evidence(made: Reported, report: Report) -> None:
@@ -326,6 +330,29 @@ def test_the_command_writes_the_file(made: Reported, tmp_path: Path) -> None:
     told = ask("report", short, "--out", out, *against)
     assert told.exit_code == 0 and f"-> {out}" in told.stdout
     assert f"against {made.other.run_id[:8]}" in out.read_text("utf-8")
+
+
+def test_a_run_without_a_reranker_has_nothing_to_compare(made: Reported, tmp_path: Path) -> None:
+    run = walk_file(made.config, "rerank=null", ingest=False)[0]
+    out = tmp_path / "report.html"
+    done = ask("report", run.run_id, "--out", out, "--database", made.database.uri, "--json")
+    assert json.loads(done.stdout.strip().splitlines()[-1])["verdict"] is None, done.stderr
+    shown = " ".join("".join(Reader(out.read_text("utf-8")).text).split())
+    assert "nothing to compare it with" in shown and "nothing was scored" in shown
+
+
+def test_the_task_posts_an_artifact(
+    made: Reported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posted: dict[str, str] = {}
+    monkeypatch.setattr(
+        tasks.report, "create_markdown_artifact", lambda text, **rest: posted.update(text=text)
+    )
+    out = tmp_path / "report.html"
+    uri = made.database.uri
+    values = tasks.report.write_report.fn(uri, None, made.run.run_id, made.other.run_id, out)
+    assert values["against"] == made.other.run_id
+    assert f"[The whole report](<{out.as_uri()}>)" in posted["text"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from reranking.corpus import texts_of
 from reranking.evaluate_run import rankings
 from reranking.evaluation.agreement import agree, rankings_of, rbo
 from reranking.evaluation.comparison import Comparison, Settings
+from reranking.evaluation.measures import parse_measures
 from reranking.evaluation.moves import MovedQuery, moved_documents
 from reranking.frames import frame
 from reranking.history import done_runs, history
@@ -81,6 +82,7 @@ def collect(
         run=facts(run.run),
         against=_other(run, base),
         contrast=None if base is None else _contrast(run, base),
+        differing=_differing(run, base),
         judgment_list=judgment_list,
         judged_pairs=0 if judged is None else judged.num_rows,
         rules=settings.rules,
@@ -129,10 +131,19 @@ def _other(run: Party, base: Party | None) -> RunFacts | None:
 def _contrast(run: Party, base: Party) -> Contrast:
     if base.plan.run_id == run.plan.run_id:
         return Contrast("first stage", "reranked", True)
-    names = [f"run {p.name.removesuffix(f':{FIRST}')}" for p in (base, run)]
+    names = [p.name.removesuffix(f":{FIRST}") for p in (base, run)]
+    names = [name if "(" in name else f"run {name}" for name in names]
     if base.stage == FIRST:
         names[0] = f"the first stage of {names[0]}"
     return Contrast(names[0], names[1], False)
+
+
+def _differing(run: Party, base: Party | None) -> tuple[tuple[str, str, str], ...]:
+    """(what, the base's, the run's) inputs that differ between two runs."""
+    if base is None or base.plan.run_id == run.plan.run_id:
+        return ()
+    ours, theirs = run.inputs, base.inputs
+    return tuple((k, str(theirs[k]), str(ours[k])) for k in ours if ours[k] != theirs[k])
 
 
 @dataclass(frozen=True)
@@ -152,7 +163,8 @@ class _Contrasted:
         shared = self._shared()
         both = [t for t in right if t in left]
         agreements = [(t, agree(left[t], right[t], shared, k=RANKS)) for t in both]
-        sides = (left[self.settings.query_type], right[self.settings.query_type])
+        asked = self.settings.query_type
+        sides = left.get(asked, {}), right.get(asked, {})
         report = replace(report, agreements=tuple(agreements))
         if self.judgment_list is None:
             return self._unjudged(report, *sides, shared)
@@ -266,9 +278,11 @@ def _distributions(
         return ()
     scored = ScoredRun(database, plan)
     columns = ["query_id", "doc_id", "score", "vector_rank", "fts_rank"]
-    parts = [frame(scored.chunk(chunk).select(columns)) for chunk in plan.chunks]
-    pairs = with_grades(pl.concat(parts), judged)
-    return distributions(pairs, plan.search.query_types, judged=judged is not None)
+    parts = [
+        with_grades(frame(scored.chunk(chunk).select(columns)), judged).drop("query_id", "doc_id")
+        for chunk in plan.chunks
+    ]
+    return distributions(pl.concat(parts), plan.search.query_types, judged=judged is not None)
 
 
 def _history(
@@ -278,14 +292,15 @@ def _history(
     if judgment_list is None:
         return None
     of_set = [r for r in done_runs(database, run["pipeline"]) if r["query_set"] == run["query_set"]]
-    rows = history(database, of_set[:_RUNS], judgment_list, settings.primary)
+    measure = str(parse_measures([settings.primary])[0])
+    rows = history(database, of_set[:_RUNS], judgment_list, measure)
     mine = [r for r in rows if r["query_type"] == settings.query_type]
     points = tuple(
         HistoryPoint(r["run_id"], r["started_at"], r["first"], r["reranked"], r["queries"])
         for r in mine
     )
     alike = len({r["judgments"] for r in mine}) <= 1
-    return History(settings.primary, settings.query_type, points, alike) if points else None
+    return History(measure, settings.query_type, points, alike) if points else None
 
 
 def _labels(database: Database, run_id: str) -> tuple[LabelEvidence, ...]:

@@ -148,13 +148,17 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole report. Without judgments `comparison` is None and `agreements` is all there is."""
+    """A whole report. Without judgments `comparison` is None and `agreements` is all there is.
+
+    `differing` lists the inputs that differ between two runs: what, the base's, the run's.
+    """
 
     made_at: datetime
     version: str
     run: RunFacts
     against: RunFacts | None
     contrast: Contrast | None
+    differing: tuple[tuple[str, str, str], ...]
     judgment_list: str | None
     judged_pairs: int
     rules: Rules

@@ -88,7 +88,9 @@ def headline(report: Report) -> str:
     if report.contrast is None:
         return f"What run {report.run.short} found"
     if report.comparison is None:
-        return f"How alike {report.contrast.base} and {report.contrast.candidate} rank"
+        if report.contrast.own_first_stage:
+            return "How much reranking changes the results"
+        return f"How much {report.contrast.candidate} differs from {report.contrast.base}"
     forms = _OWN if report.contrast.own_first_stage else _TWO
     said = forms[report.comparison.verdict].format(
         type=ordinary(report.comparison.primary.query_type),
