@@ -29,9 +29,11 @@ from reranking.frames import frame
 from reranking.pairs import TABLE, PairScores
 from reranking.schemas import PAIR_SCORES
 from reranking.store import Database
+from reranking.tidy import tidy_scores
 
 RERANKERS = [bytes([i]) * 16 for i in range(4)]
 DOCUMENTS_PER_QUERY = 100
+ROUNDS = 31
 
 
 @dataclass(frozen=True)
@@ -73,23 +75,31 @@ def scored(start: int, count: int, reranker: bytes) -> pa.Table:
 
 
 def fill(uri: str, sizes: Sizes) -> dict[str, Any]:
-    """Append the store commit by commit; milliseconds per append in its first and last tenth."""
+    """Append the store commit by commit, as runs do."""
     database = Database(uri)
-    times = []
+    began = time.perf_counter()
     per_reranker = sizes.stored // len(RERANKERS)
     for start in range(0, per_reranker, sizes.commit):
         for reranker in RERANKERS:
             rows = scored(start, min(sizes.commit, per_reranker - start), reranker)
-            began = time.perf_counter()
             database.append(TABLE, rows)
-            times.append(time.perf_counter() - began)
-    tenth = max(1, len(times) // 10)
-    return {
-        "appends": len(times),
-        "rows_per_append": sizes.commit,
-        "first_tenth_ms": round(1000 * median(times[1 : tenth + 1]), 1),
-        "last_tenth_ms": round(1000 * median(times[-tenth:]), 1),
-    }
+    return {"rows": sizes.stored, "seconds": round(time.perf_counter() - began, 1)}
+
+
+def append(uri: str, sizes: Sizes) -> dict[str, Any]:
+    """Milliseconds per append to the full store and to a new one, in turns; the rows are new."""
+    with tempfile.TemporaryDirectory() as temporary:
+        stores = {"empty_ms": Database(temporary), "full_ms": Database(uri)}
+        times: dict[str, list[float]] = {name: [] for name in stores}
+        for round_ in range(ROUNDS):
+            rows = scored(sizes.stored * 2 + round_ * sizes.commit, sizes.commit, RERANKERS[1])
+            for name, database in stores.items():
+                began = time.perf_counter()
+                database.append(TABLE, rows)
+                times[name].append(time.perf_counter() - began)
+        versions = stores["full_ms"].need(TABLE).version
+    found = {name: round(1000 * median(t[1:]), 1) for name, t in times.items()}
+    return {"rows_per_append": sizes.commit, "commits_before": versions - ROUNDS, **found}
 
 
 def wanted(sizes: Sizes) -> pl.DataFrame:
@@ -125,15 +135,18 @@ def nothing(uri: str, sizes: Sizes) -> dict[str, Any]:
 
 
 def maintain(uri: str, sizes: Sizes) -> dict[str, Any]:
-    """Seconds of de-duplicating the store after a tenth of one reranker's pairs came twice."""
-    from reranking.tidy import tidy_scores
-
+    """Seconds of de-duplicating (a tenth of a reranker's pairs came twice) and of compacting."""
     database = Database(uri)
-    again = sizes.stored // len(RERANKERS) // 10
-    database.append(TABLE, scored(0, again, RERANKERS[0]))
+    database.append(TABLE, scored(0, sizes.stored // len(RERANKERS) // 10, RERANKERS[0]))
     began = time.perf_counter()
     report = tidy_scores(database)
-    return {"removed": report.duplicates, "seconds": round(time.perf_counter() - began, 2)}
+    tidied = time.perf_counter()
+    database.optimize(TABLE)
+    return {
+        "removed": report.duplicates,
+        "tidy_seconds": round(tidied - began, 2),
+        "compact_seconds": round(time.perf_counter() - tidied, 2),
+    }
 
 
 def alone(step: Callable[[str, Sizes], dict[str, Any]], uri: str, sizes: Sizes) -> dict[str, Any]:
@@ -162,10 +175,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         uri = str(given.folder or Path(temporary) / "store.lancedb")
         if not Path(uri).exists():
-            print("append ", json.dumps(alone(fill, uri, sizes)), flush=True)
-        for name, step in {"before": nothing, "look up": look_up, "maintain": maintain}.items():
-            print(f"{name:8}", json.dumps(alone(step, uri, sizes)), flush=True)
-        print(f"{'after':8}", json.dumps(alone(look_up, uri, sizes)), flush=True)
+            print(f"{'fill':12}", json.dumps(alone(fill, uri, sizes)), flush=True)
+        steps = {
+            "append": append,
+            "no look-up": nothing,
+            "look up": look_up,
+            "maintain": maintain,
+            "append then": append,
+            "look up then": look_up,
+        }
+        for name, step in steps.items():
+            print(f"{name:12}", json.dumps(alone(step, uri, sizes)), flush=True)
 
 
 if __name__ == "__main__":
