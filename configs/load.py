@@ -40,13 +40,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.2's booleans: only true and false. YAML 1.1 reads the key `on` and the word `no` as such.
+# Without `on` and `off`, which YAML 1.1 reads as booleans and 1.2 does not: `on` is a key here.
 _BOOL = "tag:yaml.org,2002:bool"
 _Loader.yaml_implicit_resolvers = {
     letter: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
     for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
+_WORDS = "|".join(f"{w}|{w.title()}|{w.upper()}" for w in ("true", "false", "yes", "no"))
+_Loader.add_implicit_resolver(_BOOL, re.compile(f"^(?:{_WORDS})$"), list("tTfFyYnN"))
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -155,7 +156,7 @@ def _absolute(config: Config, base: Path) -> Config:
 
     data = config.model_dump()
     data["database"] = local(data["database"])
-    for section in ("documents", "queries", "judgments"):
+    for section in ("documents", "queries", "candidates", "judgments"):
         source = (data[section] or {}).get("source")
         if source and source["path"]:
             source["path"] = local(source["path"])

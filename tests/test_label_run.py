@@ -359,7 +359,7 @@ def test_the_key_on_is_no_boolean(made: tuple[Path, Plan], tmp_path: Path) -> No
     text = made[0].read_text().replace("'on': score", "on: score")
     assert "on: score" in text
     (tmp_path / "config.yaml").write_text(text)
-    given = load_config(tmp_path / "config.yaml", ["training.on=score", "labels.label_set=no"])
+    given = load_config(tmp_path / "config.yaml", ["training.on=score"])
     assert given.labels is not None
     assert [rule.on for rule in given.labels.rules][2:] == ["score", "score"]
-    assert given.labels.label_set == "no"
+    assert given.training.on == "score"
