@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from reranking.errors import InputError
 from reranking.fingerprints import row_hash, text_hash
-from reranking.sources.rows import Reject, Row
+from reranking.sources.rows import Reject, Row, cut
 
 _OURS = ("title", "parent_id", "start", "end")
 _RESERVED = {"row_hash", "text_hash"}  # of a table that rescore wrote: they are computed anew
@@ -55,7 +55,7 @@ class Document:
 
     def rejected(self, reason: str) -> Reject:
         """The same row as a reject."""
-        return Reject(self.number, self.doc_id, reason, self.text[:2000])
+        return Reject(self.number, self.doc_id, reason, cut(self.text))
 
 
 def document_of(row: Row, settings: Mapping[str, Any], encoder: object | None) -> Document | Reject:
@@ -65,7 +65,7 @@ def document_of(row: Row, settings: Mapping[str, Any], encoder: object | None) -
     text = fill(str(settings["template"]), values)
     fault = _fault(text, values, encoder is None and vector is None)
     if fault is not None:
-        return Reject(row.number, doc_id, fault, text[:2000] or None)
+        return Reject(row.number, doc_id, fault, cut(text or None))
     values.pop("text")
     ours = {name: values.pop(name, None) for name in _OURS}
     extra = {k: _plain(v) for k, v in values.items() if k not in _RESERVED}
