@@ -215,6 +215,19 @@ def _literal(column: object, value: Any) -> Scalar:
     return value
 
 
+class Candidates(Part):
+    source: Source = Field(description="rows of query_id, doc_id and, if there are, score or rank")
+    query_type: QueryType = Field(
+        "hybrid", description="the name its results go by; fts keeps its scores as _score"
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _holds_rankings(cls, value: Source) -> Source:
+        _readable(value, "rankings", "beir", "quepid", "python-docs")
+        return value
+
+
 class Rerank(Part):
     model_name: Place = Field(
         "cross-encoder/ms-marco-TinyBERT-L-6", description="builtin:NAME, local folder or hub id"
@@ -350,6 +363,9 @@ class Config(Part):
     documents: Documents
     queries: Queries
     search: Search = Search()
+    candidates: Candidates | None = Field(
+        None, description="somebody else's ranking instead of a search, cut at search.limit"
+    )
     rerank: Rerank | None = Field(Rerank(), description="null publishes the first stage")
     results: Results = Results()
     judgments: Judgments | None = None
@@ -365,6 +381,8 @@ class Config(Part):
         publish = self.results.publish
         if publish is not None and publish.lower() == self.documents.table.lower():
             raise ValueError("results.publish must not be the documents table")
+        if self.candidates is not None and self.search.where:
+            raise ValueError("candidates are not searched: search.where cannot filter them")
         if self.gates and self.judgments is None:
             raise ValueError("gates need judgments: name a judgments.judgment_list")
         return self

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.console import (
+    AllowRejects,
     AsJson,
     ConfigFile,
     ConfigOption,
@@ -16,6 +18,7 @@ from flows.console import (
     calm_prefect,
     command,
     database_uri,
+    exit_code,
     read_config,
     say,
 )
@@ -219,3 +222,43 @@ def watch(
     else:
         typer.echo(f"no model changed since {settings.comparison.against}")
     return EXIT_DONE
+
+
+@command
+def import_run(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a ranking: run file or table")],
+    config: ConfigFile,
+    name: Annotated[str, typer.Option("--name", help="the name it is promoted under, e.g. bm25")],
+    format: Annotated[
+        str, typer.Option("--format", help="trec, jsonl, csv, parquet or lance")
+    ] = "trec",
+    query_type: Annotated[
+        str, typer.Option("--query-type", help="the query type it is compared as")
+    ] = "hybrid",
+    set: Overrides = None,
+    allow_rejects: AllowRejects = False,
+    as_json: AsJson = False,
+) -> int:
+    """Store somebody else's ranking as a run, so that it can be a side of comparisons."""
+    given = [
+        f"candidates={json.dumps(_candidates(file, format, query_type))}",
+        *("rerank=null", "results={}", "gates=[]", "documents.source=null", "queries.source=null"),
+        "search.limit=10000",
+    ]
+    settings = read_config(config, [*given, *(set or [])])
+    calm_prefect()
+    from flows.rescore import rescore
+    from tasks import catalog
+
+    values = rescore(settings)
+    catalog.promote(settings.database, values["run_id"], name)
+    values["promoted_as"] = name
+    if as_json:
+        say(values)
+    else:
+        typer.echo(f"{name} is run {values['run_id'][:8]}: {values['queries']} queries")
+    return exit_code(values["rejected"], allow_rejects)
+
+
+def _candidates(file: Path, format: str, query_type: str) -> dict[str, Any]:
+    return {"source": {"format": format, "path": str(file.absolute())}, "query_type": query_type}

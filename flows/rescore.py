@@ -15,7 +15,7 @@ from tasks.load import load_judgments, load_queries
 from tasks.plan import check, plan
 from tasks.publish import publish, publish_table, recall
 from tasks.rerank import score_chunk
-from tasks.search import search_chunk
+from tasks.search import search_chunk, store_ranking
 from tasks.show import show_run
 from tasks.summary import Summary
 
@@ -35,6 +35,7 @@ def rescore(config: FlowConfig, force: bool = False) -> dict[str, Any]:
         summary.rejected(load_queries(config))
         summary.rejected(load_judgments(config)["rejected"])
     run = plan(config, force)
+    summary.rejected(store_ranking(config, run))
     if run.finished:
         summary.repeated(run, recall(run))
     else:

@@ -60,11 +60,21 @@ def search_and_store(
     if "vector" in plan.search.legs:
         vectors = query_vectors(queries, encoder, check_vectors(database, plan.corpus))
     found = search_chunk(database, plan.corpus, queries, vectors, plan.search)
+    store_chunk(database, plan, chunk, queries, found)
+    return True
+
+
+def store_chunk(
+    database: Database, plan: Plan, chunk: int, queries: pa.Table, found: pa.Table
+) -> None:
+    """Store what was found for the chunk's queries, then mark the chunk as searched.
+
+    `found` has the columns of CANDIDATES without search_id, chunk and attempt.
+    """
     attempt = uuid.uuid4().hex
     marked = _with_constants(found, search_id=plan.search_id, chunk=chunk, attempt=attempt)
     database.append("candidates", marked)
     database.merge("searches", _mark(plan, chunk, attempt, queries, found), SEARCHES, update=False)
-    return True
 
 
 def candidates_of(database: Database, plan: Plan, chunk: int) -> pa.Table:

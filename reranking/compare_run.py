@@ -44,18 +44,28 @@ class Party:
     def inputs(self) -> dict[str, Any]:
         """What decided the results, in the words of the config; digests are cut to 8 digits."""
         run, plan = self.run, self.plan
+        given = json.loads(run["config_json"]).get("candidates")
         reranker = None if self.stage == FIRST else _named(run["reranker_model"], run["reranker"])
         return {
             "documents": f"{plan.corpus.table} {plan.documents_content[:8]}",
             "queries": f"{plan.queries.name} {plan.queries.content[:8]}",
-            "encoder": None if run["encoder"] is None else str(run["encoder"])[:8],
-            "vector": plan.corpus.vector,
+            "candidates": _source(given),
+            "encoder": None if given or run["encoder"] is None else str(run["encoder"])[:8],
+            "vector": None if given else plan.corpus.vector,
             "limit": plan.search.limit,
             "where": dict(plan.search.where) or None,
             "reranker": reranker,
             "column": plan.corpus.scored,
             "top_k": None if self.stage == FIRST else plan.top_k,
         }
+
+
+def _source(candidates: Mapping[str, Any] | None) -> str:
+    """Where the candidates come from: a search, or the file of a given ranking."""
+    if candidates is None:
+        return "search"
+    source = candidates["source"]
+    return f"ranking {source['name'] or str(source['path']).rsplit('/', 1)[-1]}"
 
 
 def _named(model: str | None, fingerprint: str | None) -> str | None:

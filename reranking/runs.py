@@ -85,11 +85,19 @@ def plan_run(
     top_k: int | None,
     chunk_queries: int,
     refiner: CrossEncoderModel | None = None,
+    ranking: str | None = None,
     force: bool = False,
 ) -> Plan:
-    """The run that these inputs name: finished already, begun, or new. Nothing is written."""
+    """The run that these inputs name: finished already, begun, or new. Nothing is written.
+
+    `ranking` names the content of a given ranking, which then stands for the search.
+    """
     content, _ = content_digest(database, corpus, search.where)
-    search_inputs = _search_inputs(database, corpus, search, encoder) | {
+    if ranking is None:
+        search_inputs = _search_inputs(database, corpus, search, encoder)
+    else:
+        search_inputs = {"ranking": ranking, "legs": list(search.query_types)}
+    search_inputs |= {
         "documents": content,
         "queries": queries.content,
         "chunk_queries": chunk_queries,

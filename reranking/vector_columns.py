@@ -7,10 +7,12 @@ runs only (before any promotion: `vector`): promoting a run is what switches bet
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -63,8 +65,16 @@ def live_columns(database: Database, table: str) -> set[str]:
     """The columns that ingest and run may use: those of promoted runs, else the first one."""
     promoted = promoted_names(database)
     rows = (r for r in list_runs(database) if r["run_id"] in promoted)
-    found = {plan_of(r).corpus.vector for r in rows if r["documents_table"] == table}
+    found = _searched(r for r in rows if r["documents_table"] == table)
     return found & set(vector_columns(database, table)) or {FIRST_COLUMN}
+
+
+def _searched(runs: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The vector columns that runs searched; FTS searches and given rankings used none."""
+    plans = (
+        plan_of(run) for run in runs if json.loads(run["config_json"]).get("candidates") is None
+    )
+    return {plan.corpus.vector for plan in plans if "vector" in plan.search.legs}
 
 
 def column_in_use(database: Database, table: str, fingerprint: str) -> str:
@@ -237,7 +247,7 @@ def superseded_columns(database: Database, table: str) -> list[str]:
         return []
     complete = {f.name for f in database.need(table, ready).schema if _is_vector(f)}
     rows = (r for r in list_runs(database) if r["documents_table"] == table)
-    used = {plan_of(r).corpus.vector for r in rows} | live_columns(database, table)
+    used = _searched(rows) | live_columns(database, table)
     return sorted(complete - used)
 
 

@@ -19,6 +19,7 @@ from tasks.settings import (
     corpus_of,
     cross_encoder_of,
     encoder_of,
+    ranking_of,
     refiner_of,
     refresh_encoder,
     search_settings,
@@ -64,6 +65,7 @@ def planned(
     check_columns(database, corpus, config.results.columns)
     if config.judgments is not None:
         grades(database, config.judgments.judgment_list, read_queries(database, queries))
+    given = ranking_of(config, database, corpus, queries)
     return plan_run(
         database,
         corpus,
@@ -75,6 +77,7 @@ def planned(
         top_k=None if config.rerank is None else config.rerank.top_k,
         chunk_queries=config.search.chunk_queries,
         refiner=refiner_of(config),
+        ranking=None if given is None else given.content,
         force=force,
     )
 

@@ -29,7 +29,7 @@ from tasks.publish import publish, recall
 from tasks.rerank import score_chunk
 from tasks.retries import may_pass
 from tasks.search import search_chunk
-from tasks.settings import corpus_of, encoder_of, index_settings
+from tasks.settings import by_vectors, corpus_of, encoder_of, index_settings
 from tasks.show import show_comparison, show_run
 from tasks.summary import Summary
 
@@ -72,7 +72,7 @@ def encode_vectors(config: Config) -> int:
 def _encode(config: Config, database: Database) -> Encoded | None:
     """The encoder's complete column; None where the table's only column is its own already."""
     encoder, table = encoder_of(config), config.documents.table
-    if encoder is None or not config.documents.managed or not _by_vectors(config):
+    if encoder is None or not config.documents.managed or not by_vectors(config):
         return None
     marks = vector_columns(database, table)
     if not marks or list(marks.values()) == [encoder.fingerprint]:
@@ -86,10 +86,6 @@ def _encode(config: Config, database: Database) -> Encoded | None:
             indexes=index_settings(config),
             progress=progress,
         )
-
-
-def _by_vectors(config: Config) -> bool:
-    return bool({"vector", "hybrid"} & set(config.search.query_types))
 
 
 @task(
@@ -124,7 +120,7 @@ def _other_column(
     config: Config, database: Database, encoder: SentenceEncoder | None, before: str | None
 ) -> str | None:
     """The column to search in where the encoder is another than the promoted run's."""
-    managed = config.documents.managed and _by_vectors(config)
+    managed = config.documents.managed and by_vectors(config)
     if encoder is None or not managed or encoder.fingerprint == before:
         return None
     return encoder_column(database, config.documents.table, encoder.fingerprint)

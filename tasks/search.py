@@ -9,10 +9,12 @@ from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
 from reranking.candidates import search_and_store
+from reranking.given_ranking import store_given_ranking
 from reranking.runs import Plan
+from reranking.sources.open import source_fingerprint
 from reranking.store import Database
 from tasks.retries import may_pass
-from tasks.settings import encoder_of
+from tasks.settings import encoder_of, ranking_of, source_spec
 
 
 @task(
@@ -27,3 +29,14 @@ def search_chunk(config: Config, plan: Plan, chunk: int) -> float:
     started = time.monotonic()
     search_and_store(Database(plan.database), plan, chunk, encoder_of(config))
     return time.monotonic() - started
+
+
+@task(name="store-ranking", cache_policy=NO_CACHE)
+def store_ranking(config: Config, plan: Plan) -> int:
+    """Store the configured ranking, if there is one, as the candidates; its rejected rows."""
+    database = Database(plan.database)
+    given = ranking_of(config, database, plan.corpus, plan.queries)
+    if given is None or config.candidates is None:
+        return 0
+    spec = source_spec(config.candidates.source)
+    return store_given_ranking(database, plan, given, source_fingerprint(spec, "ranking"))

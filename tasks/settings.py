@@ -10,10 +10,12 @@ from reranking.corpus import Corpus, check_filter, encoder_mark, pin_foreign, pi
 from reranking.crossencoder import CrossEncoderModel, CrossEncoderSettings, find_cross_encoder
 from reranking.encoder import EncoderSettings, SentenceEncoder
 from reranking.errors import ConfigError, InputError
+from reranking.given_ranking import GivenRanking, read_given_ranking
 from reranking.indexes import IndexSettings, vector_index
 from reranking.ingest import IngestSettings
+from reranking.queries import QuerySet
 from reranking.search import SearchSettings
-from reranking.sources.open import SourceSpec, source_fingerprint
+from reranking.sources.open import SourceSpec, read_ranking, source_fingerprint
 from reranking.store import Database
 from reranking.vector_columns import column_in_use, need_complete
 
@@ -112,12 +114,19 @@ def corpus_of(config: Config, database: Database, encoder: SentenceEncoder | Non
             text=documents.text,
             vector=documents.vector,
             scored=scored,
-            needs_vector=bool({"vector", "hybrid"} & set(config.search.query_types)),
+            needs_vector=by_vectors(config),
         )
     check_filter(database, corpus, config.search.where)
-    _check_encoder(database, corpus, encoder)
-    need_complete(database, corpus)
+    if by_vectors(config):
+        _check_encoder(database, corpus, encoder)
+        need_complete(database, corpus)
     return corpus
+
+
+def by_vectors(config: Config) -> bool:
+    """Whether the configured search has a vector leg."""
+    legs = {"vector", "hybrid"} & set(config.search.query_types)
+    return config.candidates is None and bool(legs)
 
 
 def vector_column(config: Config, database: Database, encoder: SentenceEncoder | None) -> str:
@@ -143,6 +152,8 @@ def _check_encoder(database: Database, corpus: Corpus, encoder: SentenceEncoder 
 def search_settings(config: Config, database: Database, corpus: Corpus) -> SearchSettings:
     """How the legs are searched; the metric is the index's own unless the config names one."""
     search = config.search
+    if config.candidates is not None:
+        return SearchSettings(query_types=(config.candidates.query_type,), limit=search.limit)
     ann = vector_index(database.need(corpus.table, corpus.version), corpus.vector)
     return SearchSettings(
         query_types=search.query_types,
@@ -152,3 +163,13 @@ def search_settings(config: Config, database: Database, corpus: Corpus) -> Searc
         nprobes=search.nprobes,
         refine_factor=search.refine_factor,
     )
+
+
+def ranking_of(
+    config: Config, database: Database, corpus: Corpus, queries: QuerySet
+) -> GivenRanking | None:
+    """The configured ranking, None where the documents are searched."""
+    if config.candidates is None:
+        return None
+    rows = read_ranking(source_spec(config.candidates.source))
+    return read_given_ranking(database, rows, corpus, queries, config.search.limit)

@@ -15,7 +15,7 @@ from tasks.load import load_judgments, load_queries
 from tasks.plan import check, plan
 from tasks.publish import publish, publish_table, recall
 from tasks.rerank import score_chunk
-from tasks.search import search_chunk
+from tasks.search import search_chunk, store_ranking
 
 
 def walk(
@@ -28,6 +28,7 @@ def walk(
     load_queries.fn(config)
     load_judgments.fn(config)
     run = plan.fn(config, force)
+    store_ranking.fn(config, run)
     counts: dict[str, Any] = {}
     if not run.finished:
         scored = {"pairs": 0, "scored": 0, "path": None}
