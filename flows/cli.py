@@ -12,6 +12,7 @@ import flows.commands_evaluation  # noqa: F401 - its commands register themselve
 import flows.commands_label  # noqa: F401 - its commands register themselves
 import flows.commands_maintenance  # noqa: F401 - its commands register themselves
 import flows.commands_report  # noqa: F401 - its commands register themselves
+from flows import commands_operations
 from flows.console import (
     AllowRejects,
     AsJson,
@@ -59,10 +60,14 @@ def run(
     config: ConfigFile,
     set: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="compute again what is there")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what it would cost")] = False,
     allow_rejects: AllowRejects = False,
     as_json: AsJson = False,
 ) -> int:
     """Ingest what changed, search, rerank, publish, and evaluate where judgments are given."""
+    if dry_run:
+        calm_prefect()
+        return commands_operations.dry_run(read_config(config, set), as_json)
     values = _run(read_config(config, set), force, as_json)
     return exit_code(values["rejected"], allow_rejects)
 

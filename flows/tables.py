@@ -132,3 +132,28 @@ def details_tables(row: Mapping[str, Any]) -> list[Table | None]:
 
 def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else ("" if value is None else str(value))
+
+
+def findings_table(findings: list[dict[str, Any]]) -> Table:
+    """What the doctor looked at."""
+    table = Table(title="Doctor", title_justify="left", title_style="bold")
+    for name in ("what", "state", "detail"):
+        table.add_column(name)
+    for row in findings:
+        state = Text("well", "green") if not row["code"] else Text(f"exit {row['code']}", "red")
+        add_row(table, row["what"], state, row["detail"])
+    return table
+
+
+def estimate_table(values: Mapping[str, Any] | None) -> Table | None:
+    """What a run will cost; None where that could not be told."""
+    if values is None:
+        return None
+    table = new_table(f"Estimate from {values['sampled']} queries", ["what", "value"])
+    for name in ("queries", "candidates", "pairs", "to_score"):
+        add_row(table, name.replace("_", " "), _number(values[name]))
+    if values["hours"] is not None:
+        add_row(table, "pairs per second", f"{values['pairs_per_second']:,.1f}")
+        add_row(table, "hours of scoring", f"{values['hours']:,.2f}")
+    add_row(table, "gigabytes on disk", f"{values['gigabytes']:,.3f}")
+    return table

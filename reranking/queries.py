@@ -37,6 +37,20 @@ def store_queries(
 
     Raises InputError where no row is usable; the stored set is then left as it is.
     """
+    wanted, rejects = queries_of(name, rows)
+    write_rejects(database, rejects, source_fp, datetime.now(UTC))
+    if not wanted.num_rows:
+        raise InputError(
+            f"query set {name!r} has no usable queries"
+            + (f": {len(rejects)} rows rejected, e.g. {rejects[0].reason}" if rejects else "")
+        )
+    if not _stored_equal(database, name, wanted):
+        database.merge(TABLE, wanted, QUERIES, replacing=equals("query_set", name))
+    return len(rejects)
+
+
+def queries_of(name: str, rows: Iterator[Row | Reject]) -> tuple[pa.Table, list[Reject]]:
+    """The rows as queries (schema QUERIES), and those that cannot be one."""
     good: dict[str, dict[str, Any]] = {}
     rejects: list[Reject] = []
     for row in rows:
@@ -46,16 +60,7 @@ def store_queries(
             rejects.append(Reject(row.number, query_id, "duplicate id", None))
         else:
             good[query_id] = _query(name, query_id, row.values)
-    write_rejects(database, rejects, source_fp, datetime.now(UTC))
-    if not good:
-        raise InputError(
-            f"query set {name!r} has no usable queries"
-            + (f": {len(rejects)} rows rejected, e.g. {rejects[0].reason}" if rejects else "")
-        )
-    wanted = pa.Table.from_pylist(list(good.values()), QUERIES)
-    if not _stored_equal(database, name, wanted):
-        database.merge(TABLE, wanted, QUERIES, replacing=equals("query_set", name))
-    return len(rejects)
+    return pa.Table.from_pylist(list(good.values()), QUERIES), rejects
 
 
 def pin_queries(database: Database, name: str) -> QuerySet:
@@ -75,6 +80,8 @@ def pin_queries(database: Database, name: str) -> QuerySet:
 def read_queries(database: Database, queries: QuerySet) -> pa.Table:
     """The queries of the set at its version, by id: the schema QUERIES."""
     rows = database.read(TABLE, equals("query_set", queries.name), version=queries.version)
+    if not rows.num_columns:
+        raise MissingResource(f"table {TABLE!r} in {database.uri} is gone: was it dropped?")
     return rows.sort_by("query_id")
 
 

@@ -1,0 +1,55 @@
+"""Commands for those who run the thing: doctor, and what a deployment needs beside prefect.yaml."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.console import (
+    AsJson,
+    ConfigFile,
+    Overrides,
+    calm_prefect,
+    command,
+    read_config,
+    say,
+)
+
+
+@command
+def doctor(config: ConfigFile, set: Overrides = None, as_json: AsJson = False) -> int:
+    """Check versions, models, devices, database, indexes, server and disk; estimate the run."""
+    calm_prefect()
+    settings = read_config(config, set)
+    from tasks.doctor import examine, exit_code, forecast
+    from tasks.errors import RescoreError
+
+    findings = examine(settings)
+    values: dict[str, Any] = {"findings": [vars(f) for f in findings], "estimate": None}
+    code = exit_code(findings)
+    if code == 0:
+        try:
+            values["estimate"] = forecast(settings)
+        except RescoreError as error:  # e.g. nothing is ingested yet
+            values["estimate_not_possible"] = str(error)
+    show_findings(values, as_json)
+    return code
+
+
+def show_findings(values: dict[str, Any], as_json: bool) -> None:
+    """Print what was found, and the estimate where there is one."""
+    if as_json:
+        say(values)
+        return
+    from flows.tables import estimate_table, findings_table, show
+
+    show(findings_table(values["findings"]), estimate_table(values["estimate"]))
+
+
+def dry_run(config: Any, as_json: bool) -> int:
+    """Print what the run would cost; nothing is written."""
+    from flows.tables import estimate_table, show
+    from tasks.doctor import forecast
+
+    values = forecast(config)
+    say({"status": "dry run", **values}) if as_json else show(estimate_table(values))
+    return 0
