@@ -259,7 +259,9 @@ class Followed:
 STEPS = ["ingest_documents", "load_queries", "plan", "search_chunk", "score_chunk", "publish"]
 
 
-@pytest.mark.parametrize("force", [False, True], ids=["new", "forced"])
+@pytest.mark.parametrize(
+    "force", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["new", "forced"]
+)
 def test_a_run_with_maintenance_between_its_steps_is_the_same(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
 ) -> None:
