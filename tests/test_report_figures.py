@@ -147,7 +147,14 @@ def test_many_queries_share_bars() -> None:
 def test_degenerate_samples_are_drawn(queries: int) -> None:
     values = np.full(queries, 0.5)
     paired = compare_paired(values, values)
-    ElementTree.fromstring(charts.interval_picture(paired, 0.0))
-    ElementTree.fromstring(charts.interval_cell(paired, (0.0, 0.0), 0.01))
+    ElementTree.fromstring(charts.interval_picture(paired, 0.0, found=False))
+    ElementTree.fromstring(charts.interval_cell(paired, (0.0, 0.0), 0.01, found=True))
     if queries:
         ElementTree.fromstring(charts.differences([("q", 0.0)] * queries, "AP"))
+
+
+def test_only_findings_are_coloured() -> None:
+    paired = compare_paired(np.zeros(30), np.linspace(0.1, 0.4, 30))
+    for found, kind in ((True, "better"), (False, "even")):
+        drawn = charts.interval_cell(paired, (-1, 1), None, found=found)
+        assert f'class="dot {kind}"' in drawn and f'class="span {kind}"' in drawn

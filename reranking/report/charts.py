@@ -35,13 +35,18 @@ def interval_scale(rows: Sequence[Paired], margin: float) -> tuple[float, float]
     return low - air, high + air
 
 
-def interval_cell(paired: Paired, limits: tuple[float, float], margin: float | None) -> Markup:
-    """One row's difference and interval on the scale that its column shares."""
+def interval_cell(
+    paired: Paired, limits: tuple[float, float], margin: float | None, *, found: bool
+) -> Markup:
+    """One row's difference and interval on the scale that its column shares.
+
+    `found`: whether the difference may be called better or worse; else it is drawn in grey.
+    """
     width, height = _CELL
     scale = Scale(*limits, 4, width - 4)
-    return picture(
-        width, height, _said(paired), *_interval(paired, scale, 0, height, margin), class_="cell"
-    )
+    kind = way(paired.difference) if found else "even"
+    drawn = _interval(paired, scale, 0, height, margin, kind)
+    return picture(width, height, _said(paired), *drawn, class_="cell")
 
 
 def interval_axis(limits: tuple[float, float]) -> Markup:
@@ -51,15 +56,16 @@ def interval_axis(limits: tuple[float, float]) -> Markup:
     return picture(width, height, "scale of the column", *_axis(scale, 0, 4), class_="cell")
 
 
-def interval_picture(paired: Paired, margin: float) -> Markup:
-    """The deciding measure's difference, its interval and the margin, large."""
+def interval_picture(paired: Paired, margin: float, *, found: bool) -> Markup:
+    """The deciding measure's difference, its interval and the margin, large; `found` as above."""
+    kind = way(paired.difference) if found else "even"
     width, height = _HERO
     scale = Scale(*interval_scale([paired], margin), 12, width - 12)
     zero = scale(0)
     parts = [
         label(zero - 8, 12, "\u25c4 worse", "hint", "end"),
         label(zero + 8, 12, "better \u25ba", "hint", "start"),
-        *_interval(paired, scale, 20, height - 48, margin),
+        *_interval(paired, scale, 20, height - 48, margin, kind),
         *_axis(scale, 20, height - 24),
     ]
     return picture(width, height, _said(paired), *parts, class_="hero-interval")
@@ -77,7 +83,7 @@ def _said(paired: Paired) -> str:
 
 
 def _interval(
-    paired: Paired, scale: Scale, top: float, height: float, margin: float | None
+    paired: Paired, scale: Scale, top: float, height: float, margin: float | None, kind: str
 ) -> list[Markup]:
     """Margin band, zero line, interval bar and the dot of the difference."""
     parts = []
@@ -87,10 +93,9 @@ def _interval(
     parts.append(line(scale(0), top, scale(0), top + height, "zero"))
     if paired.difference is None:
         return parts
-    middle, kind = top + height / 2, way(paired.difference)
+    middle = top + height / 2
     if paired.low is not None and paired.high is not None:
         low, high = scale(paired.low), scale(paired.high)
-        kind = "even" if paired.low <= 0 <= paired.high else kind
         cap = min(height * 0.22, 8)
         parts += [
             line(low, middle, high, middle, f"span {kind}"),

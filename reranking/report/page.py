@@ -112,7 +112,9 @@ def _pictures(report: Report) -> dict[str, Any]:
         "explanation": words.explanation(report),
         "interval": None
         if found is None
-        else charts.interval_picture(found.primary.paired, margin),
+        else charts.interval_picture(
+            found.primary.paired, margin, found=found.verdict in ("improved", "regressed")
+        ),
         "differences": None
         if found is None or not report.per_query
         else charts.differences(report.per_query, found.primary.measure),
