@@ -5,29 +5,21 @@ Handles are snapshots, so every call opens its table afresh; a pinned read names
 
 from __future__ import annotations
 
-import logging
-import random
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import lancedb
 import pyarrow as pa
 from lancedb.expr import Expr, col, lit
 
-from reranking.errors import ConfigError, MissingResource, RescoreError, RuntimeFailure
-from reranking.schemas import SCHEMA_VERSION, VERSION_KEY, conform, key_of
-
-log = logging.getLogger(__name__)
-T = TypeVar("T")
+from reranking.errors import ConfigError, MissingResource, RuntimeFailure
+from reranking.retry import failure, first_line, is_taken, retry
+from reranking.schemas import SCHEMA_VERSION, TABLES, VERSION_KEY, conform, key_of
 
 KEEP_ALL = timedelta(days=36_500)  # optimize() fails on tagged versions it may not prune
-_TRANSIENT = ("conflict", "concurrent", "timed out", "timeout", "connection", "503", "slow down")
-_RETRIES = 6
-_RUST_PLACE = re.compile(r", /\S+\.rs:\d+:\d+")  # where in LanceDB's source an error was made
 _CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/]*@|[^?]*\?)")
 
 
@@ -47,7 +39,7 @@ class Database:
         try:
             self._connection = lancedb.connect(uri)
         except Exception as error:
-            raise _failure(f"database {uri} cannot be opened", error) from error
+            raise failure(f"database {uri} cannot be opened", error) from error
 
     def names(self) -> list[str]:
         """The names of all tables."""
@@ -74,6 +66,7 @@ class Database:
                 if f"table '{name}' was not found" in str(error).lower():
                     return None
                 raise
+            _check_ours(name, table)
             _check_version(name, table, self._upgrading)
             if version is not None:
                 table.checkout(version)
@@ -81,10 +74,10 @@ class Database:
 
         what = f"table {name!r} in {self.uri} cannot be opened"
         try:
-            return _retry(what, opened)
+            return retry(what, opened)
         except RuntimeFailure as error:
             at = "" if version is None else f" at version {version}"
-            raise MissingResource(f"{what}{at}: {_first_line(error.__cause__ or error)}") from error
+            raise MissingResource(f"{what}{at}: {first_line(error.__cause__ or error)}") from error
 
     def need(self, name: str, version: int | None = None) -> Any:
         """The table; raises MissingResource where there is none."""
@@ -111,23 +104,30 @@ class Database:
         return table
 
     def _create(self, name: str, schema: pa.Schema) -> Any:
-        try:
-            return self._connection.create_table(name, schema=schema)
-        except Exception as error:
-            raced = _is_taken(error) or is_transient(error)
-            table = _retry(
-                f"opening {name}", lambda: self.open(name), until=_is_table, once=not raced
+        def create() -> Any:
+            try:
+                return self._connection.create_table(name, schema=schema)
+            except Exception as error:
+                if not is_taken(error):
+                    raise
+                return self.open(name)  # a racing creator's, perhaps not to be seen yet
+
+        table = retry(
+            f"creating table {name!r} in {self.uri}", create, until=lambda table: table is not None
+        )
+        if table is None:
+            raise RuntimeFailure(
+                f"table {name!r} in {self.uri} is being created by another process: start the "
+                "command again"
             )
-            if table is None:
-                raise _failure(f"table {name!r} cannot be created in {self.uri}", error) from error
-            return table
+        return table
 
     def append(self, name: str, rows: pa.Table) -> None:
         """Commit `rows` at the end of one of our tables; its cost does not grow with the table."""
-        schema = self._schema(name, rows)
+        schema = TABLES.get(name, rows.schema)
         data = conform(rows, schema)
         if data.num_rows:
-            _retry(f"appending to {name}", lambda: self.ensure(name, schema).add(data))
+            retry(f"appending to {name}", lambda: self.ensure(name, schema).add(data))
 
     def merge(
         self,
@@ -163,12 +163,12 @@ class Database:
                 builder = builder.when_not_matched_by_source_delete(replacing)
             builder.use_index(False).execute(data, on_bad_vectors=bad_vectors)
 
-        _retry(f"merging into {name}", commit)
+        retry(f"merging into {name}", commit)
 
     def delete(self, name: str, where: Expr) -> None:
         """Commit the deletion of the rows that match."""
         if self.open(name) is not None:
-            _retry(f"deleting from {name}", lambda: self.need(name).delete(where))
+            retry(f"deleting from {name}", lambda: self.need(name).delete(where))
 
     def publish(
         self,
@@ -201,11 +201,11 @@ class Database:
             except Exception as error:
                 if own:  # LanceDB would hand on no more than its text
                     raise own[0] from None
-                if not replace and _is_taken(error):
+                if not replace and is_taken(error):
                     raise FileExistsError(name) from error
                 raise
 
-        _retry(f"writing table {name!r}", write)
+        retry(f"writing table {name!r}", write)
 
     def drop(self, name: str) -> None:
         """Remove the table with everything in it; no error where there is none."""
@@ -251,11 +251,11 @@ class Database:
                     tags.create(tag, version)
                     return
                 except Exception as error:
-                    if not _is_taken(error):  # else made by a racing process just now
+                    if not is_taken(error):  # else made by a racing process just now
                         raise
             tags.update(tag, version)
 
-        _retry(f"tagging {name}", point)
+        retry(f"tagging {name}", point)
 
     def untag(self, name: str, tag: str) -> None:
         """Remove the table's tag; no error where there is none."""
@@ -275,7 +275,7 @@ class Database:
 
     def optimize(self, name: str) -> None:
         """Fold new rows into the table's indexes and compact it; no version is pruned."""
-        _retry(f"optimizing {name}", lambda: self.need(name).optimize(cleanup_older_than=KEEP_ALL))
+        retry(f"optimizing {name}", lambda: self.need(name).optimize(cleanup_older_than=KEEP_ALL))
 
     def create_index(self, name: str, column: str, config: Any) -> None:
         """Commit an index of the column; raises ConfigError for one that LanceDB refuses."""
@@ -290,19 +290,7 @@ class Database:
                     f"the index of column {column!r} cannot be made: {reason}"
                 ) from error
 
-        _retry(f"indexing {name}", create)
-
-    @staticmethod
-    def _schema(name: str, rows: pa.Table) -> pa.Schema:
-        from reranking import schemas
-
-        known = {
-            "candidates": schemas.CANDIDATES,
-            "pair_scores": schemas.PAIR_SCORES,
-            "metrics": schemas.METRICS,
-            "labels": schemas.LABELS,
-        }
-        return known[name] if name in known else rows.schema
+        retry(f"indexing {name}", create)
 
 
 def _lacks_vectors(data: pa.Table) -> bool:
@@ -328,68 +316,26 @@ def _query(table: Any, where: Expr | None, columns: list[str] | None) -> Any:
     return query if columns is None else query.select(columns)
 
 
-def _retry(
-    what: str,
-    action: Callable[[], T],
-    until: Callable[[T], bool] | None = None,
-    *,
-    once: bool = False,
-) -> T:
-    """The action's result, tried again with growing pauses while the fault looks transient.
-
-    An action opens its table itself: a handle from before a conflict would meet it for ever.
-    A fault that is not LanceDB's but says what it is already is raised as it is.
-    """
-    for attempt in range(_RETRIES):
-        last = once or attempt == _RETRIES - 1
-        try:
-            result = action()
-            if until is None or until(result) or last:
-                return result
-        except (RescoreError, FileExistsError):
-            raise
-        except Exception as error:
-            if last or not is_transient(error):
-                raise _failure(f"{what} failed", error) from error
-            log.warning("%s: %s; trying again", what, _first_line(error))
-        time.sleep((2**attempt) * 0.1 * (1 + random.random()))  # noqa: S311 - not a secret
-    raise AssertionError("unreachable")
-
-
-def _is_table(table: Any) -> bool:
-    return table is not None
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether the same call may succeed a little later: a conflict, a hiccup of the store."""
-    text = str(error).lower()
-    return any(sign in text for sign in _TRANSIENT)
-
-
-def _is_taken(error: Exception) -> bool:
-    text = str(error).lower()
-    return "already exists" in text or "conflict" in text
-
-
-def _first_line(error: BaseException) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return _RUST_PLACE.sub("", line)[:300]
-
-
-def _failure(what: str, error: Exception) -> RuntimeFailure:
-    hint = ""
-    text = str(error).lower()
-    if "no space left" in text or "disk quota" in text:
-        hint = " The disk is full: free some space and start the same command again."
-    elif "permission denied" in text or "read-only" in text:
-        hint = " The database cannot be written: check its permissions."
-    return RuntimeFailure(f"{what}: {_first_line(error).rstrip('.')}.{hint}")
-
-
 def schema_version(table: Any) -> int | None:
     """The schema version that a table of ours says it has, None for somebody else's table."""
     mark = (table.schema.field(0).metadata or {}).get(VERSION_KEY) if table.schema.names else None
     return None if mark is None else int(mark)
+
+
+def _check_ours(name: str, table: Any) -> None:
+    """Raise MissingResource where a table of a name of ours was made by somebody else.
+
+    A documents table may be anybody's: the config says what its columns are called.
+    """
+    if name not in TABLES or name == "documents" or schema_version(table) is not None:
+        return
+    wanted = [f.name for f in TABLES[name] if not f.nullable]
+    lacking = [n for n in wanted if n not in table.schema.names]
+    if lacking:
+        raise MissingResource(
+            f"table {name!r} is not rescore's: it lacks {lacking}. Use another database, or rename "
+            "that table."
+        )
 
 
 def _check_version(name: str, table: Any, upgrading: bool) -> None:

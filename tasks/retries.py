@@ -7,7 +7,7 @@ from typing import Any
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 
-from reranking.store import is_transient
+from reranking.retry import is_transient
 
 
 def may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:

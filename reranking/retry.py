@@ -1,0 +1,74 @@
+"""What to do when the store fails: try again, or say in one line what is wrong and what helps."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from reranking.errors import RescoreError, RuntimeFailure
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_TRANSIENT = ("conflict", "concurrent", "timed out", "timeout", "connection", "503", "slow down")
+_RETRIES = 6
+_RUST_PLACE = re.compile(r", /\S+\.rs:\d+:\d+")  # where in LanceDB's source an error was made
+
+
+def retry(
+    what: str,
+    action: Callable[[], T],
+    until: Callable[[T], bool] | None = None,
+) -> T:
+    """The action's result, tried again with growing pauses while the fault looks transient.
+
+    An action opens its table itself: a handle from before a conflict would meet it for ever.
+    A fault that is not LanceDB's but says what it is already is raised as it is.
+    """
+    for attempt in range(_RETRIES):
+        last = attempt == _RETRIES - 1
+        try:
+            result = action()
+            if until is None or until(result) or last:
+                return result
+        except (RescoreError, FileExistsError):
+            raise
+        except Exception as error:
+            if last or not is_transient(error):
+                raise failure(f"{what} failed", error) from error
+            log.warning("%s: %s; trying again", what, first_line(error))
+        time.sleep((2**attempt) * 0.1 * (1 + random.random()))  # noqa: S311 - not a secret
+    raise AssertionError("unreachable")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may succeed a little later: a conflict, a hiccup of the store."""
+    text = str(error).lower()
+    return any(sign in text for sign in _TRANSIENT)
+
+
+def is_taken(error: Exception) -> bool:
+    """Whether somebody else has just made what was to be made."""
+    text = str(error).lower()
+    return "already exists" in text or "conflict" in text
+
+
+def first_line(error: BaseException) -> str:
+    """The error in one line, without the place in LanceDB's source."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return _RUST_PLACE.sub("", line)[:300]
+
+
+def failure(what: str, error: Exception) -> RuntimeFailure:
+    """The store's error as one of ours, with what to do about it."""
+    hint = ""
+    text = str(error).lower()
+    if "no space left" in text or "disk quota" in text:
+        hint = " The disk is full: free some space and start the same command again."
+    elif "permission denied" in text or "read-only" in text:
+        hint = " The database cannot be written: check its permissions."
+    return RuntimeFailure(f"{what}: {first_line(error).rstrip('.')}.{hint}")
