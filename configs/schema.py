@@ -356,6 +356,20 @@ class Keep(Part):
 
 class Execution(Part):
     commit_seconds: float = Field(30.0, gt=0, description="work that a kill may lose")
+    runner: Literal["threads", "processes", "ray", "dask"] = Field(
+        "threads", description="what workers are, where there are several"
+    )
+    workers: int = Field(1, ge=1, description="chunks of queries that are worked on at once")
+    gpus_per_worker: int = Field(1, ge=0, description="reserved for a worker, not used on CPU")
+    address: Place | None = Field(
+        None, description="of a Ray or Dask cluster; None: one is started on this machine"
+    )
+
+    @model_validator(mode="after")
+    def _has_cluster(self) -> Execution:
+        if self.address is not None and self.runner not in ("ray", "dask"):
+            raise ValueError("address is that of a Ray or Dask cluster: set runner to ray or dask")
+        return self
 
 
 class Config(Part):

@@ -14,8 +14,8 @@ from tasks.ingest import ingest_documents
 from tasks.load import load_judgments, load_queries
 from tasks.plan import check, plan
 from tasks.publish import publish, publish_table, recall
-from tasks.rerank import score_chunk
-from tasks.search import search_chunk, store_ranking
+from tasks.search import store_ranking
+from tasks.shards import work_on_chunks
 from tasks.show import show_run
 from tasks.summary import Summary
 
@@ -39,14 +39,8 @@ def rescore(config: FlowConfig, force: bool = False) -> dict[str, Any]:
     if run.finished:
         summary.repeated(run, recall(run))
     else:
-        searches = {}
-        for chunk in run.chunks[:1]:
-            searches[chunk] = search_chunk.submit(config, run, chunk)
-        for chunk in run.chunks:
-            summary.searched(searches.pop(chunk).result())
-            if chunk + 1 < len(run.chunks):  # searched while this one is scored
-                searches[chunk + 1] = search_chunk.submit(config, run, chunk + 1)
-            summary.scored(score_chunk(config, run, chunk))
+        for report in work_on_chunks(config, run):
+            summary.worked(report)
         with summary.timed("publish"):
             summary.published(run, publish(config, run, summary.counts, summary.seconds))
     with summary.timed("evaluate"):

@@ -26,10 +26,9 @@ from tasks.load import load_judgments
 from tasks.plan import begin, check, planned
 from tasks.progress import Watcher
 from tasks.publish import publish, recall
-from tasks.rerank import score_chunk
 from tasks.retries import may_pass
-from tasks.search import search_chunk
 from tasks.settings import by_vectors, corpus_of, encoder_of, index_settings
+from tasks.shards import work_on_chunks
 from tasks.show import show_comparison, show_run
 from tasks.summary import Summary
 
@@ -49,9 +48,8 @@ def reevaluate(config: Config) -> dict[str, Any]:
     if run.finished:
         summary.repeated(run, recall(run))
     else:
-        for chunk in run.chunks:
-            summary.searched(search_chunk(config, run, chunk))
-            summary.scored(score_chunk(config, run, chunk))
+        for report in work_on_chunks(config, run):
+            summary.worked(report)
         with summary.timed("publish"):
             summary.published(run, publish(config, run, summary.counts, summary.seconds))
     with summary.timed("evaluate"):

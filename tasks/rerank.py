@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from configs.schema import Config
 from reranking.crossencoder import CrossEncoderModel
 from reranking.errors import RuntimeFailure
-from reranking.refine import Refiner
+from reranking.refine import Refined, Refiner
 from reranking.rerank import Rescorer
 from reranking.runs import Plan
 from reranking.scoring.scorer import Scorer
@@ -36,20 +37,34 @@ class Resident:
         return self.rescorer.seconds + exact
 
 
-_resident: dict[tuple[str, str, int], Resident] = {}
+_resident: dict[tuple[int, str, str, int], Resident] = {}
+_loading = threading.Lock()
 
 
 def resident(config: Config, plan: Plan) -> Resident:
-    """This process's Rescorer for the run, made on first use; another run's is let go."""
-    key = (plan.database, plan.run_id, plan.epoch)
+    """This thread's Rescorer for the run, made on first use; another run's is let go."""
+    thread = threading.get_ident()
+    key = (thread, plan.database, plan.run_id, plan.epoch)
     if key not in _resident:
-        _resident.clear()
+        for other in [k for k in list(_resident) if k[0] == thread]:
+            del _resident[other]
         first = _rescorer(config, plan, cross_encoder_of, plan.reranker)
         refiner = None
         if plan.refiner is not None:
             refiner = Refiner(first, _rescorer(config, plan, refiner_of, plan.refiner))
         _resident[key] = Resident(first, refiner)
     return _resident[key]
+
+
+def take_over(config: Config, plan: Plan, refined: Mapping[int, Mapping[str, Any] | None]) -> None:
+    """Forget scores that were known before workers added theirs; know what they refined, by chunk.
+
+    Whoever asks for the run's Rescorer then reads the stored scores anew.
+    """
+    _resident.clear()
+    refiner = resident(config, plan).refiner if plan.refiner is not None else None
+    if refiner is not None:
+        refiner.chunks = {chunk: Refined(**found) for chunk, found in refined.items() if found}
 
 
 Find = Callable[[Config], CrossEncoderModel | None]
@@ -69,7 +84,8 @@ def _load(config: Config, find: Find, fingerprint: str | None) -> Scorer:
     """The model, which must still be the one that the run was planned with once it is loaded."""
     model = find(config)
     assert model is not None
-    scorer = model.load()
+    with _loading:  # transformers loads one model at a time
+        scorer = model.load()
     now = find(config)
     if now is None or now.fingerprint.hex() != fingerprint:
         raise RuntimeFailure(
@@ -83,20 +99,23 @@ def _load(config: Config, find: Find, fingerprint: str | None) -> Scorer:
 def score_chunk(config: Config, plan: Plan, chunk: int) -> dict[str, Any]:
     """Score the chunk's pairs that have no score; counts, seconds, and the path that scored."""
     if plan.reranker is None:
-        return {"pairs": 0, "scored": 0, "seconds": 0.0, "forward": 0.0, "path": None}
+        nothing = {"path": None, "refined": None}
+        return {"pairs": 0, "scored": 0, "seconds": 0.0, "forward": 0.0, **nothing}
     started = time.monotonic()
     found = resident(config, plan)
     rescorer, before = found.rescorer, found.seconds
     with Watcher("pairs") as progress:
         rescorer.progress = progress
         counts = rescorer.score_chunk(chunk)
+    refined = None
     if found.refiner is not None:
         with Watcher("pairs in float32") as progress:
             found.refiner.exact.progress = progress
-            found.refiner.refine_chunk(chunk)
+            refined = asdict(found.refiner.refine_chunk(chunk))
     return {
         **asdict(counts),
         "seconds": time.monotonic() - started,
         "forward": found.seconds - before,
         "path": None if rescorer.scorer is None else rescorer.scorer.path,
+        "refined": refined,
     }

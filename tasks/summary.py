@@ -47,12 +47,12 @@ class Summary:
         """Take in rejected rows."""
         self.rejects += rows
 
-    def searched(self, seconds: float) -> None:
-        """Take in a searched chunk."""
-        self._took("search", seconds)
+    def worked(self, report: Mapping[str, Any]) -> None:
+        """Take in a chunk; seconds of scoring are split into the model's and the rest.
 
-    def scored(self, report: Mapping[str, Any]) -> None:
-        """Take in a scored chunk; its seconds are split into the model's and the rest."""
+        Where several workers are busy at once their seconds add up.
+        """
+        self._took("search", report["search"])
         self.counts["pairs"] += report["pairs"]
         self.counts["scored"] += report["scored"]
         self.counts["path"] = report["path"] or self.counts["path"]
