@@ -348,9 +348,7 @@ class Keep(Part):
     runs: int = Field(30, ge=1, description="newest finished runs of a pipeline that stay")
     days: int = Field(90, ge=0, description="younger runs stay as well")
     scores: Literal["all", "used"] = Field(
-        "all",
-        description="used: maintain drops scores of models and texts that no kept run, no present "
-        "document or query and not this config asks for",
+        "all", description="used: maintain drops scores that nothing asks for any more"
     )
 
 
