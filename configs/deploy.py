@@ -14,7 +14,7 @@ from configs.schema import Config
 def resolve(value: Any) -> Any:
     """`{preset: FILE, set: {a.b: value}}` as the Config it means; anything else as it is.
 
-    A preset's path is relative to the working directory, which a deployment's pull step sets.
+    A preset's path is absolute in deployments: `rescore deploy CONFIG` writes it.
     Raises ConfigFault, and ValueError for keys beside `preset` and `set`.
     """
     if not isinstance(value, dict) or "preset" not in value:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
+
 from flows.console import (
     AsJson,
     ConfigFile,
@@ -52,4 +54,22 @@ def dry_run(config: Any, as_json: bool) -> int:
 
     values = forecast(config)
     say({"status": "dry run", **values}) if as_json else show(estimate_table(values))
+    return 0
+
+
+@command
+def deploy(config: ConfigFile, as_json: AsJson = False) -> int:
+    """Register the scheduled flows for a config on the server of PREFECT_API_URL."""
+    calm_prefect()
+    read_config(config, None)
+    from tasks.deploy import deploy as register
+
+    values = register(config)
+    if as_json:
+        say(values)
+    else:
+        typer.echo(
+            f"registered from {values['root']}; start a worker with "
+            f"`prefect worker start --pool {values['work_pool']}`"
+        )
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ def test_an_entrypoint_loads_and_takes_its_parameters(
     entrypoint = f"{REPOSITORY}/{deployment['entrypoint']}"
     flow = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
     assert flow.name == deployment["entrypoint"].rpartition(":")[2]
-    monkeypatch.chdir(REPOSITORY)
-    given = flow.validate_parameters(deployment["parameters"])
+    preset = str(REPOSITORY / "configs" / "nightly.yaml")
+    text = json.dumps(deployment["parameters"]).replace("{{ $RESCORE_CONFIG }}", preset)
+    given = flow.validate_parameters(json.loads(text))
     assert isinstance(given["config"], Config)
 
 

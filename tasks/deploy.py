@@ -1,0 +1,100 @@
+"""Register the flows of prefect.yaml on a server: work pool, deployments, the watch on hosts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect.automations import Automation
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import StateType
+from prefect.events import EventTrigger, Posture
+from prefect.events.actions import ChangeFlowRunState
+from prefect.exceptions import ObjectAlreadyExists
+
+from reranking.errors import MissingPrerequisite, RuntimeFailure
+
+ROOT = Path(__file__).parent.parent
+POOL = "rescore"
+DEAD_HOSTS = "rescore: flow runs without a heartbeat"
+_HEARTBEAT = timedelta(seconds=180)  # Prefect's own default
+_ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
+
+
+def deploy(config: Path) -> dict[str, Any]:
+    """Make the pool, the deployments for `config` and the automation; what was made.
+
+    Raises MissingPrerequisite where no server is named or prefect.yaml is not there.
+    """
+    if not os.environ.get("PREFECT_API_URL"):
+        raise MissingPrerequisite(
+            "no server is named: set PREFECT_API_URL, e.g. http://127.0.0.1:4200/api after "
+            "`prefect server start`"
+        )
+    if not (ROOT / "prefect.yaml").is_file():
+        raise MissingPrerequisite(
+            f"no prefect.yaml in {ROOT}: deploy from a checkout, installed with `pip install -e`"
+        )
+    made = _make_pool()
+    _register(config)
+    return {"work_pool": POOL, "pool_made": made, "automation": _watch_hosts(), "root": str(ROOT)}
+
+
+def _make_pool() -> bool:
+    with get_client(sync_client=True) as client:
+        try:
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        except ObjectAlreadyExists:
+            return False
+    return True
+
+
+def _register(config: Path) -> None:
+    environment = os.environ | {"RESCORE_HOME": str(ROOT), "RESCORE_CONFIG": str(config.resolve())}
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+        raise RuntimeFailure(f"the deployments were not registered:\n{last}")
+
+
+def _watch_hosts() -> str:
+    """A run whose host died sends no heartbeat any more: mark it as crashed, once.
+
+    Without this it would stay Running for good, and hold its place in the concurrency limit.
+    """
+    automation = Automation(
+        name=DEAD_HOSTS,
+        description="Made by `rescore deploy`.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{e}" for e in _ENDED)},
+            match={"prefect.resource.id": ["prefect.flow-run.*"]},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=0,
+            within=3 * _HEARTBEAT,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message="No heartbeat: its host died. Start it again: it continues its work.",
+            )
+        ],
+    )
+    with get_client(sync_client=True) as client:
+        for old in client.read_automations_by_name(DEAD_HOSTS):
+            client.delete_automation(old.id)
+    automation.create()
+    return DEAD_HOSTS
