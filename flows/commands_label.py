@@ -88,10 +88,20 @@ def label(
 
 
 def _show_labels(values: dict[str, Any]) -> None:
-    from flows.label_tables import calibration_table, conflicts_table, rules_table
+    from flows.label_tables import (
+        calibration_lines,
+        calibration_table,
+        conflicts_table,
+        rules_table,
+    )
     from flows.tables import show
 
+    for line in calibration_lines(values["calibration"]):
+        typer.echo(line)
     show(calibration_table(values["calibration"]), rules_table(values), conflicts_table(values))
+    if values["status"] != "not demonstrable":
+        for name, reason in values["refused"].items():
+            typer.echo(f"{name}: {reason}")
     if values.get("label_set"):
         found = ": it was there already" if values["status"] == "found" else ""
         counts = ", ".join(f"{count:,} {name}" for name, count in values["labels"].items())

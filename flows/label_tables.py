@@ -10,19 +10,24 @@ from rich.table import Table
 from flows.tables import add_row, new_table
 
 
-def calibration_table(of: Mapping[str, Any]) -> Table:
-    """The calibration's quality and its reliability plot as a table, or why there is none."""
+def calibration_lines(of: Mapping[str, Any]) -> list[str]:
+    """What the calibration rests on and how good it is, or why there is none."""
     if not of["calibrated"]:
-        table = new_table("Not calibrated: labels are cut on raw scores", ["why"])
-        add_row(table, of["reason"])
-        return table
+        return [f"Not calibrated, labels are cut on raw scores: {of['reason']}"]
+    return [
+        f"Calibration: {of['method']}, on {of['judged']} judged pairs ({of['positives']} relevant) "
+        f"of {of['queries']} queries",
+        f"Cross-fitted: Brier score {of['brier']:.3f} (base rate {of['base_brier']:.3f}), "
+        f"expected calibration error {of['ece']:.3f}",
+    ]
+
+
+def calibration_table(of: Mapping[str, Any]) -> Table | None:
+    """The reliability plot as a table; None where there is no calibration."""
+    if not of["calibrated"]:
+        return None
     columns = ["predicted", "observed", "95% interval", "pairs"]
-    title = (
-        f"Calibration: {of['method']} on {of['judged']} judged pairs ({of['positives']} relevant) "
-        f"in {of['queries']} queries\nBrier {of['brier']:.3f} (base rate {of['base_brier']:.3f}), "
-        f"expected calibration error {of['ece']:.3f}, cross-fitted"
-    )
-    table = new_table(title, columns, columns)
+    table = new_table("Reliability", columns, columns)
     for one in of["bins"]:
         interval = f"{one['low']:.2f} .. {one['high']:.2f}"
         add_row(table, f"{one['predicted']:.2f}", f"{one['observed']:.2f}", interval, one["count"])
@@ -38,8 +43,6 @@ def rules_table(values: Mapping[str, Any]) -> Table:
         name = f"{row['rule']} *" if row["rule"] == values["apply"] else row["rule"]
         counts = (f"{row[n]:,}" for n in numbers)
         add_row(table, name, *counts, row["precision"], row["recall"])
-    for name, reason in values["refused"].items():
-        add_row(table, name, "", "", "", reason)
     return table
 
 

@@ -19,5 +19,8 @@ def pipeline_of(config: Config) -> str:
         return [kept(v) for v in value] if isinstance(value, list | tuple) else value
 
     later = {"results", "judgments", "comparison", "gates", "labels", "training", "keep"}
-    values = config.model_dump(mode="json", exclude={"database", "execution", *later})
+    # without defaults: a newer release's new keys must not end a pipeline
+    values = config.model_dump(
+        mode="json", exclude_defaults=True, exclude={"database", "execution", *later}
+    )
     return fingerprint(canonical(kept(values)))
