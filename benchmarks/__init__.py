@@ -1,0 +1,1 @@
+"""Side-by-side measurements against LanceDB's and sentence-transformers' own classes."""
