@@ -14,6 +14,7 @@ import pytest
 
 from configs.load import load_config
 from flows.reevaluate import reevaluate
+from flows.rescore import rescore
 from reranking.candidates import candidates_of
 from reranking.crossencoder import CrossEncoderModel
 from reranking.encoder import SentenceEncoder
@@ -238,3 +239,14 @@ def test_an_unfinished_ingest_is_not_made_ready(site: Site) -> None:
     options: dict[str, Any] = {"commit_seconds": 9.0, "indexes": IndexSettings()}
     with pytest.raises(InputError, match="did not finish"):
         add_vectors(site.database, "documents", Encoder(), **options)
+
+
+def test_while_a_gate_fails_consumers_keep_what_they_have(site: Site) -> None:
+    publish = 'results={"publish": "for_the_shop"}'
+    gates = json.dumps([{"metric": "nDCG@10", "threshold": 0.99}])
+    with pytest.raises(GateFailed, match="must be at least 0.99") as failed:
+        rescore(load_config(site.config, [publish, f"gates={gates}"]))
+    assert failed.value.values["run_id"] == site.run.run_id  # finished and there to look at
+    assert site.database.open("for_the_shop") is None
+    assert rescore(load_config(site.config, [publish]))["gates"] is None
+    assert site.database.need("for_the_shop").count_rows() > 0
