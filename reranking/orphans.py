@@ -105,12 +105,15 @@ def stale_files(database: Database, tables: Iterable[str], older_than: timedelta
 
 
 def half_created(database: Database, older_than: timedelta) -> list[str]:
-    """The names of our tables whose creator was killed before the first commit."""
+    """The names of our tables whose creator was killed before the first commit.
+
+    None for a database on an object store: it does not say since when a table is being created.
+    """
     return [
         name
         for name in database.names()
         if (name in TABLES or name.startswith("results_"))
-        and all(_settled(folder, older_than) for folder in _folders(database, [name]))
+        and any(_settled(folder, older_than) for folder in _folders(database, [name]))
         and database.open(name) is None
     ]
 

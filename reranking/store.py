@@ -40,6 +40,8 @@ class Database:
             self._connection = lancedb.connect(uri)
         except Exception as error:
             raise failure(f"database {uri} cannot be opened", error) from error
+        if must_exist and "://" in uri and not self.names():
+            raise MissingResource(f"no database at {uri}: expected LanceDB tables below that URI")
 
     def names(self) -> list[str]:
         """The names of all tables."""
