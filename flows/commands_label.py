@@ -160,9 +160,10 @@ def agreement(
     if as_json:
         say(values)
     else:
-        from flows.label_tables import agreement_tables
+        from flows.label_tables import agreement_line, agreement_tables
         from flows.tables import show
 
+        typer.echo(agreement_line(values))
         show(*agreement_tables(values))
     return EXIT_DONE
 

@@ -67,14 +67,22 @@ def conflicts_table(values: Mapping[str, Any]) -> Table | None:
     return table
 
 
+def agreement_line(values: Mapping[str, Any]) -> str:
+    """What was compared with what, on how many pairs."""
+    if values["right"] is None:
+        return f"Raters {', '.join(values['raters'])}: {values['pairs']} pairs with several grades"
+    how = "relevant or not" if values["binary"] else "grade for grade"
+    return (
+        f"{values['left']} and {values['right']}: {values['pairs']} pairs of {values['queries']} "
+        f"queries, {values['same']:.1%} the same, {how}"
+    )
+
+
 def agreement_tables(values: Mapping[str, Any]) -> list[Table | None]:
     """Kappa and alpha, the confusion by grade, and the disagreements that tell most."""
     if values["right"] is None:
-        title = f"{', '.join(values['raters'])} on {values['pairs']} pairs"
         names = {name: f"alpha ({name})" for name in ("nominal", "ordinal", "interval")}
-        return [_figures(title, values, names)]
-    title = f"{values['left']} and {values['right']} on {values['pairs']} pairs"
-    title += f" of {values['queries']} queries: {values['same']:.1%} the same"
+        return [_figures(values, names)]
     names = {
         "kappa": "kappa",
         "kappa_linear": "kappa, linear weights",
@@ -84,11 +92,11 @@ def agreement_tables(values: Mapping[str, Any]) -> list[Table | None]:
     }
     if values["binary"]:
         names = {name: names[name] for name in ("kappa", "alpha_nominal")}
-    return [_figures(title, values, names), _confusion(values), _disagreements(values)]
+    return [_figures(values, names), _confusion(values), _disagreements(values)]
 
 
-def _figures(title: str, values: Mapping[str, Any], names: Mapping[str, str]) -> Table:
-    table = new_table(title, ["figure", "value", "95% interval over queries"], ["value"])
+def _figures(values: Mapping[str, Any], names: Mapping[str, str]) -> Table:
+    table = new_table("Beyond chance", ["figure", "value", "95% interval over queries"], ["value"])
     for name, text in names.items():
         one = values[name]
         if one["value"] is None:

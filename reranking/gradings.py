@@ -86,7 +86,7 @@ class Gradings:
             names = {"left": "right", "right": "left"}
             found = disagreements(second, first, limit)
             found = found.rename_columns([names.get(n, n) for n in found.column_names])
-        return Compared(one, other, figures, confusion, found)
+        return Compared(one, other, figures, confusion, _own_grades(found, one, other))
 
     def raters(self, judgment_list: str) -> RaterAgreement:
         """How far the raters of a judgment list agree, on the queries' present texts."""
@@ -131,6 +131,15 @@ class Gradings:
         prepared = self._bench_of(plan_of(find_run(self._database, name)))
         grades = labels_as_grades(prepared.label())
         return Grading(side, grades, 1, binary=not prepared.chosen.grades)
+
+
+def _own_grades(found: pa.Table, left: Grading, right: Grading) -> pa.Table:
+    """The disagreements with each side's own grades in place of yes and no."""
+    keys, rows = ["query_id", "doc_id"], frame(found).drop("left", "right")
+    for name, side in (("left", left), ("right", right)):
+        own = frame(side.table).select(*keys, pl.col("relevance").alias(name))
+        rows = rows.join(own, on=keys, how="left", maintain_order="left")
+    return rows.select(*keys, "left", "right", "gap", "sure").to_arrow()
 
 
 def _confusion(left: pa.Table, right: pa.Table) -> pa.Table:

@@ -395,3 +395,15 @@ def test_labels_of_edited_or_missing_texts_are_stale():
     ]
     reworded = queries.set_column(1, "text_hash", [[text_hash("new wording")]])
     assert stale(labelled(), reworded, documents)["reason"].to_pylist()[0] == "query edited"
+
+
+def test_judgments_of_relevant_pairs_alone_show_no_precision():
+    """Where nobody judged a miss, every rule would seem right."""
+    rows = [(f"q{n}", "d", float(n)) for n in range(60)]
+    known = judgments(*((query, doc, 1) for query, doc, _ in rows))
+    goal = cut_for_precision(scored(*rows), known, 0.5)
+    assert not goal.reached and goal.cut is None
+    assert "all of them are relevant" in goal.statement
+    (report,) = compare_rules(scored(*rows), [Rule("r", on="score", at_least=30.0)], known)
+    assert report.precision.value is None
+    assert (report.recall.hits, report.recall.total) == (30, 60)

@@ -33,7 +33,7 @@ class Goal:
     """The cut for a target precision, measured on queries that had no say in it.
 
     `reached` only if the whole interval of `precision` lies at or above the target; `cut` is the
-    raw score, None where no judged pair of the choosing part is relevant.
+    raw score, None where no judged pair of the choosing part is relevant, or where all pairs are.
     """
 
     target_precision: float
@@ -63,13 +63,19 @@ def cut_for_precision(
     )
     # one order of rows, so that sums do not differ in their last digit from call to call
     rows = rows.sort("score", "query_id", "doc_id", descending=[True, False, False])
-    cut = _choose(rows.filter("chooses"), target_precision)
+    one_sided = bool(rows.height and rows["true"].all())
+    cut = None if one_sided else _choose(rows.filter("chooses"), target_precision)
     rest = rows.filter(~pl.col("chooses"))
     true, query = rest["true"].to_numpy(), rest["query_id"].to_numpy()
     said = np.zeros(len(true), bool) if cut is None else (rest["score"] >= cut).to_numpy()
     precision, recall = proportion(true[said], query[said]), proportion(said[true], query[true])
     reached = cut is not None and precision.total > 0 and precision.low >= target_precision
     statement = _statement(target_precision, cut, precision, recall, rows.height, reached)
+    if one_sided:  # precision would be 1 wherever the cut lies
+        statement = (
+            f"precision {target_precision:g} is not demonstrable with {rows.height} judgments: all "
+            "of them are relevant, so none could show a wrong label"
+        )
     return Goal(target_precision, cut, reached, precision, recall, rows.height, statement)
 
 

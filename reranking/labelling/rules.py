@@ -170,7 +170,8 @@ def _labelled(pairs: pa.Table, rule: Rule) -> pl.DataFrame:
 class RuleReport:
     """What a rule does to the pairs, and what the judged ones among them say about it.
 
-    Precision: of the judged pairs that it calls positive, the relevant ones. Recall: of the judged
+    Precision: of the judged pairs that it calls positive, the relevant ones; unknown where only
+    relevant pairs were judged, for it would be 1 whatever the rule says. Recall: of the judged
     relevant pairs that were scored, those it calls positive (unsure ones are not).
     """
 
@@ -203,12 +204,14 @@ def _report(pairs: pa.Table, rule: Rule, judgments: pa.Table | None, relevant: i
     true = (known["relevance"] >= relevant).to_numpy()
     query = known["query_id"].to_numpy()
     label = rows["label"]
+    shown = said & (not true.all())
+    precision = proportion(true[shown], query[shown])
     return RuleReport(
         rule=rule,
         pairs=rows.height,
         positive=int((label >= 1).sum()),
         negative=int((label == 0).sum()),
         unsure=label.null_count(),
-        precision=proportion(true[said], query[said]),
+        precision=precision,
         recall=proportion(said[true], query[true]),
     )
