@@ -170,8 +170,7 @@ dropped = pytest.mark.parametrize(
     [
         "pair_scores",
         "candidates",
-        pytest.param("searches", marks=slow),
-        "queries",
+        *(pytest.param(table, marks=slow) for table in ("searches", "queries")),
         pytest.param("documents", marks=slow),
         pytest.param("runs", marks=slow),
     ],

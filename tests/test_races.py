@@ -48,7 +48,9 @@ def variant(config: Path, name: str, **changes: str | int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("slow", [Slow(), Slow(score=0.01, publish=0.02)], ids=["fast", "slow"])
+@pytest.mark.parametrize(
+    "slow", [Slow(), pytest.param(Slow(score=0.01, publish=0.02), marks=pytest.mark.slow)]
+)
 def test_two_processes_with_one_config_from_nothing(world: Path, slow: Slow) -> None:
     together(world, world, slow=slow)
     assert_equal(world.parent / "db.lancedb", undisturbed(world.parent))
