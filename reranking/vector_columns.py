@@ -42,17 +42,16 @@ class Encoded:
     version: int
 
 
-def vector_columns(database: Database, table: str) -> dict[str, str | None]:
+def vector_columns(database: Database, table: str) -> dict[str, str]:
     """The vector columns of a table with the encoder fingerprint each is marked with."""
     opened = database.open(table)
     fields = [] if opened is None else [f for f in opened.schema if _is_vector(f)]
-    marks = {f.name: (f.metadata or {}).get(ENCODER_KEY) for f in fields}
-    return {name: None if mark is None else mark.decode() for name, mark in marks.items()}
+    return {f.name: f.metadata[ENCODER_KEY].decode() for f in fields}
 
 
 def _is_vector(field: pa.Field) -> bool:
-    named = field.name == FIRST_COLUMN or field.name.startswith(f"{FIRST_COLUMN}_")
-    return named and bool(pa.types.is_fixed_size_list(field.type))
+    """Whether we made the column; one that somebody added to the table has no mark."""
+    return ENCODER_KEY in (field.metadata or {})
 
 
 def encoder_column(database: Database, table: str, fingerprint: str) -> str | None:
