@@ -8,17 +8,24 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
-from reranking.encoder import SentenceEncoder
-from reranking.reevaluate import (
+from reranking.evaluation.compare_run import Party
+from reranking.evaluation.reevaluate import (
     encoded_corpus,
     need_candidates,
     promoted,
     promoted_corpus,
     promoted_queries,
 )
-from reranking.runs import Plan
+from reranking.intake.encoder import SentenceEncoder
+from reranking.intake.vector_columns import (
+    Encoded,
+    add_vectors,
+    encoder_column,
+    live_columns,
+    vector_columns,
+)
+from reranking.running.runs import Plan
 from reranking.store import Database
-from reranking.vector_columns import Encoded, add_vectors, encoder_column, vector_columns
 from tasks import verdicts
 from tasks.evaluate import evaluate
 from tasks.gate import check_gates, refuse_failed
@@ -100,7 +107,7 @@ def plan_again(config: Config) -> Plan:
     """
     database, encoder = Database(config.database), encoder_of(config)
     base = promoted(database, config.comparison.against)
-    column = _other_column(config, database, encoder, None if base is None else base.run["encoder"])
+    column = _other_column(config, database, encoder, base)
     scored = None if config.rerank is None else config.rerank.column
     table = config.documents.table
     if column is not None:
@@ -115,13 +122,16 @@ def plan_again(config: Config) -> Plan:
 
 
 def _other_column(
-    config: Config, database: Database, encoder: SentenceEncoder | None, before: str | None
+    config: Config, database: Database, encoder: SentenceEncoder | None, base: Party | None
 ) -> str | None:
     """The column to search in where the encoder is another than the promoted run's."""
-    managed = config.documents.managed and by_vectors(config)
-    if encoder is None or not managed or encoder.fingerprint == before:
+    if encoder is None or not config.documents.managed or not by_vectors(config):
         return None
-    return encoder_column(database, config.documents.table, encoder.fingerprint)
+    table = config.documents.table
+    column = encoder_column(database, table, encoder.fingerprint)
+    if base is None:
+        return None if column in live_columns(database, table) else column
+    return None if base.run["encoder"] == encoder.fingerprint else column
 
 
 @task(name="compare-with-promoted", cache_policy=NO_CACHE)

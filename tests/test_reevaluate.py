@@ -15,23 +15,23 @@ import pytest
 from configs.load import load_config
 from flows.reevaluate import reevaluate
 from flows.rescore import rescore
-from reranking.candidates import candidates_of
-from reranking.crossencoder import CrossEncoderModel
-from reranking.encoder import SentenceEncoder
 from reranking.errors import GateFailed, InputError, MissingResource
+from reranking.evaluation.promotion import promote
 from reranking.frames import frame
-from reranking.indexes import IndexSettings
-from reranking.ingest import READY
-from reranking.promotion import promote
-from reranking.runs import Plan, find_run, list_runs, plan_of
-from reranking.store import Database
-from reranking.vector_columns import (
+from reranking.intake.encoder import SentenceEncoder
+from reranking.intake.indexes import IndexSettings
+from reranking.intake.ingest import READY
+from reranking.intake.vector_columns import (
     add_vectors,
     drop_superseded,
     encoder_column,
     superseded_columns,
     vector_columns,
 )
+from reranking.running.crossencoder import CrossEncoderModel
+from reranking.running.runs import Plan, find_run, list_runs, plan_of
+from reranking.searching.candidates import candidates_of
+from reranking.store import Database
 from tests import judged, tiny
 from tests.walk import walk_file
 
@@ -97,7 +97,7 @@ def test_another_reranker_searches_and_encodes_nothing(
     site.change_document(3, "river stone, changed after the promotion")
     assert walk_file(site.config)[0].run_id != site.run.run_id
     monkeypatch.setattr(SentenceEncoder, "_encode", refuse)
-    monkeypatch.setattr("reranking.candidates.search_chunk", refuse)
+    monkeypatch.setattr("reranking.searching.candidates.search_chunk", refuse)
     scorer = judged.use_scorer(monkeypatch, judged.shuffled)
     found = site.again(OTHER)
     assert found["computed"] and found["scored"] == found["pairs"] == len(scorer.pairs)
@@ -126,6 +126,8 @@ def test_another_search_is_refused_and_leaves_no_run(site: Site) -> None:
     before = [r["run_id"] for r in list_runs(site.database)]
     with pytest.raises(MissingResource, match="no stored candidates"):
         site.again("search.limit=5")
+    with pytest.raises(MissingResource, match="no stored candidates"):  # with no baseline, too
+        site.again("search.limit=5", "comparison.against=nobody")
     assert [r["run_id"] for r in list_runs(site.database)] == before
 
 
@@ -181,7 +183,7 @@ def test_a_new_encoder_gets_a_column_and_promoting_switches(
 
 
 def load_settings(folder: Path) -> Any:
-    from reranking.encoder import EncoderSettings
+    from reranking.intake.encoder import EncoderSettings
 
     return EncoderSettings(str(folder))
 
@@ -210,7 +212,7 @@ class Encoder:
 def test_a_killed_encoding_goes_on_and_ready_waits(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reranking.vector_columns._STEP", 10)
+    monkeypatch.setattr("reranking.intake.vector_columns._STEP", 10)
     ready = site.database.tagged("documents", READY)
     options: dict[str, Any] = {"commit_seconds": 0.0, "indexes": IndexSettings(fts=fts(site))}
     with pytest.raises(KeyboardInterrupt):
