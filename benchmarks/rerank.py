@@ -44,6 +44,7 @@ class Rounds:
         self.saved: list[float] = []
         self.pairs: list[int] = []
         self.tokens: list[float] = []
+        self.stages: list[dict[str, float]] = []
 
     def round(self, number: int, size: int) -> None:
         """Every variant once on the same queries; every other round in the opposite order."""
@@ -71,6 +72,7 @@ class Rounds:
             lambda: run("half", precision="bfloat16"),
         )
         took["ours"] = ours["hybrid"].model
+        self.stages.append(ours["hybrid"].seconds)
         self._steps(number, queries, took)
         self.took.append(took)
         self.gaps.append(_gap(ours["three"].scores, found["theirs"]))
@@ -125,6 +127,7 @@ class Rounds:
             "factors": medians,
             "product": product,
             "de-duplication": median(self.saved),
+            "outside_seconds": {n: median(s[n] for s in self.stages) for n in self.stages[0]},
             "pairs_per_second": {
                 name: median(p / t[name].wall for p, t in zip(self.pairs, self.took, strict=True))
                 for name in ("loop hybrid", "predict", "ours", "run hybrid", "run half")

@@ -119,7 +119,7 @@ def _times(product: tuple[float, float], factor: float) -> tuple[float, float]:
 
 
 def _speed_table(found: dict[str, Any]) -> Table:
-    table = Table(title="Pairs per second by the clock")
+    table = Table(title="Pairs per second by the clock, and the rest of a run")
     table.add_column("what")
     for name in found["texts"]:
         table.add_column(name, justify="right")
@@ -127,6 +127,11 @@ def _speed_table(found: dict[str, Any]) -> Table:
     table.add_row("tokens of a pair", *(f"{t['tokens']:.0f}" for t in texts))
     for name in texts[0]["pairs_per_second"]:
         table.add_row(name, *(f"{t['pairs_per_second'][name]:.1f}" for t in texts))
+    for name in texts[0].get("outside_seconds", {}):
+        table.add_row(
+            f"seconds outside the model: {name}",
+            *(f"{t['outside_seconds'][name]:.3f}" for t in texts),
+        )
     table.add_row("GEMM peak of a core, GFLOP/s", f"{found['peak']['flops'] / 1e9:.0f}")
     return table
 
