@@ -26,10 +26,10 @@ import polars as pl
 import pyarrow as pa
 
 from reranking.frames import frame
-from reranking.pairs import TABLE, PairScores
+from reranking.running.pairs import TABLE, PairScores
 from reranking.schemas import PAIR_SCORES
 from reranking.store import Database
-from reranking.tidy import tidy_scores
+from reranking.upkeep.tidy import tidy_scores
 
 RERANKERS = [bytes([i]) * 16 for i in range(4)]
 DOCUMENTS_PER_QUERY = 100

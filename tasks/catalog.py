@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reranking.evaluate_run import stored_means
-from reranking.export import export_results
-from reranking.promotion import promote as promote_run
-from reranking.promotion import promoted_names
-from reranking.retention import forget_run
-from reranking.runs import find_run, list_runs, plan_of
+from reranking.evaluation.evaluate_run import stored_means
+from reranking.evaluation.promotion import promote as promote_run
+from reranking.evaluation.promotion import promoted_names
+from reranking.running.export import export_results
+from reranking.running.runs import find_run, list_runs, plan_of
 from reranking.store import Database
+from reranking.upkeep.retention import forget_run
 
 
 def runs(database: str) -> list[dict[str, Any]]:

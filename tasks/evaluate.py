@@ -8,8 +8,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
-from reranking.evaluate_run import evaluate_run, means
-from reranking.runs import Plan
+from reranking.evaluation.evaluate_run import evaluate_run, means
+from reranking.running.runs import Plan
 from reranking.store import Database
 
 

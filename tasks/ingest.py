@@ -8,12 +8,13 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
-from reranking.ingest import ingest
+from reranking.intake.ingest import ingest
 from reranking.sources.open import read_documents
 from reranking.store import Database
+from tasks.encoding import encoding
 from tasks.progress import Watcher
 from tasks.retries import may_pass
-from tasks.settings import encoder_of, ingest_settings, source_spec
+from tasks.settings import ingest_settings, source_spec
 
 
 @task(
@@ -30,6 +31,6 @@ def ingest_documents(config: Config) -> dict[str, Any]:
     database = Database(config.database)
     settings = ingest_settings(config, database)
     rows = read_documents(source_spec(config.documents.source))
-    with Watcher("documents") as progress:
-        report = ingest(database, rows, encoder_of(config), settings, progress)
+    with Watcher("documents") as progress, encoding(config) as encoder:
+        report = ingest(database, rows, encoder, settings, progress)
     return report.as_dict()

@@ -11,7 +11,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
-from reranking.label_run import Bench, Labelled, bench, label_run
+from reranking.labelling.label_run import Bench, Labelled, bench, label_run
 from tasks.labelling import (
     agreement_values,
     bench_values,

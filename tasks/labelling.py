@@ -11,23 +11,23 @@ from typing import Any
 from configs.labelling import BY_GOAL, Labels
 from configs.schema import Config
 from reranking.errors import ConfigError
-from reranking.gradings import Gradings
-from reranking.history import newest_done
-from reranking.label_run import Bench, LabelSettings, bench
-from reranking.label_sets import (
+from reranking.evaluation.gradings import Gradings
+from reranking.evaluation.history import newest_done
+from reranking.labelling.agreement import Agreement
+from reranking.labelling.calibration import Calibration, Uncalibrated
+from reranking.labelling.goal import Goal
+from reranking.labelling.judged import RELEVANT
+from reranking.labelling.label_run import Bench, LabelSettings, bench
+from reranking.labelling.label_sets import (
     find_label_set,
     list_label_sets,
     read_labels,
     stale_labels,
     with_staleness,
 )
-from reranking.labelling.agreement import Agreement
-from reranking.labelling.calibration import Calibration, Uncalibrated
-from reranking.labelling.goal import Goal
-from reranking.labelling.judged import RELEVANT
 from reranking.labelling.rules import Rule, RuleReport
-from reranking.runs import Plan, find_run, plan_of
-from reranking.scored import reranker_named
+from reranking.labelling.scored import reranker_named
+from reranking.running.runs import Plan, find_run, plan_of
 from reranking.store import Database
 from tasks.pipeline import pipeline_of
 

@@ -10,11 +10,11 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
-from reranking.corpus import Corpus
 from reranking.errors import ConfigError
-from reranking.maintain import MaintainSettings, maintain
-from reranking.retention import Keep
+from reranking.intake.corpus import Corpus
 from reranking.store import Database
+from reranking.upkeep.maintain import MaintainSettings, maintain
+from reranking.upkeep.retention import Keep
 from tasks.retries import may_pass
 from tasks.settings import cross_encoder_of, refiner_of
 

@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import ValidationError
 
 from configs.schema import Config
-from reranking.compare_run import FIRST, Party, deciding_query_type, party
+from reranking.evaluation.compare_run import FIRST, Party, deciding_query_type, party
 from reranking.report.collect import collect
 from reranking.report.content import Report
 from reranking.report.page import write

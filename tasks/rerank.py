@@ -12,11 +12,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
-from reranking.crossencoder import CrossEncoderModel
 from reranking.errors import RuntimeFailure
-from reranking.refine import Refined, Refiner
-from reranking.rerank import Rescorer
-from reranking.runs import Plan
+from reranking.running.crossencoder import CrossEncoderModel
+from reranking.running.refine import Refined, Refiner
+from reranking.running.rerank import Rescorer
+from reranking.running.runs import Plan
 from reranking.scoring.scorer import Scorer
 from reranking.store import Database
 from tasks.progress import Watcher

@@ -6,18 +6,22 @@ from dataclasses import replace
 from functools import lru_cache
 
 from configs.schema import Config, Rerank, Source
-from reranking.corpus import Corpus, check_filter, encoder_mark, pin_foreign, pin_managed
-from reranking.crossencoder import CrossEncoderModel, CrossEncoderSettings, find_cross_encoder
-from reranking.encoder import EncoderSettings, SentenceEncoder
 from reranking.errors import ConfigError, InputError
-from reranking.given_ranking import GivenRanking, read_given_ranking
-from reranking.indexes import IndexSettings, vector_index
-from reranking.ingest import IngestSettings
-from reranking.queries import QuerySet
-from reranking.search import SearchSettings
+from reranking.intake.corpus import Corpus, check_filter, encoder_mark, pin_foreign, pin_managed
+from reranking.intake.encoder import EncoderSettings, SentenceEncoder
+from reranking.intake.indexes import IndexSettings, vector_index
+from reranking.intake.ingest import IngestSettings
+from reranking.intake.queries import QuerySet
+from reranking.intake.vector_columns import column_in_use, need_complete
+from reranking.running.crossencoder import (
+    CrossEncoderModel,
+    CrossEncoderSettings,
+    find_cross_encoder,
+)
+from reranking.searching.given_ranking import GivenRanking, read_given_ranking
+from reranking.searching.search import SearchSettings
 from reranking.sources.open import SourceSpec, read_ranking, source_fingerprint
 from reranking.store import Database
-from reranking.vector_columns import column_in_use, need_complete
 
 
 def source_spec(source: Source) -> SourceSpec:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from configs.schema import Config
-from reranking.refine import REFINED
-from reranking.runs import Plan
+from reranking.running.refine import REFINED
+from reranking.running.runs import Plan
 
 
 class Summary:

@@ -9,15 +9,14 @@ from typing import Any
 import pyarrow as pa
 
 from configs.schema import Config
-from reranking.judgment_files import export_judgments
-from reranking.label_run import calibration_of, current_wording, judgments_for
-from reranking.label_sets import find_label_set
+from reranking.evaluation.judgment_files import export_judgments
+from reranking.intake.queries import read_queries
 from reranking.labelling.calibration import Calibration, Uncalibrated, fit
+from reranking.labelling.label_run import calibration_of, current_wording, judgments_for
+from reranking.labelling.label_sets import find_label_set
 from reranking.labelling.mining import Mining, MiningReport
-from reranking.queries import read_queries
-from reranking.scored import ScoredRun
-from reranking.store import Database
-from reranking.training_run import (
+from reranking.labelling.scored import ScoredRun
+from reranking.labelling.training_run import (
     Files,
     MiningInputs,
     answerable,
@@ -26,6 +25,7 @@ from reranking.training_run import (
     mine_run,
     with_labels,
 )
+from reranking.store import Database
 from tasks.labelling import lists_of, open_database, plain, relevant_of, run_of
 
 

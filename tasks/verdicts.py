@@ -7,18 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 from configs.schema import Config
-from reranking.compare_run import compare_runs, deciding_query_type, judgments_for, party
 from reranking.errors import ConfigError
-from reranking.evaluate_run import evaluate_run, means, slice_means
+from reranking.evaluation.compare_run import compare_runs, deciding_query_type, judgments_for, party
 from reranking.evaluation.comparison import Settings
+from reranking.evaluation.evaluate_run import evaluate_run, means, slice_means
+from reranking.evaluation.gate_run import Gated, gate_run
 from reranking.evaluation.gates import Gate
+from reranking.evaluation.history import done_runs, newest_done
+from reranking.evaluation.history import history as measured_history
 from reranking.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from reranking.evaluation.verdict import Rules
-from reranking.gate_run import Gated, gate_run
-from reranking.history import done_runs, newest_done
-from reranking.history import history as measured_history
-from reranking.queries import read_queries
-from reranking.runs import Plan, find_run, plan_of
+from reranking.intake.queries import read_queries
+from reranking.running.runs import Plan, find_run, plan_of
 from reranking.store import Database
 from tasks.pipeline import pipeline_of
 

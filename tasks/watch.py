@@ -11,7 +11,7 @@ from prefect.events import emit_event
 
 from configs.schema import Config
 from reranking.errors import ConfigError, MissingResource
-from reranking.reevaluate import promoted
+from reranking.evaluation.reevaluate import promoted
 from reranking.store import Database
 from tasks.settings import cross_encoder_of, encoder_of, refresh_encoder
 

@@ -16,7 +16,7 @@ from lancedb import index as lance_index
 from configs.load import ConfigFault, load_config
 from reranking.errors import EXIT_DONE, EXIT_REJECTS, ConfigError, RescoreError
 from reranking.frames import frame
-from reranking.runs import Plan
+from reranking.running.runs import Plan
 from reranking.store import Database
 from tests import tiny
 from tests.walk import walk

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from reranking.errors import EXIT_DONE
-from reranking.export import export_results
-from reranking.runs import find_run
+from reranking.running.export import export_results
+from reranking.running.runs import find_run
 from reranking.schemas import RUNS, SCHEMA_VERSION, VERSION_KEY
 from reranking.store import Database
 from tests import tiny

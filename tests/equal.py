@@ -12,11 +12,11 @@ from typing import Any
 import polars as pl
 from polars.testing import assert_frame_equal
 
-from reranking.candidates import candidates_of, searched
-from reranking.corpus import pin_managed
 from reranking.frames import frame
-from reranking.pairs import PairScores
-from reranking.runs import list_runs, plan_of
+from reranking.intake.corpus import pin_managed
+from reranking.running.pairs import PairScores
+from reranking.running.runs import list_runs, plan_of
+from reranking.searching.candidates import candidates_of, searched
 from reranking.store import Database
 
 CLOSE = 1e-5

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reranking.crossencoder import CrossEncoderModel
 from reranking.fingerprints import text_hash
+from reranking.running.crossencoder import CrossEncoderModel
 from tests import tiny
 
 QUERIES = 40

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from reranking.frames import frame
-from reranking.runs import Plan
-from reranking.scored import ScoredRun
+from reranking.labelling.scored import ScoredRun
+from reranking.running.runs import Plan
 from reranking.store import Database
 from tests import tiny
 from tests.walk import walk_file

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from configs.load import load_config
-from reranking.label_run import LabelSettings, bench, label_run
+from reranking.labelling.label_run import LabelSettings, bench, label_run
 from reranking.labelling.rules import Rule
-from reranking.runs import Plan
+from reranking.running.runs import Plan
 from reranking.store import Database
 from tasks.load import load_judgments
 from tests import judged, tiny

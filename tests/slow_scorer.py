@@ -123,10 +123,10 @@ def _child(
 
 def _slow_down(slow: Slow, stage: Any, scored: Any) -> None:
     """Make every stage tell that it is under way, and take its time."""
-    import reranking.candidates
-    import reranking.ingest
-    import reranking.publish
-    from reranking.crossencoder import CrossEncoderModel
+    import reranking.intake.ingest
+    import reranking.running.publish
+    import reranking.searching.candidates
+    from reranking.running.crossencoder import CrossEncoderModel
 
     def patched(module: Any, name: str, mark: str, seconds: float) -> None:
         original = getattr(module, name)
@@ -138,9 +138,9 @@ def _slow_down(slow: Slow, stage: Any, scored: Any) -> None:
 
         setattr(module, name, slowed)
 
-    patched(reranking.ingest, "document_of", "ingest", slow.ingest)
-    patched(reranking.candidates, "search_chunk", "search", slow.search)
-    patched(reranking.publish, "rank_results", "publish", slow.publish)
+    patched(reranking.intake.ingest, "document_of", "ingest", slow.ingest)
+    patched(reranking.searching.candidates, "search_chunk", "search", slow.search)
+    patched(reranking.running.publish, "rank_results", "publish", slow.publish)
     load = CrossEncoderModel.load
 
     def load_slowly(model: CrossEncoderModel) -> Any:

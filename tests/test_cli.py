@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from reranking.errors import worst
-from reranking.export import trec_lines
-from reranking.runs import Plan
+from reranking.running.export import trec_lines
+from reranking.running.runs import Plan
 from tests import tiny
 from tests.walk import walk_file
 

@@ -12,16 +12,16 @@ from typer.testing import CliRunner, Result
 
 from configs.load import load_config
 from flows.cli import app
-from reranking.candidates import candidates_of
-from reranking.compare_run import Party, compare_runs, party
-from reranking.corpus import texts_of
 from reranking.errors import ConfigError, GateFailed, InputError, MissingResource
 from reranking.evaluation.agreement import rankings_of
+from reranking.evaluation.compare_run import Party, compare_runs, party
 from reranking.evaluation.comparison import Settings
-from reranking.promotion import promote
-from reranking.queries import read_queries
-from reranking.ranking import rank_results
-from reranking.runs import Plan
+from reranking.evaluation.promotion import promote
+from reranking.intake.corpus import texts_of
+from reranking.intake.queries import read_queries
+from reranking.running.ranking import rank_results
+from reranking.running.runs import Plan
+from reranking.searching.candidates import candidates_of
 from reranking.store import Database
 from tasks.gate import check_gates, refuse_failed
 from tasks.load import load_judgments

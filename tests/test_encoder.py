@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reranking.encoder import EncoderSettings, SentenceEncoder
-from reranking.fast_encoder import fast_encoder
+from reranking.intake.encoder import EncoderSettings, SentenceEncoder
+from reranking.intake.fast_encoder import fast_encoder
 from tests import tiny
 
 TEXTS = ["river stone", "", "winter lamp garden " * 40, "a", "violin, harbor!", "river stone"]
@@ -59,7 +59,7 @@ def test_another_pooling_takes_the_stock_path(tmp_path: Path) -> None:
 def test_a_wrong_fast_path_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sentence_transformers import SentenceTransformer
 
-    from reranking.fast_encoder import FastEncoder
+    from reranking.intake.fast_encoder import FastEncoder
 
     right = FastEncoder.encode
     monkeypatch.setattr(FastEncoder, "encode", lambda self, texts: right(self, texts) + 1e-3)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from configs.load import load_config
 from flows.cli import app
 from reranking.frames import frame
-from reranking.runs import Plan
+from reranking.running.runs import Plan
 from tests import judged, tiny
 from tests.test_compare_run import first_stage
 from tests.walk import database_of, walk_file

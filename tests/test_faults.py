@@ -17,10 +17,10 @@ import pytest
 import tasks.rerank
 from configs.load import load_config
 from reranking import retry
-from reranking.crossencoder import CrossEncoderModel
 from reranking.errors import MissingResource, RescoreError, RuntimeFailure
 from reranking.frames import frame
-from reranking.runs import Plan, list_runs
+from reranking.running.crossencoder import CrossEncoderModel
+from reranking.running.runs import Plan, list_runs
 from reranking.store import Database
 from tests import tiny
 from tests.equal import assert_equal, assert_same
@@ -125,7 +125,8 @@ def fill(disk: Path, leave: int) -> Path:
 def test_a_full_disk(
     world: World, disk: Path, undisturbed: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reranking import ingest, publish, rerank
+    from reranking.intake import ingest
+    from reranking.running import publish, rerank
     from tests import walk as steps
 
     owner, name = {
@@ -181,7 +182,7 @@ dropped = pytest.mark.parametrize(
 def test_a_table_dropped_while_the_run_is_at_work(
     world: World, undisturbed: Path, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reranking.rerank import Rescorer
+    from reranking.running.rerank import Rescorer
 
     after(monkeypatch, Rescorer, "score_chunk", lambda: world.database.drop(table))
     try:

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from configs.schema import Search
-from reranking.corpus import Corpus, check_filter
 from reranking.errors import ConfigError, RescoreError
-from reranking.filters import where_expression
+from reranking.intake.corpus import Corpus, check_filter
+from reranking.searching.filters import where_expression
 from reranking.store import Database
 
 FUZZ = settings(

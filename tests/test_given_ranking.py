@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from configs.load import ConfigFault, load_config
 from flows.cli import app
 from reranking.errors import InputError
-from reranking.evaluate_run import rankings
+from reranking.evaluation.evaluate_run import rankings
 from reranking.frames import frame
-from reranking.runs import Plan
+from reranking.running.runs import Plan
 from reranking.store import Database
 from tests import judged, tiny
 from tests.test_reevaluate import refuse
@@ -58,7 +58,7 @@ def first(run: Plan) -> dict[str, list[str]]:
 def test_its_order_is_the_first_stage_and_nothing_is_searched(
     folder: Path, name: str, query_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reranking.candidates.search_chunk", refuse)
+    monkeypatch.setattr("reranking.searching.candidates.search_chunk", refuse)
     run = given(folder, name, query_type=query_type)
     assert first(run) == RANKED
     results = frame(Database(run.database).read(run.results_table))

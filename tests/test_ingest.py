@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from reranking.errors import InputError
 from reranking.frames import frame
-from reranking.ids import IdIndex, hash_values, id_words
-from reranking.indexes import IndexSettings, fts_details, unindexed
-from reranking.ingest import READY, IngestReport, IngestSettings, ingest
+from reranking.intake.ids import IdIndex, hash_values, id_words
+from reranking.intake.indexes import IndexSettings, fts_details, unindexed
+from reranking.intake.ingest import READY, IngestReport, IngestSettings, ingest
 from reranking.sources.rows import Reject, Row
 from reranking.store import Database
 

@@ -12,14 +12,19 @@ from typer.testing import CliRunner, Result
 
 from configs.load import ConfigFault, load_config
 from flows.cli import app
-from reranking.crossencoder import CrossEncoderModel
-from reranking.encoder import SentenceEncoder
 from reranking.errors import ConfigError, InputError, MissingResource
 from reranking.frames import frame
-from reranking.label_run import bench, calibration_of
-from reranking.label_sets import find_label_set, list_label_sets, read_labels, stale_labels
+from reranking.intake.encoder import SentenceEncoder
 from reranking.labelling.calibration import Calibration, Uncalibrated
-from reranking.runs import Plan
+from reranking.labelling.label_run import bench, calibration_of
+from reranking.labelling.label_sets import (
+    find_label_set,
+    list_label_sets,
+    read_labels,
+    stale_labels,
+)
+from reranking.running.crossencoder import CrossEncoderModel
+from reranking.running.runs import Plan
 from reranking.store import Database
 from tasks import labelling
 from tasks.ingest import ingest_documents
@@ -101,7 +106,7 @@ def test_the_same_inputs_are_found_and_nothing_is_computed(
     first = labelled(copy)
     database = database_of(copy)
     versions = [database.need(t).version for t in ("labels", "label_sets")]
-    monkeypatch.setattr("reranking.label_run.apply_rule", None)
+    monkeypatch.setattr("reranking.labelling.label_run.apply_rule", None)
     again = labelled(copy)
     assert again["status"] == "found" and again["label_set"] == first["label_set"]
     assert again["labels"] == first["labels"]

@@ -23,16 +23,17 @@ from typer.testing import CliRunner
 import tests.walk
 from configs.load import load_config
 from flows.cli import app
-from reranking import store, versions
+from reranking import store
 from reranking.errors import MissingResource
-from reranking.maintain import Maintained, MaintainSettings, maintain
-from reranking.pairs import TABLE, PairScores
-from reranking.retention import Keep
-from reranking.runs import Plan, results_name, tag_of
+from reranking.running.pairs import TABLE, PairScores
+from reranking.running.runs import Plan, results_name, tag_of
 from reranking.schemas import CANDIDATES, PAIR_SCORES, RUNS, VERSION_KEY
 from reranking.store import Database, one_of
-from reranking.tidy import Wanted, tidy_scores
-from reranking.versions import our_tables, outdated, prune, upgrade
+from reranking.upkeep import versions
+from reranking.upkeep.maintain import Maintained, MaintainSettings, maintain
+from reranking.upkeep.retention import Keep
+from reranking.upkeep.tidy import Wanted, tidy_scores
+from reranking.upkeep.versions import our_tables, outdated, prune, upgrade
 from tasks.maintain import maintain_database, settings_of
 from tests import tiny
 from tests.conftest import REPOSITORY

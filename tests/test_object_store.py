@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from reranking.errors import MissingResource
-from reranking.maintain import MaintainSettings, maintain
-from reranking.orphans import half_created, stale_files
-from reranking.runs import list_runs
+from reranking.running.runs import list_runs
 from reranking.store import Database
+from reranking.upkeep.maintain import MaintainSettings, maintain
+from reranking.upkeep.orphans import half_created, stale_files
 from tests.equal import assert_equal
 from tests.object_store import BUCKET, Store, emulator
 from tests.slow_scorer import Job, Slow, barrier

@@ -22,9 +22,9 @@ from lancedb.rerankers import CrossEncoderReranker
 
 from configs.load import load_config
 from reranking.frames import frame
-from reranking.queries import read_queries
+from reranking.intake.queries import read_queries
 from reranking.reranker import CrossEncoderReranker as DropIn
-from reranking.runs import Plan
+from reranking.running.runs import Plan
 from reranking.store import Database
 from tests import tiny
 from tests.conftest import real_data
@@ -313,7 +313,7 @@ def _scifact(folder: Path, documents: int, queries: int) -> None:
 
 
 def _real(folder: Path, documents: int, queries: int, limit: int) -> None:
-    from reranking.encoder import EncoderSettings, SentenceEncoder
+    from reranking.intake.encoder import EncoderSettings, SentenceEncoder
     from reranking.models.resolve import resolve_model
 
     _scifact(folder, documents, queries)

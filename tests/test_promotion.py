@@ -15,11 +15,11 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from reranking.errors import ConfigError, MissingResource
-from reranking.promotion import promote, promoted_names, promoted_run
-from reranking.retention import Keep, forget_run, runs_to_drop
-from reranking.runs import Plan, results_name
+from reranking.evaluation.promotion import promote, promoted_names, promoted_run
+from reranking.running.runs import Plan, results_name
 from reranking.schemas import LABEL_SETS
 from reranking.store import Database, equals
+from reranking.upkeep.retention import Keep, forget_run, runs_to_drop
 from tests import tiny
 from tests.walk import database_of, walk_file
 

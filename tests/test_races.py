@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs.load import load_config
-from reranking.runs import list_runs
+from reranking.running.runs import list_runs
 from reranking.store import Database
 from tasks.ingest import ingest_documents
 from tests import tiny

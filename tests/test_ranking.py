@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reranking.frames import frame
-from reranking.ranking import rank_results
+from reranking.running.ranking import rank_results
 from reranking.schemas import CANDIDATES
 
 Q = b"q" * 16

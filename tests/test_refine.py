@@ -11,13 +11,13 @@ import pytest
 
 import tasks.rerank
 from configs.load import ConfigFault, load_config
-from reranking.crossencoder import CrossEncoderModel
 from reranking.errors import ConfigError, RuntimeFailure
 from reranking.frames import frame
-from reranking.pairs import KEY
-from reranking.ranking import rank_results
-from reranking.refine import Refiner, margin_of, sample
-from reranking.runs import find_run
+from reranking.running.crossencoder import CrossEncoderModel
+from reranking.running.pairs import KEY
+from reranking.running.ranking import rank_results
+from reranking.running.refine import Refiner, margin_of, sample
+from reranking.running.runs import find_run
 from tests import tiny
 from tests.test_ranking import THREE, TYPES, Q, candidates, doc, scores
 from tests.walk import database_of, walk
@@ -49,13 +49,13 @@ class _Plan:
     """As much of a plan as a ranking needs."""
 
     def __init__(self, top_k: int) -> None:
-        from reranking.search import SearchSettings
+        from reranking.searching.search import SearchSettings
 
         self.search, self.top_k = SearchSettings(("vector", "fts", "hybrid"), 10), top_k
 
 
 def test_what_is_within_the_margin_of_a_cut_by_hand() -> None:
-    from reranking.refine import above_cuts
+    from reranking.running.refine import above_cuts
 
     legs = [("a", 1, None), ("b", 2, None), ("c", 3, None), ("d", None, 1), ("e", None, 2)]
     known = frame(scores(a=9.0, b=8.0, c=7.9, d=4.0, e=1.0))
@@ -153,8 +153,8 @@ def test_it_reports_what_it_did_and_scores_less_than_everything(runs: dict[str, 
 
 
 def test_only_float32_scores_are_published(runs: dict[str, Any]) -> None:
-    from reranking.pairs import PairScores
-    from reranking.queries import read_queries
+    from reranking.intake.queries import read_queries
+    from reranking.running.pairs import PairScores
 
     plan = runs["refined"][0]
     database = database_of(plan)
@@ -175,8 +175,8 @@ def test_a_margin_of_nothing_is_found_out(
     folder: Path, cross_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Refining only the top half scores would change places unseen; the checked queries tell."""
-    monkeypatch.setattr("reranking.refine.margin_of", lambda probes: 0.0)
-    monkeypatch.setattr("reranking.refine._CHECKED_SHARE", 1)
+    monkeypatch.setattr("reranking.running.refine.margin_of", lambda probes: 0.0)
+    monkeypatch.setattr("reranking.running.refine._CHECKED_SHARE", 1)
     _, counts, _ = run(folder, cross_encoder, "careless.lancedb", **HALF)
     assert counts["rankings_checked"] == 2 * 8 * 3
     assert counts["rankings_equal"] < counts["rankings_checked"]

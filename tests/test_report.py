@@ -17,9 +17,9 @@ from typer.testing import CliRunner, Result
 
 import tasks.report
 from flows.cli import app
-from reranking.compare_run import FIRST, party
-from reranking.evaluate_run import evaluate_run, means
+from reranking.evaluation.compare_run import FIRST, party
 from reranking.evaluation.comparison import Settings
+from reranking.evaluation.evaluate_run import evaluate_run, means
 from reranking.labelling.calibration import Uncalibrated
 from reranking.report import words
 from reranking.report.collect import collect

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reranking.compare_run import FIRST, party
+from reranking.evaluation.compare_run import FIRST, party
 from reranking.evaluation.comparison import Settings
 from reranking.report.collect import collect
 from reranking.report.page import write

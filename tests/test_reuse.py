@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 import tasks.rerank
 from configs.load import load_config
-from reranking.candidates import candidates_of
-from reranking.crossencoder import CrossEncoderModel
 from reranking.errors import RuntimeFailure
-from reranking.evaluate_run import stored_means
+from reranking.evaluation.evaluate_run import stored_means
 from reranking.fingerprints import text_hash
 from reranking.frames import frame
-from reranking.runs import Plan
+from reranking.running.crossencoder import CrossEncoderModel
+from reranking.running.runs import Plan
+from reranking.searching.candidates import candidates_of
 from reranking.store import Database
 from tests import tiny
 from tests.equal import assert_same

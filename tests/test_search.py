@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 from lancedb.index import FTS
 
-from reranking.corpus import Corpus, content_digest, pin_foreign
 from reranking.errors import ConfigError, InputError, MissingResource
 from reranking.fingerprints import text_hash
 from reranking.frames import frame
-from reranking.indexes import need_fts
-from reranking.search import SearchSettings, query_vectors, search_chunk
+from reranking.intake.corpus import Corpus, content_digest, pin_foreign
+from reranking.intake.indexes import need_fts
+from reranking.searching.search import SearchSettings, query_vectors, search_chunk
 from reranking.store import Database
 from tests import tiny
 

@@ -16,11 +16,11 @@ import pytest
 
 from configs.load import load_config
 from configs.schema import Encoder, Rerank
-from reranking.crossencoder import CrossEncoderSettings, find_cross_encoder
-from reranking.encoder import EncoderSettings
 from reranking.errors import ConfigError, MissingPrerequisite, MissingResource
+from reranking.intake.encoder import EncoderSettings
 from reranking.models.resolve import resolve_model
-from reranking.runs import find_run
+from reranking.running.crossencoder import CrossEncoderSettings, find_cross_encoder
+from reranking.running.runs import find_run
 from reranking.scoring.load import load_stock
 from tests import tiny
 from tests.conftest import REPOSITORY

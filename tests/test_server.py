@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from reranking.frames import frame
-from reranking.runs import list_runs
+from reranking.running.runs import list_runs
 from reranking.store import Database
 from tests import tiny
 from tests.conftest import REPOSITORY

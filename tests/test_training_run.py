@@ -14,11 +14,11 @@ from typer.testing import CliRunner, Result
 
 from configs.load import load_config
 from flows.cli import app
-from reranking.crossencoder import CrossEncoderModel
+from reranking.evaluation.judgments import grades
 from reranking.frames import frame
-from reranking.judgments import grades
-from reranking.runs import Plan
-from reranking.scored import ScoredRun
+from reranking.labelling.scored import ScoredRun
+from reranking.running.crossencoder import CrossEncoderModel
+from reranking.running.runs import Plan
 from reranking.store import Database
 from tasks import labelling
 from tasks.label import label_stored_run

@@ -11,10 +11,10 @@ import pytest
 from configs.load import load_config
 from configs.schema import Config
 from flows.watch import watch
-from reranking.crossencoder import CrossEncoderModel
-from reranking.encoder import SentenceEncoder
 from reranking.errors import MissingResource
-from reranking.promotion import promote
+from reranking.evaluation.promotion import promote
+from reranking.intake.encoder import SentenceEncoder
+from reranking.running.crossencoder import CrossEncoderModel
 from reranking.store import Database
 from tasks.watch import changed_models
 from tests import judged, tiny

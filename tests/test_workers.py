@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tasks.encoding
 from configs.load import load_config
+from flows.ingest import ingest
 from flows.rescore import rescore
 from reranking.errors import MissingPrerequisite, RuntimeFailure
+from reranking.frames import frame
 from reranking.store import Database
 from tasks.runners import on_own_devices
 from tests import tiny
 from tests.equal import assert_equal
+from tests.judged import encoder_folder
 from tests.walk import walk_file
 
 pytestmark = [
@@ -32,11 +36,19 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> Pat
     folder = tmp_path_factory.mktemp("workers")
     rng = np.random.default_rng(3)
     asked = [tiny.sentence(rng, 1, 5) for _ in range(4 * CHUNKS)]
-    tiny.write_jsonl(folder / "documents.jsonl", tiny.documents(80))
-    tiny.write_jsonl(folder / "queries.jsonl", tiny.queries(asked))
+    encoder = encoder_folder(folder / "encoder", seed=5)
+    for name, rows in (("documents", tiny.documents(80)), ("queries", tiny.queries(asked))):
+        bare = [{k: v for k, v in row.items() if k != "vector"} for row in rows]
+        tiny.write_jsonl(folder / f"{name}.jsonl", bare)
     (folder / "judgments.tsv").write_text("q000 0 d001 2\nq001 0 d003 1\n")
     judged = {"judgment_list": "j", "source": {"format": "trec", "path": "judgments.tsv"}}
-    config = tiny.write_config(folder, cross_encoder, search__chunk_queries=4, judgments=judged)
+    config = tiny.write_config(
+        folder,
+        cross_encoder,
+        documents__encoder={"model": str(encoder)},
+        search__chunk_queries=4,
+        judgments=judged,
+    )
     walk_file(config)
     return folder
 
@@ -70,8 +82,9 @@ def counts(inputs: Path) -> tuple[int, int]:
 )
 @pytest.mark.filterwarnings("ignore")
 def test_two_workers_leave_what_one_process_leaves(
-    inputs: Path, tmp_path: Path, runner: str
+    inputs: Path, tmp_path: Path, runner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tasks.encoding, "_FEW", 8)
     if runner in ("ray", "dask"):
         pytest.importorskip(f"prefect_{runner}", reason=f"the extra {runner} is not installed")
     config = fresh(inputs, tmp_path)
@@ -80,6 +93,34 @@ def test_two_workers_leave_what_one_process_leaves(
     assert done["scored"] == done["pairs"] > 0 and done["score_path"]
     assert counts(tmp_path) == counts(inputs)  # and nothing was done twice
     assert not spread(config, runner)["computed"]
+
+
+def test_documents_are_encoded_by_workers_and_in_order(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.encoding, "_FEW", 8)
+    work, parts = tasks.encoding.encode_texts.fn, []
+
+    def seen(config: Any, texts: list[str]) -> Any:
+        parts.append(len(texts))
+        if len(parts) == 1:
+            raise BrokenPipeError("the worker is gone")
+        return work(config, texts)
+
+    monkeypatch.setattr(tasks.encoding.encode_texts, "fn", seen)
+    ingest(
+        load_config(
+            fresh(inputs, tmp_path),
+            ["execution.runner=threads", "execution.workers=3"],
+        )
+    )
+    assert sorted(parts) == [26, 27, 27]
+    found, wanted = (
+        frame(Database(str(folder / "db.lancedb")).read("documents")).sort("doc_id")
+        for folder in (tmp_path, inputs)
+    )
+    assert found["doc_id"].equals(wanted["doc_id"])
+    assert np.allclose(found["vector"].to_numpy(), wanted["vector"].to_numpy(), atol=1e-6)
 
 
 def test_workers_refine_like_one_process(inputs: Path, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_for_the_calibration_the_doubtful_come_first(copy: Path) -> None:
     assert values["calibration"]["calibrated"]
     settings = load_config(copy)
     database = Database(settings.database)
-    from reranking.label_run import bench
+    from reranking.labelling.label_run import bench
 
     plan = labelling.run_of(database, settings, None)
     pairs = frame(bench(database, plan, labelling.label_settings(database, settings)).pairs)

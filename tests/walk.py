@@ -7,7 +7,7 @@ from typing import Any
 
 from configs.load import load_config
 from configs.schema import Config
-from reranking.runs import Plan
+from reranking.running.runs import Plan
 from reranking.store import Database
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest_documents

@@ -1,0 +1,100 @@
+"""The scored pairs of a finished run, as labelling and mining read them; no model is loaded.
+
+The pairs are the run's stored candidates, joined to the logits in the pair-score store by the
+hashes of their texts. So a second reranker needs no run of its own over the same search: its scores
+are found wherever it scored the same texts.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+import pyarrow as pa
+
+from reranking.errors import InputError, MissingResource, RuntimeFailure
+from reranking.frames import frame
+from reranking.intake.queries import read_queries
+from reranking.labelling.judged import PAIR_COLUMNS
+from reranking.running.pairs import KEY, PairScores
+from reranking.running.runs import Plan, list_runs, published_epoch
+from reranking.searching.candidates import candidates_of
+from reranking.store import Database
+
+
+def reranker_named(database: Database, model_name: str) -> str:
+    """The fingerprint of the reranker that the newest run with this model name recorded."""
+    names = []
+    for row in list_runs(database):
+        names.append(str(row["reranker_model"]))
+        if row["reranker"] is not None and row["reranker_model"] == model_name:
+            return str(row["reranker"])
+    known = ", ".join(sorted(set(names))) or "none"
+    raise MissingResource(
+        f"no run in {database.uri} has the reranker {model_name!r} (there are: {known}); start one"
+    )
+
+
+class ScoredRun:
+    """A finished run's candidates with their logits, chunk by chunk.
+
+    Holds the scores of the run's pairs (about 50 bytes each) and reads all else when it is asked.
+    `other` is the fingerprint of a second reranker, whose logits come as `other_score`, null where
+    it has not scored a pair.
+    """
+
+    def __init__(self, database: Database, plan: Plan, other: str | None = None) -> None:
+        epoch = published_epoch(database, plan.run_id)
+        if plan.reranker is None:
+            raise InputError(f"run {plan.run_id[:8]} has no reranker: there are no scores to label")
+        if epoch is None or epoch < plan.epoch:
+            raise MissingResource(
+                f"run {plan.run_id[:8]} is not finished: start `rescore run` again to finish it"
+            )
+        self.database, self.plan, self.epoch, self.reranker = database, plan, epoch, plan.reranker
+        self.queries = read_queries(database, plan.queries)
+        hashes = self.queries.column("text_hash").to_pylist()
+        self._scores = PairScores(
+            database, bytes.fromhex(plan.reranker), hashes, plan.least_epoch
+        ).known.select(*KEY, "score")
+        self._other: pl.DataFrame | None = None
+        if other is not None:
+            known = PairScores(database, bytes.fromhex(other), hashes).known
+            self._other = known.select(*KEY, pl.col("score").alias("other_score"))
+
+    def chunk(self, number: int) -> pa.Table:
+        """One chunk's pairs in (query_id, doc_id) order: PAIR_COLUMNS, and `other_score`."""
+        rows = frame(candidates_of(self.database, self.plan, number))
+        pairs = rows.join(self._scores, on=KEY, how="left")
+        lacking = pairs["score"].null_count()
+        if lacking:
+            raise RuntimeFailure(
+                f"{lacking} pairs of chunk {number} have no score in {self.database.uri}: start "
+                "`rescore run --force` to score them again"
+            )
+        columns = list(PAIR_COLUMNS)
+        if self._other is not None:
+            pairs = pairs.join(self._other, on=KEY, how="left")
+            columns.append("other_score")
+        # one order whatever the storage's: sums in a fit must not differ from call to call
+        return pairs.sort("query_id", "doc_id").select(columns).to_arrow()
+
+    def pairs(self) -> pa.Table:
+        """The pairs of all chunks."""
+        return pa.concat_tables([self.chunk(number) for number in self.plan.chunks])
+
+    def judged_pairs(self, judgments: pa.Table) -> pa.Table:
+        """The pairs that somebody judged, found chunk by chunk: all that a calibration needs."""
+        known = frame(judgments).select("query_id", "doc_id").unique()
+        parts = [
+            frame(self.chunk(number)).join(known, on=["query_id", "doc_id"], how="semi")
+            for number in self.plan.chunks
+        ]
+        return pl.concat(parts).to_arrow()
+
+    def check_other(self, pairs: pa.Table) -> None:
+        """Raise InputError where the second reranker has scored none of the pairs."""
+        if "other_score" in pairs.column_names and pairs.num_rows:
+            if pairs.column("other_score").null_count == pairs.num_rows:
+                raise InputError(
+                    f"the second reranker has scored none of the {pairs.num_rows} pairs of run "
+                    f"{self.plan.run_id[:8]}: start a run with it over the same queries first"
+                )

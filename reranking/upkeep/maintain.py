@@ -1,0 +1,223 @@
+"""Look after a database: upgrade, forget old runs, tidy the scores, sweep, compact, prune.
+
+Everything here may run beside ingests and runs: rows are deleted by what they are and never
+rewritten, pinned versions are tagged and never pruned, and what may be work in progress is left
+for the next time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from reranking.intake.corpus import Corpus, hashes_of
+from reranking.intake.ingest import READY
+from reranking.intake.vector_columns import drop_superseded, superseded_columns
+from reranking.running.runs import list_runs, plan_of
+from reranking.store import Database, one_of
+from reranking.upkeep.orphans import (
+    drop_candidates,
+    half_created,
+    orphan_candidates,
+    orphan_tags,
+    stale_files,
+)
+from reranking.upkeep.retention import (
+    Keep,
+    drop_run,
+    held_runs,
+    runs_to_drop,
+    searches_of_runs,
+    unfinished_runs,
+)
+from reranking.upkeep.tidy import Wanted, tidy_scores
+from reranking.upkeep.versions import our_tables, outdated, prune, upgrade
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MaintainSettings:
+    """What maintenance may drop.
+
+    keep: None keeps every run. drop_unused: also drop scores of models and texts that no kept run
+    and no present document, query or configured model asks for; `corpus` and `rerankers` are the
+    configured ones (the corpus' version does not matter). Versions older than `versions` are
+    pruned, leftovers older than `leftovers` removed.
+    """
+
+    keep: Keep | None = None
+    drop_unused: bool = False
+    corpus: Corpus | None = None
+    rerankers: frozenset[bytes] = frozenset()
+    versions: timedelta = timedelta(days=7)
+    leftovers: timedelta = timedelta(days=1)
+
+
+@dataclass
+class Maintained:
+    """What maintenance did, or would do in a dry run."""
+
+    dry_run: bool = False
+    upgraded: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+    candidates: int = 0
+    tags: int = 0
+    scores: int = 0
+    duplicates: int = 0
+    unused: int = 0
+    files: int = 0
+    bytes: int = 0
+    folders: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    tables: int = 0
+    versions: int = 0
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON-like values."""
+        return asdict(self) | {"seconds": round(self.seconds, 2)}
+
+
+def maintain(
+    database: Database, settings: MaintainSettings, *, dry_run: bool = False
+) -> Maintained:
+    """Do what is due and report it; the database must have been opened with `upgrading`.
+
+    A dry run of an older database reports the upgrade alone: the rest needs the present schema.
+    """
+    started = time.monotonic()
+    done = Maintained(dry_run=dry_run)
+    done.upgraded = outdated(database) if dry_run else upgrade(database)
+    if not (dry_run and done.upgraded):
+        suspects = _lone_tags(database)
+        _retain(database, settings, done)
+        _sweep_candidates(database, done)
+        _tidy(database, settings, done)
+        _sweep_tags(database, suspects, done)
+        _sweep_files(database, settings.leftovers, done)
+        _drop_columns(database, done)
+        _compact(database, settings.versions, done)
+    done.seconds = time.monotonic() - started
+    return done
+
+
+def _retain(database: Database, settings: MaintainSettings, done: Maintained) -> None:
+    if settings.keep is None:
+        return
+    rows = list_runs(database)
+    dropped = runs_to_drop(
+        rows,
+        settings.keep,
+        datetime.now(UTC),
+        held=held_runs(database),
+        unfinished=unfinished_runs(database, rows),
+    )
+    for row in dropped:
+        if row["run_id"] not in held_runs(database):  # it may have been promoted meanwhile
+            done.forgotten.append(str(row["run_id"]))
+            if not done.dry_run:
+                drop_run(database, row)
+
+
+def _kept(database: Database, done: Maintained) -> list[dict[str, Any]]:
+    """The rows of the runs that stay; in a dry run those to be forgotten are still there."""
+    return [row for row in list_runs(database) if row["run_id"] not in done.forgotten]
+
+
+def _sweep_candidates(database: Database, done: Maintained) -> None:
+    orphans = orphan_candidates(database, leaving=done.forgotten)
+    done.candidates = orphans.rows
+    if not done.dry_run:
+        drop_candidates(database, orphans, searches_of_runs(database))
+
+
+def _tidy(database: Database, settings: MaintainSettings, done: Maintained) -> None:
+    def wanted() -> Wanted:
+        return wanted_scores(database, _kept(database, done), settings)
+
+    tidied = tidy_scores(database, wanted if settings.drop_unused else None, dry_run=done.dry_run)
+    done.scores, done.duplicates = tidied.rows, tidied.duplicates
+    done.unused = tidied.unwanted
+
+
+def wanted_scores(
+    database: Database, kept: Sequence[Mapping[str, Any]], settings: MaintainSettings
+) -> Wanted:
+    """The models and texts of the kept runs, the present queries and documents, and the config."""
+    used = [r.get(name) for r in kept for name in ("reranker", "refiner")]
+    rerankers = settings.rerankers | {bytes.fromhex(name) for name in used if name}
+    corpora = {replace(plan_of(row).corpus, version=0) for row in kept}
+    if settings.corpus is not None:
+        corpora.add(replace(settings.corpus, version=0))
+    queries: set[bytes] = set()
+    documents: set[bytes] = set()
+    for batch in database.stream("queries", columns=["text_hash"]):
+        queries.update(batch.column("text_hash").to_pylist())
+    searches = one_of("search_id", sorted({str(r["search_id"]) for r in kept}) or [""])
+    for batch in database.stream("candidates", searches, ["query_hash", "doc_hash"]):
+        queries.update(batch.column("query_hash").unique().to_pylist())
+        documents.update(batch.column("doc_hash").unique().to_pylist())
+    for corpus in corpora:
+        documents.update(_present_texts(database, corpus))
+    return Wanted(rerankers, frozenset(queries), frozenset(documents))
+
+
+def _present_texts(database: Database, corpus: Corpus) -> Iterable[bytes]:
+    """The hashes of what the reranker reads of the documents, as they are and as last completed."""
+    column = corpus.hash_column or corpus.scored
+    table = database.open(corpus.table)
+    if table is None:
+        return
+    versions = {int(table.version), database.tags(corpus.table).get(READY, int(table.version))}
+    for version in versions:
+        if column in database.need(corpus.table, version).schema.names:
+            for batch in database.stream(corpus.table, columns=[column], version=version):
+                yield from hashes_of(pa.array(batch.column(column)), corpus)
+
+
+def _lone_tags(database: Database) -> list[tuple[str, str]]:
+    run_ids = {str(r["run_id"]) for r in list_runs(database)}
+    return orphan_tags(database, our_tables(database), run_ids)
+
+
+def _sweep_tags(database: Database, suspects: Sequence[tuple[str, str]], done: Maintained) -> None:
+    """Remove tags without a run, if they had none at the start: a run tags, then writes its row."""
+    lone = set(suspects) & set(_lone_tags(database))
+    done.tags = len(lone)
+    if not done.dry_run:
+        for table, tag in sorted(lone):
+            database.untag(table, tag)
+
+
+def _sweep_files(database: Database, older_than: timedelta, done: Maintained) -> None:
+    files = stale_files(database, our_tables(database), older_than)
+    done.files, done.bytes = len(files), sum(path.lstat().st_size for path in files)
+    done.folders = half_created(database, older_than)
+    if not done.dry_run:
+        for path in files:
+            path.unlink(missing_ok=True)
+        for name in done.folders:
+            database.drop(name)
+
+
+def _drop_columns(database: Database, done: Maintained) -> None:
+    """Drop vectors of encoders that were switched away from, once no kept run searched them."""
+    for name in our_tables(database):
+        drop = superseded_columns if done.dry_run else drop_superseded
+        done.columns += [f"{name}.{column}" for column in drop(database, name)]
+
+
+def _compact(database: Database, older_than: timedelta, done: Maintained) -> None:
+    names = our_tables(database)
+    done.tables = len(names)
+    if not done.dry_run:
+        for name in names:
+            database.optimize(name)
+            done.versions += prune(database, name, older_than)
