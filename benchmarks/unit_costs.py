@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import tempfile
 import time
@@ -119,7 +120,7 @@ def hashes_of(numbers: np.ndarray) -> pa.Array:
 
 
 def append_pairs(database: Database, pairs: pa.Table) -> pl.DataFrame:
-    """Store a score per pair, COMMIT at a time as the job does."""
+    """Store a score per pair, COMMIT at a time and in mixed order, as the job does."""
     store = PairScores(database, RERANKER, [])
     rng = np.random.default_rng(2)
     rows = pl.DataFrame(pairs).with_columns(
@@ -127,7 +128,7 @@ def append_pairs(database: Database, pairs: pa.Table) -> pl.DataFrame:
     )
     schema = pa.schema([PAIR_SCORES.field(n) for n in PAIR_SCORES.names])
     for start in range(0, len(rows), COMMIT):
-        part = rows[start : start + COMMIT].to_arrow()
+        part = rows[start : start + COMMIT].sample(fraction=1.0, shuffle=True, seed=1).to_arrow()
         marks = {"reranker": RERANKER, "epoch": 0}
         for name, value in marks.items():
             kind = schema.field(name).type
@@ -168,8 +169,7 @@ def requests(folder: Path) -> dict[str, Any]:
 
     class Count(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            words = record.getMessage().replace("\x1b", " ").split('"')
-            seen[words[1].split()[-3] if len(words) > 1 else "?"] += 1
+            seen.update(re.findall(r"\b(GET|PUT|HEAD|POST|DELETE) /", record.getMessage())[:1])
 
     counts = {}
     with emulator() as store:
