@@ -63,6 +63,7 @@ def test_a_dead_process_names_its_device(cross_encoder):
             scorer.score(TEXTS, TEXTS, *INDEX)
 
 
+@pytest.mark.slow
 def test_errors_of_a_device_come_through(cross_encoder, tmp_path):
     from safetensors.numpy import load_file, save_file
 

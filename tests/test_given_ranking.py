@@ -53,8 +53,10 @@ def first(run: Plan) -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["run.trec", "pairs.jsonl"])
-@pytest.mark.parametrize("query_type", ["vector", "fts", "hybrid"])
+@pytest.mark.parametrize(
+    ("name", "query_type"),
+    [("run.trec", "vector"), ("pairs.jsonl", "fts"), ("pairs.jsonl", "hybrid")],
+)
 def test_its_order_is_the_first_stage_and_nothing_is_searched(
     folder: Path, name: str, query_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
