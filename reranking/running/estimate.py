@@ -24,8 +24,8 @@ from reranking.store import Database
 
 _SHARE, _LEAST, _MOST = 0.01, 5, 200  # queries of the sample
 _PAIRS = 64  # of the sample's pairs that are scored, to know how fast the model is
-# Bytes that a row takes on disk, measured on stored tables (docs/scale.md).
-PAIR_BYTES, CANDIDATE_BYTES, RESULT_BYTES = 56, 90, 40
+# Bytes that a row takes on disk, measured on the quickstart's tables (docs/scale.md).
+PAIR_BYTES, CANDIDATE_BYTES, RESULT_BYTES = 25, 46, 29
 
 
 @dataclass(frozen=True)
