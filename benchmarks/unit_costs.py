@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,16 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from reranking.intake.corpus import Corpus, content_digest
 from reranking.running.pairs import PairScores
 from reranking.running.ranking import rank_results
-from reranking.schemas import CANDIDATES, PAIR_SCORES
+from reranking.schemas import CANDIDATES, DOCUMENTS, PAIR_SCORES
 from reranking.store import Database
 
 PER_QUERY = 100  # candidates
 COMMIT = 100_000  # pairs
+CHUNKS = (1, 11, 41)  # of the jobs whose requests are counted
+MERGED = 10_000  # documents
 RERANKER = b"r" * 16
 
 
@@ -46,6 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measured(Path(folder), options.rows, options.id_length)
+        found |= documents(Path(folder), options.rows)
         if not options.no_requests:
             found |= requests(Path(folder))
     if options.json:
@@ -137,6 +142,49 @@ def append_pairs(database: Database, pairs: pa.Table) -> pl.DataFrame:
     return rows
 
 
+def documents(folder: Path, rows: int) -> dict[str, Any]:
+    """Seconds of merging documents into a quarter and into all of `rows`, of their digest."""
+    database = Database(str(folder / "documents.lancedb"))
+    found: dict[str, Any] = {}
+    for stored in (rows // 4, rows):
+        held = database.open("documents")
+        have = 0 if held is None else held.count_rows()
+        made = made_documents(have, stored)
+        database.ensure("documents", made.schema).add(made)
+        database.optimize("documents")
+        fresh = made_documents(stored, stored + MERGED)
+        with timed(found, f"merge {MERGED:,} documents into {stored:,}, s", 10**6):
+            database.merge("documents", fresh, fresh.schema)
+    corpus = Corpus("documents", int(database.need("documents").version), True)
+    before = peak()
+    with timed(found, "digest of documents, s per million", rows):
+        content_digest(database, corpus, {})
+    found["digest of documents, peak bytes per row"] = (peak() - before) / rows
+    return found
+
+
+def made_documents(start: int, stop: int) -> pa.Table:
+    """Documents of a short text and a narrow vector, numbered."""
+    numbers = np.arange(start, stop)
+    rng = np.random.default_rng(start)
+    vectors = rng.normal(size=(len(numbers), 8)).astype(np.float32)
+    columns = [
+        pa.array([f"document-{i:09d}" for i in numbers]),
+        pa.array(["a title"] * len(numbers)),
+        pa.array([f"text of document {i}" for i in numbers]),
+        hashes_of(numbers + 5),
+        hashes_of(numbers + 9),
+        pa.FixedSizeListArray.from_arrays(vectors.ravel(), 8),
+    ]
+    names = ["doc_id", "title", "text", "row_hash", "text_hash", "vector"]
+    fields = [DOCUMENTS.field(n) if n in DOCUMENTS.names else None for n in names]
+    made = [
+        pa.field(n, c.type, nullable=False) if f is None else f
+        for n, c, f in zip(names, columns, fields, strict=True)
+    ]
+    return pa.table(columns, schema=pa.schema(made))
+
+
 def rank(candidates: pa.Table, scores: pl.DataFrame, found: dict[str, Any]) -> pa.Table:
     """Rank every query's candidates as publishing does, a chunk of 1,000 queries at a time."""
     parts = []
@@ -177,7 +225,7 @@ def requests(folder: Path) -> dict[str, Any]:
         log = logging.getLogger("werkzeug")
         log.handlers, log.propagate = [Count()], False
         log.setLevel(logging.INFO)
-        for chunks in (1, 11):
+        for chunks in CHUNKS:
             made = folder / f"chunks{chunks}"
             made.mkdir()
             rng = np.random.default_rng(3)
@@ -190,12 +238,11 @@ def requests(folder: Path) -> dict[str, Any]:
             seen.clear()
             walk_file(config)
             counts[chunks] = dict(seen)
-    each = {k: (counts[11].get(k, 0) - counts[1].get(k, 0)) / 10 for k in counts[11]}
-    return {
-        "requests of a job with one chunk": sum(counts[1].values()),
-        "requests per further chunk": float(sum(each.values())),
-        "of these, by method": {k: round(v, 1) for k, v in each.items()},
-    }
+    found: dict[str, Any] = {"requests of a job with one chunk": sum(counts[1].values())}
+    for less, more in pairwise(CHUNKS):
+        each = {k: (n - counts[less].get(k, 0)) / (more - less) for k, n in counts[more].items()}
+        found[f"requests per chunk, from {less} to {more}"] = {k: round(v) for k, v in each.items()}
+    return found
 
 
 @contextmanager

@@ -51,12 +51,13 @@ def main() -> None:
     if options.child:
         print(json.dumps(job(Path(options.child[0]), json.loads(options.child[1]))))
         return
+    os.environ.update(ENVIRONMENT)
     from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
     with tempfile.TemporaryDirectory() as folder, prefect_test_harness(server_startup_timeout=180):
-        env = os.environ | ENVIRONMENT | {"PREFECT_API_URL": PREFECT_API_URL.value()}
+        env = os.environ | {"PREFECT_API_URL": PREFECT_API_URL.value()}
         config = world(Path(folder), options)
         for turn in range(options.rounds):
             for name, overrides in VARIANTS.items():
