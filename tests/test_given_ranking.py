@@ -23,6 +23,8 @@ from tests.walk import walk_file
 COMMANDS = CliRunner()
 RANKED = {"q000": ["d005", "d001", "d030"], "q003": ["d002"]}
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> Path:

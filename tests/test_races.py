@@ -63,6 +63,7 @@ def test_four_processes_with_one_config_from_nothing(world: Path, turn: int) -> 
     assert_equal(world.parent / "db.lancedb", undisturbed(world.parent))
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_database(world: Path) -> None:
     other = variant(world, "other", search__limit=4, results__publish="for_the_app")
     together(world, other)
@@ -139,6 +140,7 @@ def test_a_half_done_ingest_is_not_seen(world: Path) -> None:
     assert snapshot(database)["documents"]["text"].str.starts_with("thunder").all()
 
 
+@pytest.mark.slow
 def test_a_killed_first_ingest_leaves_nothing_to_run_on(world: Path) -> None:
     from reranking.errors import MissingResource
 
