@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 _MATMUL: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 _CHUNK_BYTES = 2 << 20  # attention weights of that size stay in a core's caches
+_STEP = 16  # tokens between two padded lengths
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Packed, bool], torch.Tensor]
 
@@ -39,7 +40,10 @@ def attend_runs(
     q is expected to be scaled. With `first_only` it holds one row per pair: its first token's.
     """
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    for queries, keys, values, result in _views(q, k, v, out, packed, first_only):
+    views = (_of_runs(x, packed, n) for x, n in ((q, first_only), (k, False), (v, False)))
+    for (_, queries), (_, keys), (_, values), (_, result) in zip(
+        *views, _of_runs(out, packed, first_only), strict=True
+    ):
         result.copy_(scaled_dot_product_attention(queries, keys, values, scale=1.0))
     return out
 
@@ -47,45 +51,60 @@ def attend_runs(
 def attend_matmul(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packed: Packed, first_only: bool
 ) -> torch.Tensor:
-    """The same as two oneDNN products around a softmax, in float32 whatever the type.
+    """The same as two oneDNN products around a softmax; float16, which CPUs lack, in float32.
 
     torch's fused CPU kernel multiplies with MKL, which some processors run at less than half of
-    oneDNN's speed, and is slower still in bfloat16.
+    oneDNN's speed, and is slower still in bfloat16. oneDNN compiles code for every new shape, so
+    the pairs of a batch, which are of nearly equal length, are padded to one of few lengths.
     """
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    if q.dtype == torch.float16:
+        q, k, v = q.float(), k.float(), v.float()
+    queries = _padded(q, packed, first_only)
+    keys, values = _padded(k, packed, False), _padded(v, packed, False)
+    turned = keys.transpose(2, 3)
+    found = torch.empty_like(queries)
+    size = queries.shape[2] * keys.shape[2] * q.element_size()
     with _onednn_products:
-        views = _views(q.float(), k.float(), v.float(), out, packed, first_only)
-        for queries, keys, values, result in views:
-            turned = keys.transpose(2, 3)
-            weights_each = queries.shape[2] * keys.shape[2]
-            for part in _chunks(len(queries), queries.shape[1], weights_each):
-                weights = torch.softmax(torch.matmul(queries[part], turned[part]), -1)
-                result[part] = torch.matmul(weights, values[part])
+        for part in _chunks(len(queries), queries.shape[1], size):
+            weights = torch.matmul(queries[part], turned[part])
+            _hide_padding(weights, part[0].start, packed)
+            found[part] = torch.matmul(torch.softmax(weights, -1), values[part])
+    for pairs, result in _of_runs(out, packed, first_only):
+        result.copy_(found[pairs, :, : result.shape[2]])
     return out
 
 
-def _views(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    out: torch.Tensor,
-    packed: Packed,
-    first_only: bool,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """q, k, v and out of each run, as (pairs, heads, rows, width)."""
-    heads, width = q.shape[1:]
+def _of_runs(
+    x: torch.Tensor, packed: Packed, first_only: bool
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """The pairs of each run, and their part of x as (pairs, heads, rows, width)."""
     for pair, count, token, length in runs(packed.lengths):
-        tokens = slice(token, token + count * length)
-        rows = slice(pair, pair + count) if first_only else tokens
-        yield tuple(  # type: ignore[misc]
-            x[at].view(count, -1, heads, width).transpose(1, 2)
-            for x, at in ((q, rows), (k, tokens), (v, tokens), (out, rows))
-        )
+        pairs = slice(pair, pair + count)
+        rows = x[pairs if first_only else slice(token, token + count * length)]
+        yield pairs, rows.view(count, -1, *x.shape[1:]).transpose(1, 2)
 
 
-def _chunks(pairs: int, heads: int, weights: int) -> Iterator[tuple[slice, slice]]:
-    """(pairs, heads) whose attention weights, `weights` numbers a head, stay in the cache."""
-    fitting = max(1, _CHUNK_BYTES // (4 * weights))
+def _padded(x: torch.Tensor, packed: Packed, first_only: bool) -> torch.Tensor:
+    """x as (pairs, heads, rows, width), zeros after the last row of a pair."""
+    rows = 1 if first_only else -(-max(packed.lengths) // _STEP) * _STEP
+    padded = x.new_zeros(len(packed.lengths), x.shape[1], rows, x.shape[2])
+    for pairs, run in _of_runs(x, packed, first_only):
+        padded[pairs, :, : run.shape[2]] = run
+    return padded
+
+
+def _hide_padding(weights: torch.Tensor, first: int, packed: Packed) -> None:
+    """Leave nothing to the keys after a pair's last; `weights` are of the pairs from `first` on."""
+    for pair, count, _, length in runs(packed.lengths):
+        start, end = max(0, pair - first), min(len(weights), pair + count - first)
+        if start < end and length < weights.shape[-1]:
+            weights[start:end, ..., length:] = -torch.inf
+
+
+def _chunks(pairs: int, heads: int, size: int) -> Iterator[tuple[slice, slice]]:
+    """(pairs, heads) whose attention weights, `size` bytes a head, stay in the cache."""
+    fitting = max(1, _CHUNK_BYTES // size)
     many, some = max(1, fitting // heads), min(heads, fitting)
     for pair in range(0, pairs, many):
         for head in range(0, heads, some):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,11 @@ import torch
 from torch.nn.functional import gelu, linear, relu
 
 logger = logging.getLogger(__name__)
+
+# oneDNN and torch's wrapper around it each keep what they compiled for the last 1,024 shapes, which
+# is gigabytes: every batch has a number of tokens of its own. Read at the first use of the library.
+for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(_cache, "32")
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "": lambda x: x,
