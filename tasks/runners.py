@@ -18,6 +18,7 @@ from configs.schema import Config
 from reranking.errors import MissingPrerequisite
 
 Runner = TaskRunner[Any]
+_CHUNKS = 100  # of a process, before a fresh one takes over: no leak grows for longer
 _POLL = 0.5  # seconds between two looks of a worker at its parent
 
 _number: int | None = None  # which worker of a process pool this process is
@@ -29,6 +30,12 @@ def runner_of(config: Config) -> AbstractContextManager[Runner]:
     Raises MissingPrerequisite where the runner's extra is not installed.
     """
     return _RUNNERS[config.execution.runner](config)
+
+
+def chunks_of_a_round(config: Config) -> int | None:
+    """How many chunks the runner's workers may do before they are replaced; None: all of them."""
+    execution = config.execution
+    return _CHUNKS * execution.workers if execution.runner == "processes" else None
 
 
 @contextmanager

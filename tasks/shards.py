@@ -19,7 +19,7 @@ from reranking.errors import RescoreError, RuntimeFailure
 from reranking.running.runs import Plan
 from tasks.rerank import score_chunk, take_over
 from tasks.retries import may_pass
-from tasks.runners import on_own_devices, runner_of
+from tasks.runners import chunks_of_a_round, on_own_devices, runner_of
 from tasks.search import search_chunk
 
 log = logging.getLogger(__name__)
@@ -69,16 +69,17 @@ def _spread(config: Config, plan: Plan) -> Iterator[Report]:
     left = plan.chunks
     while left:
         lost: dict[int, Exception] = {}
-        for chunk, report in _round(config, plan, left, lost):
+        now = left[: chunks_of_a_round(config)]
+        for chunk, report in _round(config, plan, now, lost):
             refined[chunk] = report["refined"]
             yield report
-        if len(lost) == len(left):
-            fault = lost[left[0]]
+        if len(lost) == len(now):
+            fault = lost[now[0]]
             raise RuntimeFailure(
                 f"{len(lost)} of {len(plan.chunks)} chunks could not be done, the first for "
                 f"{type(fault).__name__}: {fault}. Start the command again to go on with these"
             ) from fault
-        left = list(lost)
+        left = [*lost, *left[len(now) :]]
     take_over(config, plan, refined)
 
 

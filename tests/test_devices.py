@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
+from reranking.scoring import devices
 from reranking.scoring.devices import MultiScorer, _shares, load_scorer
 from reranking.scoring.scorer import PairScorer, ScorerSettings
 from tests.tiny import sentence
@@ -54,6 +55,20 @@ def test_a_call_given_up_half_way_does_not_disturb_the_next(cross_encoder, two):
     np.testing.assert_allclose(
         two.score(TEXTS, TEXTS, *INDEX), one.score(TEXTS, TEXTS, *INDEX), atol=1e-5
     )
+
+
+@pytest.mark.slow
+def test_fresh_processes_take_over_after_some_calls(cross_encoder, two, monkeypatch):
+    expected = two.score(TEXTS, TEXTS, *INDEX)
+    monkeypatch.setattr(devices, "_CALLS", 2)
+    with load_scorer(cross_encoder, TWO) as scorer:
+        seen = []
+        for _ in range(3):
+            seen.append({worker.process.pid for worker in scorer._workers})
+            np.testing.assert_allclose(scorer.score(TEXTS, TEXTS, *INDEX), expected, atol=1e-5)
+        last = {worker.process.pid for worker in scorer._workers}
+        assert seen[0] == seen[1] == seen[2] and not seen[2] & last
+        assert all(worker.process.is_alive() for worker in scorer._workers)
 
 
 def test_a_dead_process_names_its_device(cross_encoder):

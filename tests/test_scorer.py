@@ -264,6 +264,24 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         run(engine)
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_lost_device_is_named_and_what_came_before_stays(workers):
+    engine = FakeEngine([40, 20, 20], workers=workers, batch_tokens=40)
+    work = engine.job.run
+
+    def lost(positions):
+        if 2 in positions:
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure\nCompile with ...")
+        return work(positions)
+
+    engine.job.run = lost
+    scorer = PairScorer(engine, dtype="float32", max_length=50)
+    batches = scorer.batches(["q"] * 3, ["d"] * 3, np.arange(3), np.arange(3))
+    assert next(batches)[0].tolist() == [0]
+    with pytest.raises(RuntimeFailure, match="unspecified launch failure. .* start the command"):
+        list(batches)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_scores_as_the_cpu(family):

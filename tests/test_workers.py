@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import tasks.encoding
+import tasks.runners
+import tasks.shards
 from configs.load import load_config
 from flows.ingest import ingest
 from flows.rescore import rescore
@@ -169,6 +171,29 @@ def test_a_deadly_chunk_ends_the_run_and_the_next_one_goes_on(
     seen = lose(monkeypatch, {})
     done = spread(config, "threads")
     assert sorted(seen) == list(range(CHUNKS)) and 0 < done["scored"] < done["pairs"]
+    assert_equal(tmp_path / "db.lancedb", inputs / "db.lancedb")
+
+
+def test_processes_are_replaced_after_some_chunks(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rounds of `processes`, in threads: a real pool is started in the test of all runners."""
+    begun, runner_of = [], tasks.shards.runner_of
+    monkeypatch.setattr(tasks.runners, "_CHUNKS", 1)
+    config = load_config(fresh(inputs, tmp_path), ["execution.workers=2"])
+    assert tasks.runners.chunks_of_a_round(config) is None
+    processes = load_config(tmp_path / "config.yaml", ["execution.runner=processes"])
+    assert tasks.runners.chunks_of_a_round(processes) == 1
+
+    def counted(config: Any) -> Any:
+        begun.append(config)
+        return runner_of(config)
+
+    monkeypatch.setattr(tasks.shards, "chunks_of_a_round", lambda config: 2)
+    monkeypatch.setattr(tasks.shards, "runner_of", counted)
+    seen = lose(monkeypatch, {1: 1})
+    rescore(config)
+    assert len(begun) == 3 and sorted(seen) == [0, 1, 1, 2, 3, 4]
     assert_equal(tmp_path / "db.lancedb", inputs / "db.lancedb")
 
 

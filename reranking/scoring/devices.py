@@ -18,6 +18,8 @@ from reranking import errors
 from reranking.errors import ConfigError, RescoreError, RuntimeFailure
 from reranking.scoring.scorer import Batch, PairScorer, Scorer, ScorerSettings, resolve_dtype
 
+_CALLS = 100  # of a process, before a fresh one takes over: no leak grows for longer
+
 Message = tuple[str, int, Any]  # kind, request, payload
 
 
@@ -48,14 +50,20 @@ class MultiScorer:
         dtype = resolve_dtype(settings.precision, devices[0])
         shared = replace(settings, precision=dtype)
         threads = max(1, (os.cpu_count() or 1) // max(1, devices.count("cpu")))
+        self._folder, self._threads = folder, threads
+        self._settings = [replace(shared, device=d) for d in devices]
+        self.dtype = dtype
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start fresh processes; returns when all of them have loaded the model."""
         self._request = 0
-        self._workers = [_start(folder, replace(shared, device=d), threads) for d in devices]
+        self._workers = [_start(self._folder, s, self._threads) for s in self._settings]
         try:
             ready = [self._receive(worker)[2] for worker in self._workers]
         except RescoreError:
             self.close()
             raise
-        self.dtype = dtype
         self.max_length: int = ready[0][1]
         self.path = " + ".join(path for path, _ in ready)
 
@@ -96,6 +104,9 @@ class MultiScorer:
 
         Raises RuntimeFailure, naming the device, if a process ends.
         """
+        if self._request == _CALLS:
+            self.close()
+            self._begin()
         self._request += 1
         shares = _shares(queries, documents, query_index, document_index, len(self._workers))
         busy: dict[Connection, tuple[_Worker, NDArray[np.int64]]] = {}

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reranking.errors import RuntimeFailure
+
 if TYPE_CHECKING:
     from reranking.scoring.engines import Job
 
@@ -26,10 +28,15 @@ class Result(Protocol):
 
 
 def attempt(job: Job, positions: NDArray[np.int64]) -> DeviceResult:
-    """Start the pairs at `positions` and return without waiting for a CUDA device."""
+    """Start the pairs at `positions` and return without waiting for a CUDA device.
+
+    Raises RuntimeFailure where the device is lost.
+    """
     try:
         with torch.inference_mode():
             return DeviceResult(job.run(positions))
+    except torch.AcceleratorError as error:
+        raise _lost(error) from error
     except (RuntimeError, MemoryError) as error:
         if not _out_of_memory(error):
             raise
@@ -55,7 +62,10 @@ class DeviceResult:
         if self._logits is None:
             return None
         if self._done is not None:
-            self._done.synchronize()
+            try:
+                self._done.synchronize()
+            except torch.AcceleratorError as error:
+                raise _lost(error) from error
         values: Logits = self._logits.cpu().numpy()
         return values
 
@@ -73,6 +83,13 @@ class PooledResult:
 
     def cancel(self) -> bool:
         return self._future.cancel()
+
+
+def _lost(error: RuntimeError) -> RuntimeFailure:
+    return RuntimeFailure(
+        f"the device failed: {str(error).splitlines()[0]}. It is unusable for this process; what "
+        "was committed stays: check the device and start the command again to go on"
+    )
 
 
 def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
