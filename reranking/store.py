@@ -20,6 +20,8 @@ from reranking.retry import failure, first_line, is_taken, retry
 from reranking.schemas import SCHEMA_VERSION, TABLES, VERSION_KEY, conform, key_of
 
 KEEP_ALL = timedelta(days=36_500)  # optimize() fails on tagged versions it may not prune
+# Bytes. lancedb would keep up to 1 GB of manifests, one per commit, each longer than the last.
+METADATA_CACHE = 64 << 20
 _CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/]*@|[^?]*\?)")
 
 
@@ -37,7 +39,8 @@ class Database:
         if must_exist and "://" not in uri and not Path(uri).is_dir():
             raise MissingResource(f"no database at {uri}: expected a folder of LanceDB tables")
         try:
-            self._connection = lancedb.connect(uri)
+            session = lancedb.Session(metadata_cache_size_bytes=METADATA_CACHE)
+            self._connection = lancedb.connect(uri, session=session)
         except Exception as error:
             raise failure(f"database {uri} cannot be opened", error) from error
         if must_exist and "://" in uri and not self.names():
