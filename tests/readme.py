@@ -81,8 +81,12 @@ def _column(field: pa.Field, is_key: bool) -> str:
 def filled(text: str) -> str:
     """The README with its generated tables as they should be."""
     for name, table in (("keys", keys_table()), ("schemas", schemas_table())):
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
-        text = re.sub(pattern, lambda m, t=table: m[1] + t + m[2], text, flags=re.DOTALL)
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        text, found = re.subn(
+            pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL
+        )
+        if found != 1:
+            raise ValueError(f"{found} places for the table {name!r}, expected one")
     return text
 
 
