@@ -43,9 +43,9 @@ def beir_pairs(folder: Path, count: int, mixed: bool) -> Pairs:
 
 
 def relengthened(text: str, count: int, rng: np.random.Generator) -> list[str]:
-    """Pieces of `text` of lognormal length (median about 120 words)."""
+    """Pieces of `text` of lognormal length: 60 words in the middle, one in ten over 200."""
     words = text.split()
-    sizes = np.exp(rng.normal(np.log(100), 1.0, count)).astype(int).clip(3, 1500)
+    sizes = np.exp(rng.normal(np.log(60), 1.0, count)).astype(int).clip(3, 1500)
     starts = rng.integers(0, len(words) - 1500, count)
     return [" ".join(words[s : s + n]) for s, n in zip(starts, sizes, strict=True)]
 

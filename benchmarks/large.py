@@ -72,8 +72,8 @@ def _run(job: Job) -> dict[str, Any]:
     return {
         "pairs": said["scored"],
         "wall": wall,
-        "model": scorer.took.wall,
-        "outside": 1 - scorer.took.wall / wall,
+        "model": scorer.waited.wall,
+        "outside": 1 - scorer.waited.wall / wall,
         "pairs_per_second": said["scored"] / wall,
         "seconds": said["seconds"],
         "before_mb": before,

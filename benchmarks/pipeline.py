@@ -58,15 +58,25 @@ class Took:
 
 
 class TimedScorer:
-    """A scorer that stays loaded and adds up its time."""
+    """A scorer that stays loaded and adds up its time.
+
+    `took` runs from the first batch to the last, with what the caller does between batches: the
+    workers go on meanwhile. `waited` is only the time in which the caller waited for a batch.
+    """
 
     def __init__(self, scorer: Scorer) -> None:
-        self.scorer, self.took = scorer, Took()
+        self.scorer, self.took, self.waited = scorer, Took(), Took()
         self.dtype, self.path, self.max_length = scorer.dtype, scorer.path, scorer.max_length
 
     def batches(self, *pairs: Any) -> Iterator[Batch]:
         with self.took:
-            yield from self.scorer.batches(*pairs)
+            batches = iter(self.scorer.batches(*pairs))
+            while True:
+                with self.waited:
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
 
     def score(self, *pairs: Any) -> np.ndarray:
         return self.scorer.score(*pairs)
@@ -186,7 +196,7 @@ def timed_scorer(config: Config) -> TimedScorer:
     model = cross_encoder_of(config)
     assert model is not None
     scorer = _kept(model)
-    scorer.took = Took()
+    scorer.took, scorer.waited = Took(), Took()
     return scorer
 
 
