@@ -160,6 +160,8 @@ def _absolute(config: Config, base: Path) -> Config:
         source = (data[section] or {}).get("source")
         if source and source["path"]:
             source["path"] = local(source["path"])
+    if data["results"]["report"]:
+        data["results"]["report"] = str(base / Path(data["results"]["report"]).expanduser())
     if data["documents"]["encoder"]:
         data["documents"]["encoder"]["model"] = model(data["documents"]["encoder"]["model"])
     if data["rerank"]:

@@ -7,61 +7,19 @@ is the documentation (the README's table of keys is generated from it).
 from __future__ import annotations
 
 import math
-import re
 from datetime import date
-from typing import Annotated, Any, Literal
+from pathlib import PurePath
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
+from configs.evaluation import Comparison, Gate, Judgments
 from configs.labelling import Labels, Training
-from configs.part import Name, Part
-
-_CREDENTIALS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://([^/]*@|[^?]*\?)")
-
-
-def _open(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("a NUL character is in no path or name")
-    if _CREDENTIALS.match(value):
-        raise ValueError(
-            "a URI in a config is stored with every run, so it must not hold a user, a password or "
-            "options; give credentials by the environment (AWS_ACCESS_KEY_ID, ...)"
-        )
-    return value
-
+from configs.part import Name, Part, QueryType
+from configs.source import Place, Source, readable
 
 Scalar = str | int | float | bool
-QueryType = Literal["vector", "fts", "hybrid"]
 Metric = Literal["cosine", "l2", "dot"]
-Place = Annotated[str, Field(min_length=1), AfterValidator(_open)]
-
-
-class Source(Part):
-    format: Literal[
-        "beir", "jsonl", "parquet", "csv", "lance", "python-docs", "ir-datasets", "trec", "quepid"
-    ] = Field(description="layout of the files")
-    path: Place | None = Field(None, description="file or folder, relative to the config file")
-    split: Name | None = Field(None, description="BEIR split: which qrels/SPLIT.tsv counts")
-    name: str | None = Field(None, description="ir-datasets id, e.g. beir/scifact/test")
-    columns: dict[str, str] = Field({}, description="our column name -> the source's")
-
-    @model_validator(mode="after")
-    def _located(self) -> Source:
-        needs = {"python-docs": None, "ir-datasets": "name"}.get(self.format, "path")
-        if needs and getattr(self, needs) is None:
-            raise ValueError(f"format {self.format} needs `{needs}`")
-        return self
-
-
-def _readable(source: Source | None, what: str, *refused: str) -> Source | None:
-    if source is not None and source.format in refused:
-        raise ValueError(f"format {source.format} holds no {what}")
-    return source
 
 
 class Encoder(Part):
@@ -116,7 +74,7 @@ class Documents(Part):
     @field_validator("source")
     @classmethod
     def _holds_documents(cls, value: Source | None) -> Source | None:
-        return _readable(value, "documents", "trec", "quepid")
+        return readable(value, "documents", "trec", "quepid")
 
     @model_validator(mode="after")
     def _consistent(self) -> Documents:
@@ -144,7 +102,7 @@ class Queries(Part):
     @field_validator("source")
     @classmethod
     def _holds_queries(cls, value: Source | None) -> Source | None:
-        return _readable(value, "queries", "trec", "quepid", "python-docs")
+        return readable(value, "queries", "trec", "quepid", "python-docs")
 
 
 class Search(Part):
@@ -224,7 +182,7 @@ class Candidates(Part):
     @field_validator("source")
     @classmethod
     def _holds_rankings(cls, value: Source) -> Source:
-        _readable(value, "rankings", "beir", "quepid", "python-docs")
+        readable(value, "rankings", "beir", "quepid", "python-docs")
         return value
 
 
@@ -269,6 +227,16 @@ class Results(Part):
     columns: tuple[str, ...] = Field(
         (), description="for consumers: query_text, or any column of the documents"
     )
+    report: str | None = Field(
+        None, min_length=1, description="folder where flows write a report on each run"
+    )
+
+    @field_validator("report")
+    @classmethod
+    def _local(cls, value: str | None) -> str | None:
+        if value is not None and ("://" in value or "\0" in value):
+            raise ValueError("reports are written to a local folder")
+        return value
 
     @field_validator("publish")
     @classmethod
@@ -296,52 +264,6 @@ _OUR_TABLES = {
     "labels",
     "rejects",
 }
-
-
-class Judgments(Part):
-    judgment_list: Name = Field(description="the name under which the judgments are stored")
-    source: Source | None = Field(None, description="None: as they are stored already")
-    rater: str = Field("imported", description="source of rows that do not name one")
-    accept_reworded: bool = Field(False, description="grades hold for reworded queries too")
-    measures: tuple[str, ...] = Field(
-        ("nDCG@10", "RR@10", "R@20"), min_length=1, description="ir_measures' names"
-    )
-
-    @field_validator("source")
-    @classmethod
-    def _holds_judgments(cls, value: Source | None) -> Source | None:
-        if value is not None and value.format == "beir" and value.split is None:
-            raise ValueError("the judgments of a BEIR folder need a `split`")
-        return _readable(value, "judgments", "python-docs")
-
-
-class Comparison(Part):
-    against: Name = Field(
-        "production", description="name of the promoted baseline; first: the run's own first stage"
-    )
-    primary: str = Field("nDCG@10", description="the measure that decides")
-    query_type: QueryType | None = Field(
-        None, description="the query type that decides; None: hybrid, else the first one searched"
-    )
-    margin: float = Field(0.01, ge=0, description="differences within +-margin do not matter")
-    alpha: float = Field(0.05, gt=0, lt=1, description="p-values below are significant")
-    min_queries: int = Field(25, ge=2, description="fewer queries never give a verdict")
-    correction: Literal["holm", "bh"] = Field("holm", description="of the secondary p-values")
-
-
-class Gate(Part):
-    metric: str = Field(description="an ir_measures name")
-    threshold: float | None = Field(None, description="the mean is at least this")
-    min_absolute_change: float | None = Field(None, description="gain over the baseline")
-    min_relative_change: float | None = Field(None, description="the gain as a share of its mean")
-    greater_is_better: bool = Field(True, description="false: all of the above the other way")
-    alpha: float | None = Field(None, ge=0, le=1, description="significance of gain or loss")
-    min_judged: float | None = Field(None, ge=0, le=1, description="Judged@k of both sides")
-    max_regressed_queries: int | None = Field(None, ge=0, description="so many may become worse")
-    slices: tuple[str, ...] = Field(
-        (), description="also in each of these: tag:NAME, length:3-5 words, or *"
-    )
-    query_type: QueryType | None = Field(None, description="None: the comparison's")
 
 
 class Keep(Part):
@@ -388,6 +310,14 @@ class Config(Part):
     keep: Keep | None = Field(None, description="what maintain forgets; None: nothing")
     execution: Execution = Execution()
 
+    @property
+    def title(self) -> str:
+        """Query set and models, for lists of runs."""
+        encoder, reranker = self.documents.encoder, self.rerank
+        models = [] if encoder is None else [short_name(encoder.model)]
+        models += [] if reranker is None else [short_name(reranker.model_name)]
+        return " ".join([self.queries.query_set, *models])
+
     @model_validator(mode="after")
     def _whole(self) -> Config:
         publish = self.results.publish
@@ -398,3 +328,8 @@ class Config(Part):
         if self.gates and self.judgments is None:
             raise ValueError("gates need judgments: name a judgments.judgment_list")
         return self
+
+
+def short_name(model: str) -> str:
+    """The model's name without its folder, organisation or `builtin:`."""
+    return PurePath(model.removeprefix("builtin:")).name

@@ -93,6 +93,8 @@ def _show_run(values: dict[str, Any], as_json: bool) -> None:
         say(values)
     else:
         show(run_table(values), measures_table(values["measures"]), gates_table(values["gates"]))
+        if values["report"]:
+            typer.echo(f"Report: {values['report']}")
 
 
 @command
@@ -102,7 +104,7 @@ def quickstart(
     ] = Path("quickstart"),
     as_json: AsJson = False,
 ) -> int:
-    """Ingest the Python documentation, answer 130 questions, and show what reranking changes."""
+    """Ingest the Python documentation, answer 209 questions, and show what reranking changes."""
     from flows.quickstart import prepare
 
     config = prepare(folder)

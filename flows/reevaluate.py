@@ -10,9 +10,7 @@ from configs.deploy import FlowConfig
 from tasks.reevaluate import reevaluate as steps
 
 
-@flow(
-    name="reevaluate", flow_run_name="reevaluate-{config.queries.query_set}", persist_result=False
-)
+@flow(name="reevaluate", flow_run_name="reevaluate {config.title}", persist_result=False)
 def reevaluate(config: FlowConfig) -> dict[str, Any]:
     """What was scored, the measures, the gates and the comparison with the promoted run."""
     return steps(config)

@@ -11,7 +11,7 @@ from tasks.reevaluate import reevaluate
 from tasks.watch import announce, changed_models
 
 
-@flow(name="watch", flow_run_name="watch-{config.queries.query_set}", persist_result=False)
+@flow(name="watch", flow_run_name="watch {config.title}", persist_result=False)
 def watch(config: FlowConfig) -> dict[str, Any]:
     """The changed models and, if there are any, the reevaluation; nothing is loaded otherwise."""
     changes = changed_models(config)

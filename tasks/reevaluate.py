@@ -29,10 +29,12 @@ from reranking.store import Database
 from tasks import verdicts
 from tasks.evaluate import evaluate
 from tasks.gate import check_gates, refuse_failed
+from tasks.introduce import tag_flow_run
 from tasks.load import load_judgments
 from tasks.plan import begin, check, planned
 from tasks.progress import Watcher
 from tasks.publish import publish, recall
+from tasks.report import write_report
 from tasks.retries import may_pass
 from tasks.settings import by_vectors, corpus_of, encoder_of, index_settings
 from tasks.shards import work_on_chunks
@@ -47,6 +49,7 @@ def reevaluate(config: Config) -> dict[str, Any]:
     consumers is not touched: that is for `rescore run` after the run is promoted.
     """
     check(config)
+    tag_flow_run(config)
     summary = Summary(config)
     with summary.timed("encode"):
         encoded = encode_vectors(config)
@@ -62,6 +65,7 @@ def reevaluate(config: Config) -> dict[str, Any]:
     with summary.timed("evaluate"):
         summary.evaluated(evaluate(config, run))
         summary.gated(check_gates(config, run))
+        summary.reported(write_report(config, run))
         compared = compare_with_promoted(config, run)
     show_comparison(compared)
     return refuse_failed({**show_run(summary), "encoded": encoded, "comparison": compared})

@@ -12,31 +12,39 @@ from pydantic import ValidationError
 
 from configs.schema import Config
 from reranking.evaluation.compare_run import FIRST, Party, deciding_query_type, party
+from reranking.evaluation.reevaluate import promoted
 from reranking.report.collect import collect
 from reranking.report.content import Report
-from reranking.report.page import write
+from reranking.report.page import make_folder, write
 from reranking.report.summary import markdown
 from reranking.report.words import headline
+from reranking.running.runs import Plan
 from reranking.store import Database
 from tasks.verdicts import comparison_settings
 
 
 @task(name="write-report", cache_policy=NO_CACHE)
-def write_report(
-    database: str, config: Config | None, run: str, against: str | None, out: Path
-) -> dict[str, Any]:
-    """Write the report and post its summary as an artifact; what `report` returns."""
-    found = _collected(database, config, run, against, None)
-    values = _written(found, out)
-    post_report(found, out.resolve().as_uri())
-    return values
+def write_report(config: Config, plan: Plan) -> str | None:
+    """Write the report on a finished run and post its summary; a link to the file.
 
-
-def post_report(report: Report, link: str) -> None:
-    """Post the report's summary as a Markdown artifact that links to the file."""
+    It is compared with the promoted run, or with its own first stage where none is promoted. None
+    where the config names no folder for reports.
+    """
+    if config.results.report is None:
+        return None
+    base = promoted(Database(plan.database), config.comparison.against)
+    other = None if base is None or base.plan.run_id == plan.run_id else base.plan.run_id
+    listed = None if config.judgments is None else config.judgments.judgment_list
+    found = _collected(plan.database, config, plan.run_id, other, listed)
+    folder = Path(config.results.report)
+    make_folder(folder)
+    out = folder / f"{plan.run_id}.html"
+    write(found, out)
+    link = out.as_uri()
     create_markdown_artifact(
-        markdown(report, link), key="report", description=f"Report on run {report.run.run_id}"
+        markdown(found, link), key="report", description=f"Report on run {plan.run_id}"
     )
+    return link
 
 
 def report(

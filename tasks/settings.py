@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from configs.schema import Config, Rerank, Source
+from configs.schema import Config, Rerank
+from configs.source import Source
 from reranking.errors import ConfigError, InputError
 from reranking.intake.corpus import Corpus, check_filter, encoder_mark, pin_foreign, pin_managed
 from reranking.intake.encoder import EncoderSettings, SentenceEncoder

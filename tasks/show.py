@@ -7,6 +7,7 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from configs.schema import Config
+from tasks.assets import show_tables
 from tasks.cells import cells
 from tasks.summary import Summary
 
@@ -19,11 +20,12 @@ def show_ingest(config: Config, report: dict[str, Any]) -> None:
         key="ingest",
         description=f"Documents of table {config.documents.table}",
     )
+    show_tables(config.database, [config.documents.table])
 
 
 def show_run(summary: Summary) -> dict[str, Any]:
     """Post counts, throughput and measures as artifacts; the summary as JSON-like values."""
-    values = summary.as_dict()
+    values, config = summary.as_dict(), summary.config
     rows = ["queries", "pairs", "scored", "reused", "rejected", "pairs_per_second"]
     create_table_artifact(
         [{"what": name, "value": values[name]} for name in rows],
@@ -31,6 +33,9 @@ def show_run(summary: Summary) -> dict[str, Any]:
         description=f"Run {values['run_id']}",
     )
     create_markdown_artifact(markdown_of(values), key="run-summary")
+    published = [values["published"]] if values["published"] else []
+    made_of = [config.documents.table, *(["pair_scores"] if config.rerank else [])]
+    show_tables(config.database, [values["results_table"], *published], made_of)
     return values
 
 
@@ -52,6 +57,8 @@ def markdown_of(values: dict[str, Any]) -> str:
             f"- {'ok' if c['passed'] else 'FAILED'}: {c['reason']}" for c in gates["conditions"]
         ]
         lines += ["", gates["sentence"] or ""]
+    if values["report"] is not None:
+        lines += ["", f"[The whole report](<{values['report']}>)"]
     return "\n".join(lines)
 
 

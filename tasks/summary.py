@@ -25,6 +25,7 @@ class Summary:
         self.documents: dict[str, Any] = {}
         self.measures: list[dict[str, Any]] = []
         self.gates: dict[str, Any] | None = None
+        self.report: str | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -77,6 +78,10 @@ class Summary:
         """Take in the outcome of the gates."""
         self.gates = outcome
 
+    def reported(self, link: str | None) -> None:
+        """Take in where the report is."""
+        self.report = link
+
     def as_dict(self) -> dict[str, Any]:
         """The summary as JSON-like values: what `--json` prints."""
         assert self.run is not None
@@ -104,4 +109,5 @@ class Summary:
             "refined": {k: v for k, v in self.counts.items() if k in REFINED} or None,
             "measures": self.measures,
             "gates": self.gates,
+            "report": self.report,
         }

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
+from prefect.types.names import validate_valid_asset_key
 
 from configs.load import load_config
 from flows.ingest import ingest
 from flows.rescore import rescore
 from reranking.store import Database
+from tasks.assets import asset_key
 from tests import tiny
 
 pytestmark = [
@@ -37,7 +42,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> Pat
             "source": {"format": "trec", "path": "judgments.tsv"},
             "measures": ["nDCG@10"],
         },
-        results={"publish": "for_the_shop", "columns": ["title", "query_text"]},
+        results={
+            "publish": "for_the_shop",
+            "columns": ["title", "query_text"],
+            "report": "reports",
+        },
     )
     return made
 
@@ -85,16 +94,48 @@ def test_artifacts_carry_counts(first: dict[str, Any]) -> None:
     assert counts is not None and '"pairs"' in str(counts.data)
 
 
-async def _states() -> dict[str, str]:
-    async with get_client() as client:
-        runs = await client.read_flow_runs()
-    return {r.name: r.state.name for r in runs if r.state is not None}
+def test_the_report_is_written_and_linked(first: dict[str, Any], folder: Path) -> None:
+    page = folder / "reports" / f"{first['run_id']}.html"
+    assert first["run_id"] in page.read_text("utf-8")
+    assert first["report"] == page.as_uri()
+    for key in ("run-summary", "report"):
+        artifact = Artifact.get(key)
+        assert artifact is not None and page.as_uri() in str(artifact.data)
 
 
-def test_flow_runs_are_named_after_their_query_set(first: dict[str, Any]) -> None:
-    import asyncio
+def test_flow_runs_are_named_and_tagged_by_query_set_and_models(first: dict[str, Any]) -> None:
+    with get_client(sync_client=True) as client:
+        runs = {r.name: r for r in client.read_flow_runs()}
+    run = runs["rescore q tiny-bert"]
+    assert run.state is not None and run.state.name == "Completed"
+    assert set(run.tags) == {"query-set:q", "reranker:tiny-bert"}
 
-    assert asyncio.run(_states())["rescore-q"] == "Completed"
+
+def _materialized() -> dict[str, dict[str, Any]]:
+    """Key and payload of each asset that Prefect's server knows of; its events come a bit later."""
+    wanted = {"filter": {"event": {"prefix": ["prefect.asset.materialization.succeeded"]}}}
+    with get_client(sync_client=True) as client:
+        found = client.request("POST", "/events/filter", json=wanted).json()["events"]
+    return {e["resource"]["prefect.resource.id"]: e for e in found}
+
+
+def test_tables_are_assets_with_rows_and_versions(first: dict[str, Any], folder: Path) -> None:
+    database = Database(str(folder / "db.lancedb"))
+    keys = {n: asset_key(database.uri, n) for n in (first["results_table"], "for_the_shop")}
+    deadline = time.monotonic() + 60
+    while not set(keys.values()) <= (found := _materialized()).keys():
+        assert time.monotonic() < deadline, sorted(found)
+        time.sleep(0.2)
+    for name, key in keys.items():
+        table = database.need(name)
+        told = found[key]["payload"]
+        assert (told["rows"], told["version"]) == (table.count_rows(), table.version)
+        assert asset_key(database.uri, "documents") in str(found[key]["related"])
+
+
+@given(st.text(min_size=1), st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", fullmatch=True))
+def test_any_database_and_table_have_a_key(uri: str, table: str) -> None:
+    assert validate_valid_asset_key(asset_key(uri, table))
 
 
 def test_ingest_alone(folder: Path, first: dict[str, Any]) -> None:

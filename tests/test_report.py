@@ -16,7 +16,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import tasks.report
+from configs.load import load_config
 from flows.cli import app
+from reranking.errors import ConfigError
 from reranking.evaluation.compare_run import FIRST, party
 from reranking.evaluation.comparison import Settings
 from reranking.evaluation.evaluate_run import evaluate_run, means
@@ -268,11 +270,16 @@ def test_the_task_posts_an_artifact(
     monkeypatch.setattr(
         tasks.report, "create_markdown_artifact", lambda text, **rest: posted.update(text=text)
     )
-    out = tmp_path / "report.html"
-    uri = made.database.uri
-    values = tasks.report.write_report.fn(uri, None, made.run.run_id, made.other.run_id, out)
-    assert values["against"] == made.other.run_id
-    assert f"[The whole report](<{out.as_uri()}>)" in posted["text"]
+    reports = tmp_path / "new" / "reports"
+    config = load_config(made.config, [f"results.report={reports}"])
+    assert tasks.report.write_report.fn(load_config(made.config), made.run) is None
+    link = tasks.report.write_report.fn(config, made.run)
+    assert link == (reports / f"{made.run.run_id}.html").as_uri()
+    assert f"[The whole report](<{link}>)" in posted["text"]
+    (tmp_path / "file").touch()
+    config = load_config(made.config, [f"results.report={tmp_path / 'file' / 'reports'}"])
+    with pytest.raises(ConfigError, match="cannot be made"):
+        tasks.report.write_report.fn(config, made.run)
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,16 @@ def changes(query: ShownQuery, ranks: int) -> str:
     return f"{entered} in, {left} out, {moved} moved"
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder unless it is there; raises ConfigError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the folder {folder} for reports cannot be made: {error.strerror}; name another one"
+        ) from error
+
+
 def write(report: Report, out: Path) -> int:
     """Write the page whole or not at all; its size in bytes.
 

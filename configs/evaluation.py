@@ -1,0 +1,56 @@
+"""What results are measured on, compared with, and refused by."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from configs.part import Name, Part, QueryType
+from configs.source import Source, readable
+
+
+class Judgments(Part):
+    judgment_list: Name = Field(description="the name under which the judgments are stored")
+    source: Source | None = Field(None, description="None: as they are stored already")
+    rater: str = Field("imported", description="source of rows that do not name one")
+    accept_reworded: bool = Field(False, description="grades hold for reworded queries too")
+    measures: tuple[str, ...] = Field(
+        ("nDCG@10", "RR@10", "R@20"), min_length=1, description="ir_measures' names"
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _holds_judgments(cls, value: Source | None) -> Source | None:
+        if value is not None and value.format == "beir" and value.split is None:
+            raise ValueError("the judgments of a BEIR folder need a `split`")
+        return readable(value, "judgments", "python-docs")
+
+
+class Comparison(Part):
+    against: Name = Field(
+        "production", description="name of the promoted baseline; first: the run's own first stage"
+    )
+    primary: str = Field("nDCG@10", description="the measure that decides")
+    query_type: QueryType | None = Field(
+        None, description="the query type that decides; None: hybrid, else the first one searched"
+    )
+    margin: float = Field(0.01, ge=0, description="differences within +-margin do not matter")
+    alpha: float = Field(0.05, gt=0, lt=1, description="p-values below are significant")
+    min_queries: int = Field(25, ge=2, description="fewer queries never give a verdict")
+    correction: Literal["holm", "bh"] = Field("holm", description="of the secondary p-values")
+
+
+class Gate(Part):
+    metric: str = Field(description="an ir_measures name")
+    threshold: float | None = Field(None, description="the mean is at least this")
+    min_absolute_change: float | None = Field(None, description="gain over the baseline")
+    min_relative_change: float | None = Field(None, description="the gain as a share of its mean")
+    greater_is_better: bool = Field(True, description="false: all of the above the other way")
+    alpha: float | None = Field(None, ge=0, le=1, description="significance of gain or loss")
+    min_judged: float | None = Field(None, ge=0, le=1, description="Judged@k of both sides")
+    max_regressed_queries: int | None = Field(None, ge=0, description="so many may become worse")
+    slices: tuple[str, ...] = Field(
+        (), description="also in each of these: tag:NAME, length:3-5 words, or *"
+    )
+    query_type: QueryType | None = Field(None, description="None: the comparison's")
