@@ -56,6 +56,8 @@ def run_table(values: Mapping[str, Any]) -> Table:
     table = new_table(title, ["what", "value"])
     for name in ("results_table", "queries", "queries_without_hits", "pairs", "scored", "reused"):
         add_row(table, name, _number(values[name]))
+    if values["reused"] and values["seconds_saved"] is not None:
+        add_row(table, "scoring time saved", f"{values['seconds_saved']:,.1f} s")
     if values["rejected"]:
         add_row(table, "rejected rows", _number(values["rejected"]))
     if values["pairs_per_second"]:

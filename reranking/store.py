@@ -127,6 +127,19 @@ class Database:
             )
         return table
 
+    def add_columns(self, name: str, fields: Sequence[pa.Field]) -> Any:
+        """The table, with those of the fields that it lacks added as empty columns."""
+
+        def add() -> Any:
+            table = self.need(name)  # another writer may just have added some of them
+            new = [f.with_nullable(True) for f in fields if f.name not in table.schema.names]
+            if not new:
+                return table
+            table.add_columns(new)
+            return self.need(name)
+
+        return retry(f"adding columns to {name}", add)
+
     def append(self, name: str, rows: pa.Table) -> None:
         """Commit `rows` at the end of one of our tables; its cost does not grow with the table."""
         schema = TABLES.get(name, rows.schema)

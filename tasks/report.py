@@ -27,13 +27,13 @@ from tasks.verdicts import comparison_settings
 def write_report(config: Config, plan: Plan) -> str | None:
     """Write the report on a finished run and post its summary; a link to the file.
 
-    It is compared with the promoted run, or with its own first stage where none is promoted. None
-    where the config names no folder for reports.
+    It is compared with the promoted run, or with its own first stage where no other run of these
+    queries is promoted. None where the config names no folder for reports.
     """
     if config.results.report is None:
         return None
     base = promoted(Database(plan.database), config.comparison.against)
-    other = None if base is None or base.plan.run_id == plan.run_id else base.plan.run_id
+    other = base.plan.run_id if base is not None and _alike(base.plan, plan) else None
     listed = None if config.judgments is None else config.judgments.judgment_list
     found = _collected(plan.database, config, plan.run_id, other, listed)
     folder = Path(config.results.report)
@@ -45,6 +45,12 @@ def write_report(config: Config, plan: Plan) -> str | None:
         markdown(found, link), key="report", description=f"Report on run {plan.run_id}"
     )
     return link
+
+
+def _alike(base: Plan, plan: Plan) -> bool:
+    """Whether there is something to compare: another run, its queries and a query type shared."""
+    shared = set(base.search.query_types) & set(plan.search.query_types)
+    return base.run_id != plan.run_id and base.queries.name == plan.queries.name and bool(shared)
 
 
 def report(

@@ -26,7 +26,7 @@ def show_ingest(config: Config, report: dict[str, Any]) -> None:
 def show_run(summary: Summary) -> dict[str, Any]:
     """Post counts, throughput and measures as artifacts; the summary as JSON-like values."""
     values, config = summary.as_dict(), summary.config
-    rows = ["queries", "pairs", "scored", "reused", "rejected", "pairs_per_second"]
+    rows = ["queries", "pairs", "scored", "reused", "seconds_saved", "rejected", "pairs_per_second"]
     create_table_artifact(
         [{"what": name, "value": values[name]} for name in rows],
         key="run-counts",

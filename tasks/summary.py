@@ -9,7 +9,8 @@ from typing import Any
 
 from configs.schema import Config
 from reranking.running.refine import REFINED
-from reranking.running.runs import Plan
+from reranking.running.runs import Plan, scoring_rate
+from reranking.store import Database
 
 
 class Summary:
@@ -82,11 +83,19 @@ class Summary:
         """Take in where the report is."""
         self.report = link
 
+    def _saved(self, reused: int, rate: float | None) -> float | None:
+        """Seconds that the reused pairs would have taken; None where no run tells how fast."""
+        assert self.run is not None
+        if rate is None and self.run.reranker is not None:
+            rate = scoring_rate(Database(self.run.database), self.run.reranker)
+        return round(reused / rate, 1) if rate else None
+
     def as_dict(self) -> dict[str, Any]:
         """The summary as JSON-like values: what `--json` prints."""
         assert self.run is not None
         scoring = self.seconds.get("score", 0.0)
         scored = self.counts["scored"]
+        reused = self.counts["pairs"] - scored
         passes = scored + self.counts.get("refine_scored", 0)
         rate = round(passes / scoring, 1) if passes and scoring else None
         return {
@@ -100,7 +109,8 @@ class Summary:
             "queries_without_hits": self.counts.get("queries_without_hits", 0),
             "pairs": self.counts["pairs"],
             "scored": scored,
-            "reused": self.counts["pairs"] - scored,
+            "reused": reused,
+            "seconds_saved": self._saved(reused, rate),
             "rejected": self.rejects,
             "documents": self.documents,
             "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},

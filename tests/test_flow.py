@@ -63,6 +63,7 @@ def test_a_run_says_what_it_did(first: dict[str, Any]) -> None:
     assert first["rejected"] == 1
     assert {"ingest", "search", "score", "publish", "evaluate"} <= set(first["seconds"])
     assert first["pairs_per_second"] > 0
+    assert first["seconds_saved"] == 0
     assert json.loads(json.dumps(first)) == first
     measured = {(m["query_type"], m["measure"]): m for m in first["measures"]}
     assert measured["hybrid", "nDCG@10"]["queries"] == 2
@@ -83,6 +84,8 @@ def test_a_repeat_computes_nothing(first: dict[str, Any], folder: Path) -> None:
     assert again["run_id"] == first["run_id"]
     assert not again["computed"]
     assert (again["scored"], again["reused"]) == (0, first["pairs"])
+    saved = first["pairs"] / first["pairs_per_second"]  # which is rounded
+    assert again["seconds_saved"] == pytest.approx(saved, rel=0.05, abs=0.1)
     assert again["rejected"] == 1  # and exits as before
     assert again["measures"] == first["measures"]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -221,3 +224,22 @@ def test_prefixes_of_equal_hashes_are_told_apart() -> None:
     index.add(words)
     assert (index.find(words) >= 0).all()
     assert index.find(np.array([[5, 3], [6, 1]], np.uint64)).tolist() == [-1, -1]
+
+
+def test_writers_that_add_the_same_columns_at_once_both_succeed(tmp_path: Path) -> None:
+    run(Database(str(tmp_path)), rows(*some(1)))
+    names = [f"column{i}" for i in range(6)]
+    start = threading.Barrier(3)
+
+    def add() -> None:
+        database = Database(str(tmp_path))
+        start.wait()
+        for name in names:
+            database.add_columns("documents", [pa.field(name, pa.string(), nullable=False)])
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(add) for _ in range(3)]:
+            done.result()
+    schema = Database(str(tmp_path)).need("documents").schema
+    assert [n for n in schema.names if n.startswith("column")] == names
+    assert all(schema.field(n).nullable for n in names)

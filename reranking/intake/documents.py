@@ -160,16 +160,11 @@ def table_of(documents: Sequence[Document], vectors: NDArray[np.float32]) -> pa.
     return pa.table(columns)
 
 
-def column_fields(table: Any, data: pa.Table) -> pa.Table:
-    """`data` with the table's column types; columns the table lacks are added to it as null.
+def column_fields(known: pa.Schema, data: pa.Table) -> pa.Table:
+    """`data` with the columns of the stored table and their types, null where it lacks one.
 
     A user's column whose values no longer fit the stored type is an error that names it.
     """
-    known = table.schema
-    new = [f for f in data.schema if f.name not in known.names]
-    if new:
-        table.add_columns([f.with_nullable(True) for f in new])
-        known = table.schema
     arrays = []
     for column in known:
         if column.name not in data.column_names:

@@ -251,8 +251,9 @@ class _Ingest:
         name = self.settings.table
         fingerprint = self.encoder.fingerprint if self.encoder else "supplied"
         schema = _create_schema(data.schema, fingerprint, own)
-        table = self.database.ensure(name, schema, needs=[*DOCUMENTS.names, own])
-        data = column_fields(table, data)
+        self.database.ensure(name, schema, needs=[*DOCUMENTS.names, own])
+        table = self.database.add_columns(name, list(data.schema))
+        data = column_fields(table.schema, data)
         # What a racing ingest has stored meanwhile is not written again: rows that are rewritten
         # leave their terms in the FTS index's statistics.
         other = "target.row_hash <> source.row_hash"

@@ -173,7 +173,7 @@ def _add_column(database: Database, table: str, encoder: Encoder) -> str:
         opened.alter_columns(*({"path": column, "nullable": True} for column in needed))
     kind = pa.list_(pa.float32(), encoder.dimension)
     mark = {ENCODER_KEY: encoder.fingerprint.encode()}
-    opened.add_columns([pa.field(name, kind, nullable=True, metadata=mark)])
+    database.add_columns(table, [pa.field(name, kind, nullable=True, metadata=mark)])
     log.info("table %s: column %s for encoder %s", table, name, encoder.fingerprint[:8])
     return name
 

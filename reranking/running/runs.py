@@ -303,6 +303,18 @@ def list_runs(database: Database) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda r: r["started_at"], reverse=True)
 
 
+def scoring_rate(database: Database, reranker: str) -> float | None:
+    """Pairs per second of the newest run that scored with the reranker; None where none did."""
+    columns = ["started_at", "counts_json", "seconds_json"]
+    rows = database.read(TABLE, equals("reranker", reranker), columns).to_pylist()
+    for row in sorted(rows, key=lambda r: r["started_at"], reverse=True):
+        scored = json.loads(row["counts_json"]).get("scored", 0)
+        seconds = json.loads(row["seconds_json"]).get("score", 0.0)
+        if scored and seconds:
+            return float(scored / seconds)
+    return None
+
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
