@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from configs.schema import Search
 from reranking.errors import ConfigError, RescoreError
 from reranking.intake.corpus import Corpus, check_filter
-from reranking.searching.filters import where_expression
+from reranking.intake.filters import where_expression
 from reranking.store import Database
 
 FUZZ = settings(

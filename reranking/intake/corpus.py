@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from reranking.errors import ConfigError, InputError, MissingResource
 from reranking.fingerprints import ContentDigest, canonical, text_hash
+from reranking.intake.filters import fault_of, where_expression
 from reranking.intake.ids import id_words
 from reranking.intake.ingest import ENCODER_KEY, READY
-from reranking.searching.filters import fault_of, where_expression
 from reranking.store import Database, one_of
 
 _IDS_PER_QUERY = 10_000

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from reranking.errors import InputError
 from reranking.intake.corpus import Corpus, hashes_of, string_ids, vector_width
+from reranking.intake.filters import where_expression
 from reranking.intake.indexes import vector_index
 from reranking.schemas import LEGS
-from reranking.searching.filters import where_expression
 from reranking.store import Database
 
 _SPARE = 16  # hits asked for beyond the limit, to see where a tie ends
