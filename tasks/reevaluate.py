@@ -21,11 +21,11 @@ from reranking.intake.vector_columns import (
     Encoded,
     add_vectors,
     encoder_column,
-    live_columns,
     vector_columns,
 )
 from reranking.running.runs import Plan
 from reranking.store import Database
+from reranking.upkeep.columns import live_columns
 from tasks import verdicts
 from tasks.evaluate import evaluate
 from tasks.gate import check_gates, refuse_failed

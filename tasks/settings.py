@@ -13,7 +13,7 @@ from reranking.intake.encoder import EncoderSettings, SentenceEncoder
 from reranking.intake.indexes import IndexSettings, vector_index
 from reranking.intake.ingest import IngestSettings
 from reranking.intake.queries import QuerySet
-from reranking.intake.vector_columns import column_in_use, need_complete
+from reranking.intake.vector_columns import need_complete
 from reranking.running.crossencoder import (
     CrossEncoderModel,
     CrossEncoderSettings,
@@ -23,6 +23,7 @@ from reranking.searching.given_ranking import GivenRanking, read_given_ranking
 from reranking.searching.search import SearchSettings
 from reranking.sources.open import SourceSpec, read_ranking, source_fingerprint
 from reranking.store import Database
+from reranking.upkeep.columns import column_in_use
 
 
 def source_spec(source: Source) -> SourceSpec:

@@ -23,15 +23,14 @@ from reranking.intake.indexes import IndexSettings
 from reranking.intake.ingest import READY
 from reranking.intake.vector_columns import (
     add_vectors,
-    drop_superseded,
     encoder_column,
-    superseded_columns,
     vector_columns,
 )
 from reranking.running.crossencoder import CrossEncoderModel
 from reranking.running.runs import Plan, find_run, list_runs, plan_of
 from reranking.searching.candidates import candidates_of
 from reranking.store import Database
+from reranking.upkeep.columns import drop_superseded, superseded_columns
 from tests import judged, tiny
 from tests.walk import walk_file
 

@@ -1,29 +1,24 @@
 """Vector columns: one per encoder, each marked with its encoder's fingerprint.
 
 A managed table begins with the column `vector`. Another encoder gets `vector_<encoder8>` beside it,
-so that old and new runs search the same documents. Ingest and run use the columns of promoted
-runs only (before any promotion: `vector`): promoting a run is what switches between encoders.
+so that old and new runs search the same documents. upkeep/columns.py knows which are in use.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from reranking.errors import InputError, MissingResource, RuntimeFailure
-from reranking.evaluation.promotion import promoted_names
 from reranking.intake.corpus import Corpus, content_digest
 from reranking.intake.indexes import IndexSettings, bring_indexes_up_to_date
 from reranking.intake.ingest import ENCODER_KEY, READY, Encoder
 from reranking.progress import Progress, silent
-from reranking.running.runs import list_runs, plan_of
 from reranking.schemas import DOCUMENTS
 from reranking.store import Database
 
@@ -42,9 +37,9 @@ class Encoded:
     version: int
 
 
-def vector_columns(database: Database, table: str) -> dict[str, str]:
+def vector_columns(database: Database, table: str, version: int | None = None) -> dict[str, str]:
     """The vector columns of a table with the encoder fingerprint each is marked with."""
-    opened = database.open(table)
+    opened = database.open(table, version)
     fields = [] if opened is None else [f for f in opened.schema if _is_vector(f)]
     return {f.name: f.metadata[ENCODER_KEY].decode() for f in fields}
 
@@ -58,42 +53,6 @@ def encoder_column(database: Database, table: str, fingerprint: str) -> str | No
     """The column with an encoder's vectors, None where the table has none."""
     marks = vector_columns(database, table)
     return next((name for name, mark in marks.items() if mark == fingerprint), None)
-
-
-def live_columns(database: Database, table: str) -> set[str]:
-    """The columns that ingest and run may use: those of promoted runs, else the first one."""
-    promoted = promoted_names(database)
-    rows = (r for r in list_runs(database) if r["run_id"] in promoted)
-    found = _searched(r for r in rows if r["documents_table"] == table)
-    return found & set(vector_columns(database, table)) or {FIRST_COLUMN}
-
-
-def _searched(runs: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The vector columns that runs searched; FTS searches and given rankings used none."""
-    plans = (
-        plan_of(run) for run in runs if json.loads(run["config_json"]).get("candidates") is None
-    )
-    return {plan.corpus.vector for plan in plans if "vector" in plan.search.legs}
-
-
-def column_in_use(database: Database, table: str, fingerprint: str) -> str:
-    """The column that ingest and run use for an encoder.
-
-    Raises InputError where the encoder has a column that no promoted run uses. An encoder without
-    one is answered with the first column, whose mark tells it apart.
-    """
-    column = encoder_column(database, table, fingerprint)
-    if column is None:
-        return FIRST_COLUMN
-    live = live_columns(database, table)
-    if column not in live:
-        raise InputError(
-            f"the vectors of encoder {fingerprint[:8]} are in column {column!r} of table {table!r},"
-            f" which is not in use; in use is {', '.join(sorted(live))}. Promote a run that "
-            "searched this column (`rescore promote RUN_ID --as production`), or name the encoder "
-            "in use."
-        )
-    return column
 
 
 def need_complete(database: Database, corpus: Corpus) -> None:
@@ -237,28 +196,3 @@ def _commit(
     column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
     rows = pa.table([pa.array(ids, pa.string()), column], names=schema.names)
     database.merge(table, rows, schema, insert=False)
-
-
-def superseded_columns(database: Database, table: str) -> list[str]:
-    """Complete vector columns that neither ingest, run nor any stored run uses any more."""
-    ready = database.tagged(table, READY)
-    if ready is None:
-        return []
-    complete = {f.name for f in database.need(table, ready).schema if _is_vector(f)}
-    rows = (r for r in list_runs(database) if r["documents_table"] == table)
-    used = _searched(rows) | live_columns(database, table)
-    return sorted(complete - used)
-
-
-def drop_superseded(database: Database, table: str) -> list[str]:
-    """Drop the superseded vector columns of a table and move `ready` along; their names.
-
-    Pinned versions keep theirs. Nothing is dropped while an ingest is unfinished.
-    """
-    columns = superseded_columns(database, table)
-    opened = database.need(table)
-    if not columns or int(opened.version) != database.tagged(table, READY):
-        return []
-    opened.drop_columns(columns)
-    database.tag(table, READY, int(database.need(table).version))
-    return columns

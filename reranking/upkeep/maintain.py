@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from reranking.intake.corpus import Corpus, hashes_of
 from reranking.intake.ingest import READY
-from reranking.intake.vector_columns import drop_superseded, superseded_columns
 from reranking.running.runs import list_runs, plan_of
 from reranking.store import Database, one_of
+from reranking.upkeep.columns import drop_superseded, superseded_columns
 from reranking.upkeep.orphans import (
     drop_candidates,
     half_created,
