@@ -15,7 +15,7 @@ from reranking.intake.corpus import Corpus, columns_of, string_ids
 from reranking.running.pairs import KEY, PairScores, distinct_pairs
 from reranking.running.ranking import rank_results
 from reranking.running.refine import above_cuts, with_exact
-from reranking.running.runs import Plan, published_epoch
+from reranking.running.runs import Plan, need_row, published_epoch
 from reranking.schemas import results_schema
 from reranking.searching.candidates import candidates_of, chunk_of_queries, searched
 from reranking.store import Database, equals
@@ -35,6 +35,7 @@ def publish_results(
     published = published_epoch(database, plan.run_id)
     if published is not None and published >= plan.epoch:
         return plan.results_table
+    need_row(database, plan)  # results that no row tells of would never be found
     fields = [f for f in _SCORE_FIELDS if f.name in plan.score_columns]
     schema = results_schema(plan.run_id, plan.epoch, fields)
     if published is not None:

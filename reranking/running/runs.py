@@ -258,9 +258,7 @@ def finish_run(
     score_path: str | None,
 ) -> None:
     """Mark the run as done, with its counts and times."""
-    row = stored_run(database, plan.run_id)
-    if row is None:
-        raise MissingResource(f"run {plan.run_id} has no row in `runs`: was it forgotten?")
+    row = need_row(database, plan)
     row |= {
         "status": "done",
         "counts_json": json.dumps(dict(counts)),
@@ -273,6 +271,17 @@ def finish_run(
 
 def _write(database: Database, row: Mapping[str, Any], *, update: bool = True) -> None:
     database.merge(TABLE, pa.Table.from_pylist([dict(row)], RUNS), RUNS, update=update)
+
+
+def need_row(database: Database, plan: Plan) -> dict[str, Any]:
+    """The run's row; raises MissingResource where somebody removed it while the run was at work."""
+    row = stored_run(database, plan.run_id)
+    if row is None:
+        raise MissingResource(
+            f"run {plan.run_id} has no row in `runs` any more: somebody forgot the run or dropped "
+            "the table while it was at work; start the command again"
+        )
+    return row
 
 
 def stored_run(database: Database, run_id: str) -> dict[str, Any] | None:
