@@ -12,7 +12,7 @@ from tasks.introduce import tag_flow_run
 from tasks.show import show_ingest
 
 
-@flow(name="ingest", flow_run_name="ingest-{config.documents.table}", persist_result=False)
+@flow(name="ingest", flow_run_name="ingest {config.documents.table}", persist_result=False)
 def ingest(config: FlowConfig) -> dict[str, Any]:
     """What the ingest did, in rows."""
     tag_flow_run(config)

@@ -51,5 +51,5 @@ def rescore(config: FlowConfig, force: bool = False) -> dict[str, Any]:
         summary.gated(check_gates(config, run))
         summary.reported(write_report(config, run))
     if passed(summary.gates):
-        publish_table(config, run)
+        summary.served(publish_table(config, run))
     return refuse_failed(show_run(summary))

@@ -33,9 +33,10 @@ def show_run(summary: Summary) -> dict[str, Any]:
         description=f"Run {values['run_id']}",
     )
     create_markdown_artifact(markdown_of(values), key="run-summary")
-    published = [values["published"]] if values["published"] else []
+    made = [values["results_table"]] if values["computed"] else []
+    made += [values["published"]] if values["published"] else []
     made_of = [config.documents.table, *(["pair_scores"] if config.rerank else [])]
-    show_tables(config.database, [values["results_table"], *published], made_of)
+    show_tables(config.database, made, made_of)
     return values
 
 

@@ -27,6 +27,7 @@ class Summary:
         self.measures: list[dict[str, Any]] = []
         self.gates: dict[str, Any] | None = None
         self.report: str | None = None
+        self.table: str | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -83,6 +84,10 @@ class Summary:
         """Take in where the report is."""
         self.report = link
 
+    def served(self, table: str | None) -> None:
+        """Take in the table for consumers, brought up to date."""
+        self.table = table
+
     def _saved(self, reused: int, rate: float | None) -> float | None:
         """Seconds that the reused pairs would have taken; None where no run tells how fast."""
         assert self.run is not None
@@ -103,7 +108,7 @@ class Summary:
             "status": "done",
             "computed": not self.finished_before,
             "results_table": self.run.results_table,
-            "published": self.config.results.publish,
+            "published": self.table,
             "query_types": list(self.run.search.query_types),
             "queries": self.run.queries.count,
             "queries_without_hits": self.counts.get("queries_without_hits", 0),
