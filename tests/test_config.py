@@ -409,3 +409,16 @@ def test_long_values_are_cut_in_messages(tmp_path: Path) -> None:
         parse_config(changed, tmp_path)
     assert len(str(caught.value)) < 1000
     assert json.dumps(changed)  # and the config given is left as it was
+
+
+def test_reports_go_to_a_local_folder(tmp_path: Path) -> None:
+    config = load(tmp_path, SMALL + "results: {report: reports}\n")
+    assert config.results.report == str(tmp_path / "reports")
+    message = faults(tmp_path, SMALL + "results: {report: 's3://bucket/reports'}\n")
+    assert "results.report: reports are written to a local folder" in message
+
+
+def test_a_run_is_called_by_its_queries_and_models(tmp_path: Path) -> None:
+    models = "rerank: {model_name: org/some-reranker}\n"
+    assert load(tmp_path, SMALL + models).title == "q some-reranker"
+    assert load(tmp_path, SMALL + "rerank: null\n").title == "q"
