@@ -83,7 +83,7 @@ def _watch_hosts() -> str:
             match={"prefect.resource.id": ["prefect.flow-run.*"]},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
-            threshold=0,
+            threshold=1,  # it fires if fewer were seen: 0 could never fire
             within=3 * _HEARTBEAT,
         ),
         actions=[
