@@ -108,6 +108,13 @@ def test_rows_that_left_the_source_stay_unless_asked(database: Database) -> None
     assert sorted(frame(database.read("documents"))["doc_id"]) == [f"d{i}" for i in range(6)]
 
 
+def test_nothing_is_deleted_on_the_word_of_a_source_with_a_reject(database: Database) -> None:
+    run(database, rows(*some(10)))
+    report = run(database, rows(*some(6), {"doc_id": "d7", "text": ""}), delete_missing=True)
+    assert (report.rejected, report.deleted) == (1, 0)
+    assert sorted(frame(database.read("documents"))["doc_id"]) == [f"d{i}" for i in range(10)]
+
+
 @pytest.mark.parametrize("window_rows", [2, 100])
 def test_duplicate_ids_are_rejected_within_and_across_windows(
     database: Database, window_rows: int

@@ -260,8 +260,18 @@ class _Ingest:
         self.database.merge(name, data, data.schema, update=other)
 
     def delete_missing(self) -> None:
-        """Delete the stored rows that the source no longer has."""
+        """Delete the stored rows that the source no longer has.
+
+        A rejected row may be one of them, so nothing is deleted if the source had any reject.
+        """
         name = self.settings.table
+        if self.report.rejected:
+            log.warning(
+                "nothing was deleted: %d rows of the source were rejected, and a stored row "
+                "that is not in the source may be one of them",
+                self.report.rejected,
+            )
+            return
         gone: list[str] = []
         for batch in self.database.stream(name, columns=["doc_id"]):
             ids = batch.column("doc_id").to_pylist()
