@@ -100,7 +100,7 @@ def test_grades_that_are_none(grade: object, tmp_path: Path) -> None:
 def test_a_table_loses_only_its_bad_rows(tmp_path: Path) -> None:
     data = (
         b"doc_id,text\n1,good\n2\n3,a,b\n4,bad \xff byte\n5,nul \x00\n\n"
-        b'6,"two\r\nlines"\n7,"x"y\n,no id\n8,"open\n9,swallowed\n'
+        b'6,"two\r\nlines"\n7,"x"y\n,no id\n'
     )
     rows = list(read_documents(SourceSpec("csv", write(tmp_path / "d.csv", data))))
     kept = {row.number: row.values["text"] for row in rows if isinstance(row, Row)}
@@ -112,17 +112,20 @@ def test_a_table_loses_only_its_bad_rows(tmp_path: Path) -> None:
     assert found[5] == "text contains a NUL character"
     assert found[8].startswith("broken row")
     assert found[9] == "no doc_id: it is empty"
-    assert found[10].startswith("broken row: unexpected end of data")
-    assert [row.raw for row in rows if row.number == 10 and isinstance(row, Reject)] == [
-        '8,"open\n'
-    ]
+
+
+def test_a_quote_that_never_closes_stops_the_source(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.csv", b'doc_id,text\n1,good\n8,"open\n9,swallowed\n')
+    with pytest.raises(InputError, match=r"line 3: a quote opens .* never closed"):
+        list(read_documents(SourceSpec("csv", path)))
 
 
 def test_a_header_must_be_usable(tmp_path: Path) -> None:
     for data, reason in {
         b"doc_id,text,text\n": "more than once",
         b"doc_id,t\xffext\n": "not UTF-8",
-        b'"doc_id\n': "header cannot be read",
+        b'"doc_id"x,text\n': "header cannot be read",
+        b'"doc_id\n': "never closed",
     }.items():
         with pytest.raises(InputError, match=reason):
             list(read_documents(SourceSpec("csv", write(tmp_path / "d.csv", data))))

@@ -43,7 +43,8 @@ def delimited_rows(path: str, delimiter: str, check: Check) -> Iterator[Row | Re
 def delimited_records(path: str, delimiter: str) -> Iterator[tuple[int, list[str] | str, bytes]]:
     """(number, fields or else what is wrong, its first line) of each record; 0 is the header.
 
-    Blank lines are counted and left out.
+    Blank lines are counted and left out. Raises InputError for a quote that is never closed: the
+    rows behind it cannot be told apart from its text.
     """
     csv.field_size_limit(MAX_LINE)  # of the process; its default refuses fields above 128 KB
     source = _Decoded(regular_file(path))
@@ -57,6 +58,11 @@ def delimited_records(path: str, delimiter: str) -> Iterator[tuple[int, list[str
         except StopIteration:
             return
         except csv.Error as error:
+            if source.ended:
+                raise InputError(
+                    f"{path}, line {source.started_at}: a quote opens in this row and is never "
+                    "closed, so the rows after it cannot be read. Close or double the quote there"
+                ) from error
             fields = f"broken row: {error}"
         if fields or number >= 0:
             number += 1
@@ -71,15 +77,23 @@ class _Decoded:
         self.path = path
         self.lines = raw_lines(path)
         self.start = b""
+        self.line = self.started_at = 0  # counted from 1: the last one read, the record's first
+        self.ended = False
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line = next(self.lines)
+        try:
+            line = next(self.lines)
+        except StopIteration:
+            self.ended = True
+            raise
+        self.line += 1
         if line is None:
             raise InputError(f"{self.path} has a line longer than {MAX_LINE} bytes: is it a table?")
-        self.start = self.start or line
+        if not self.start:
+            self.start, self.started_at = line, self.line
         return line.decode("utf-8", "surrogateescape")
 
 
