@@ -24,7 +24,7 @@ lint: $(VENV)/.installed-test
 install: $(VENV)/.installed
 
 deploy-check: $(VENV)/.installed-test  ## every entrypoint of prefect.yaml loads from a foreign folder
-	$(BIN)/pytest tests/test_deployments.py
+	$(BIN)/pytest tests/flows/test_deployments.py
 
 bench: $(VENV)/.installed-test  ## engine and pipeline beside LanceDB's and sentence-transformers' own
 	$(BIN)/python -m benchmarks.rerank

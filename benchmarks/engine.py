@@ -20,8 +20,8 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from reranking.models.resolve import resolve_model
+from reranking.scoring.cpu.linears import choose_linear, single_thread
 from reranking.scoring.engines import Pairs
-from reranking.scoring.linears import choose_linear, single_thread
 from reranking.scoring.scorer import PairScorer, ScorerSettings
 
 LENGTH = 512

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.engine import LENGTH, needed_flops
 from benchmarks.pipeline import Took
-from reranking.scoring import attention, linears
+from reranking.scoring.cpu import attention, linears
 from reranking.scoring.engines import Pairs
 from reranking.scoring.fast_bert import FastEngine, fast_layout
 from reranking.scoring.generic import GenericEngine, build_assembler, stock_features

@@ -17,11 +17,11 @@ from lancedb.rerankers import CrossEncoderReranker
 
 from benchmarks.texts import Texts, vectors
 from configs.schema import Config
-from reranking.frames import frame
-from reranking.running.crossencoder import CrossEncoderModel
+from reranking.arrow import frame
+from reranking.runs.candidates import candidates_of
+from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.scoring.engines import Pairs
 from reranking.scoring.scorer import Batch, Scorer
-from reranking.searching.candidates import candidates_of
 from reranking.store import Database
 from tasks.ingest import ingest_documents
 from tasks.load import load_queries

@@ -25,8 +25,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from reranking.frames import frame
-from reranking.running.pairs import TABLE, PairScores
+from reranking.arrow import frame
+from reranking.runs.pairs import TABLE, PairScores
 from reranking.schemas import PAIR_SCORES
 from reranking.store import Database
 from reranking.upkeep.tidy import tidy_scores

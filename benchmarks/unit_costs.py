@@ -27,9 +27,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from reranking.intake.corpus import Corpus, content_digest
-from reranking.running.pairs import PairScores
-from reranking.running.ranking import rank_results
+from reranking.corpus.corpus import Corpus, content_digest
+from reranking.runs.pairs import PairScores
+from reranking.runs.ranking import rank_results
 from reranking.schemas import CANDIDATES, DOCUMENTS, PAIR_SCORES
 from reranking.store import Database
 
@@ -208,9 +208,9 @@ def requests(folder: Path) -> dict[str, Any]:
     """Requests to the object store per chunk of queries, and of a whole job with one chunk."""
     import logging
 
-    from tests import tiny
-    from tests.object_store import BUCKET, emulator
-    from tests.walk import walk_file
+    from tests.support import tiny
+    from tests.support.object_store import BUCKET, emulator
+    from tests.support.walk import walk_file
 
     model = tiny.tiny_cross_encoder(folder / "model")
     seen: Counter[str] = Counter()

@@ -70,7 +70,7 @@ def world(folder: Path, options: argparse.Namespace) -> Path:
     """A config of `--queries` queries over documents of a few dozen words, in chunks."""
     import numpy as np
 
-    from tests import tiny
+    from tests.support import tiny
 
     rng = np.random.default_rng(5)
     documents = tiny.documents(options.documents)

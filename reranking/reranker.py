@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 from lancedb.rerankers import Reranker
 from numpy.typing import NDArray
 
+from reranking.arrow import frame
 from reranking.errors import ConfigError
 from reranking.fingerprints import text_hash, text_hashes
-from reranking.frames import frame
-from reranking.running.crossencoder import CrossEncoderSettings, find_cross_encoder
-from reranking.running.pairs import PairScores
-from reranking.running.ranking import activated
+from reranking.runs.pairs import PairScores
+from reranking.runs.ranking import activated
+from reranking.scoring.crossencoder import CrossEncoderSettings, find_cross_encoder
 from reranking.store import Database
 
 if TYPE_CHECKING:

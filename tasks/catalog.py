@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from reranking.evaluation.evaluate_run import stored_means
-from reranking.evaluation.promotion import promote as promote_run
-from reranking.evaluation.promotion import promoted_names
-from reranking.running.export import export_results
-from reranking.running.runs import find_run, list_runs, plan_of
+from reranking.runs.export import export_results
+from reranking.runs.promotion import promote as promote_run
+from reranking.runs.promotion import promoted_names
+from reranking.runs.run import find_run, list_runs, plan_of
 from reranking.store import Database
 from reranking.upkeep.retention import forget_run
 

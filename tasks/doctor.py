@@ -16,10 +16,10 @@ import pyarrow as pa
 from packaging.requirements import Requirement
 
 from configs.schema import Config
+from reranking.corpus.indexes import need_fts, unindexed
+from reranking.corpus.queries import pin_queries, queries_of, read_queries
 from reranking.errors import EXIT_DONE, MissingPrerequisite, RescoreError, worst
-from reranking.intake.indexes import need_fts, unindexed
-from reranking.intake.queries import pin_queries, queries_of, read_queries
-from reranking.running.estimate import Estimate, estimate
+from reranking.runs.estimate import Estimate, estimate
 from reranking.scoring.scorer import resolve_device
 from reranking.sources.open import read_queries as read_source
 from reranking.store import Database

@@ -14,9 +14,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
 from configs.schema import Config
+from reranking.corpus.ingest import Encoder
 from reranking.errors import RescoreError
-from reranking.intake.encoder import SentenceEncoder
-from reranking.intake.ingest import Encoder
+from reranking.scoring.encoder import SentenceEncoder
 from tasks.runners import Runner, on_own_devices, runner_of
 from tasks.settings import encoder_of
 

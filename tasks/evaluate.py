@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
 from reranking.evaluation.evaluate_run import evaluate_run, means
-from reranking.running.runs import Plan
+from reranking.runs.run import Plan
 from reranking.store import Database
 
 

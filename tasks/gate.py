@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
 from reranking.errors import GateFailed
-from reranking.running.runs import Plan
+from reranking.runs.run import Plan
 from tasks import verdicts
 
 

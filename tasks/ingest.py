@@ -8,7 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
-from reranking.intake.ingest import ingest
+from reranking.corpus.ingest import ingest
 from reranking.sources.open import read_documents
 from reranking.store import Database
 from tasks.encoding import encoding

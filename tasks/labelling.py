@@ -11,11 +11,11 @@ from typing import Any
 from configs.labelling import BY_GOAL, Labels
 from configs.schema import Config
 from reranking.errors import ConfigError
-from reranking.evaluation.gradings import Gradings
 from reranking.evaluation.history import newest_done
 from reranking.labelling.agreement import Agreement
 from reranking.labelling.calibration import Calibration, Uncalibrated
 from reranking.labelling.goal import Goal
+from reranking.labelling.gradings import Gradings
 from reranking.labelling.judged import RELEVANT
 from reranking.labelling.label_run import Bench, LabelSettings, bench
 from reranking.labelling.label_sets import (
@@ -27,7 +27,7 @@ from reranking.labelling.label_sets import (
 )
 from reranking.labelling.rules import Rule, RuleReport
 from reranking.labelling.scored import reranker_named
-from reranking.running.runs import Plan, find_run, plan_of
+from reranking.runs.run import Plan, find_run, plan_of
 from reranking.store import Database
 from tasks.pipeline import pipeline_of
 

@@ -6,8 +6,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
-from reranking.evaluation.judgments import store_judgments
-from reranking.intake.queries import pin_queries, read_queries, store_queries
+from reranking.corpus.queries import pin_queries, read_queries, store_queries
+from reranking.judgments.store import store_judgments
 from reranking.sources import open as sources
 from reranking.store import Database
 from tasks.settings import source_spec

@@ -10,8 +10,8 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
+from reranking.corpus.corpus import Corpus
 from reranking.errors import ConfigError
-from reranking.intake.corpus import Corpus
 from reranking.store import Database
 from reranking.upkeep.maintain import MaintainSettings, maintain
 from reranking.upkeep.retention import Keep

@@ -6,12 +6,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
-from reranking.evaluation.judgments import grades
+from reranking.corpus.corpus import Corpus
+from reranking.corpus.queries import QuerySet, pin_queries, read_queries
 from reranking.evaluation.measures import parse_measures
-from reranking.intake.corpus import Corpus
-from reranking.intake.queries import QuerySet, pin_queries, read_queries
-from reranking.running.publish import check_columns, consumer_marks
-from reranking.running.runs import Plan, plan_run, start_run, stored_run
+from reranking.judgments.store import grades
+from reranking.runs.publish import check_columns, consumer_marks
+from reranking.runs.run import Plan, plan_run, start_run, stored_run
 from reranking.store import Database
 from tasks.pipeline import pipeline_of
 from tasks.retries import may_pass

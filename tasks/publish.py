@@ -9,8 +9,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
-from reranking.running.publish import publish_for_consumers, publish_results, run_counts
-from reranking.running.runs import Plan, find_run, finish_run
+from reranking.runs.publish import publish_for_consumers, publish_results, run_counts
+from reranking.runs.run import Plan, find_run, finish_run
 from reranking.store import Database
 from tasks.rerank import resident
 from tasks.retries import may_pass

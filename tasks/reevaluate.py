@@ -8,6 +8,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
+from reranking.corpus.vector_columns import (
+    Encoded,
+    add_vectors,
+    encoder_column,
+    vector_columns,
+)
 from reranking.evaluation.compare_run import Party
 from reranking.evaluation.reevaluate import (
     encoded_corpus,
@@ -16,14 +22,8 @@ from reranking.evaluation.reevaluate import (
     promoted_corpus,
     promoted_queries,
 )
-from reranking.intake.encoder import SentenceEncoder
-from reranking.intake.vector_columns import (
-    Encoded,
-    add_vectors,
-    encoder_column,
-    vector_columns,
-)
-from reranking.running.runs import Plan
+from reranking.runs.run import Plan
+from reranking.scoring.encoder import SentenceEncoder
 from reranking.store import Database
 from reranking.upkeep.columns import live_columns
 from tasks import verdicts

@@ -18,7 +18,7 @@ from reranking.report.content import Report
 from reranking.report.page import make_folder, write
 from reranking.report.summary import markdown
 from reranking.report.words import headline
-from reranking.running.runs import Plan
+from reranking.runs.run import Plan
 from reranking.store import Database
 from tasks.verdicts import comparison_settings
 

@@ -13,10 +13,10 @@ from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
 from reranking.errors import RuntimeFailure
-from reranking.running.crossencoder import CrossEncoderModel
-from reranking.running.refine import Refined, Refiner
-from reranking.running.rerank import Rescorer
-from reranking.running.runs import Plan
+from reranking.runs.refine import Refined, Refiner
+from reranking.runs.rerank import Rescorer
+from reranking.runs.run import Plan
+from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.scoring.scorer import Scorer
 from reranking.store import Database
 from tasks.progress import Watcher

@@ -8,9 +8,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
-from reranking.running.runs import Plan
-from reranking.searching.candidates import search_and_store
-from reranking.searching.given_ranking import store_given_ranking
+from reranking.runs.candidates import search_and_store
+from reranking.runs.given_ranking import store_given_ranking
+from reranking.runs.run import Plan
 from reranking.sources.open import source_fingerprint
 from reranking.store import Database
 from tasks.retries import may_pass

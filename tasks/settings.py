@@ -7,20 +7,20 @@ from functools import lru_cache
 
 from configs.schema import Config, Rerank
 from configs.source import Source
+from reranking.corpus.corpus import Corpus, check_filter, encoder_mark, pin_foreign, pin_managed
+from reranking.corpus.indexes import IndexSettings, vector_index
+from reranking.corpus.ingest import IngestSettings
+from reranking.corpus.queries import QuerySet
+from reranking.corpus.vector_columns import need_complete
 from reranking.errors import ConfigError, InputError
-from reranking.intake.corpus import Corpus, check_filter, encoder_mark, pin_foreign, pin_managed
-from reranking.intake.encoder import EncoderSettings, SentenceEncoder
-from reranking.intake.indexes import IndexSettings, vector_index
-from reranking.intake.ingest import IngestSettings
-from reranking.intake.queries import QuerySet
-from reranking.intake.vector_columns import need_complete
-from reranking.running.crossencoder import (
+from reranking.runs.given_ranking import GivenRanking, read_given_ranking
+from reranking.runs.search import SearchSettings
+from reranking.scoring.crossencoder import (
     CrossEncoderModel,
     CrossEncoderSettings,
     find_cross_encoder,
 )
-from reranking.searching.given_ranking import GivenRanking, read_given_ranking
-from reranking.searching.search import SearchSettings
+from reranking.scoring.encoder import EncoderSettings, SentenceEncoder
 from reranking.sources.open import SourceSpec, read_ranking, source_fingerprint
 from reranking.store import Database
 from reranking.upkeep.columns import column_in_use

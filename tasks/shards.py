@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
 from reranking.errors import RescoreError, RuntimeFailure
-from reranking.running.runs import Plan
+from reranking.runs.run import Plan
 from tasks.rerank import score_chunk, take_over
 from tasks.retries import may_pass
 from tasks.runners import chunks_of_a_round, on_own_devices, runner_of

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from configs.schema import Config
-from reranking.running.refine import REFINED
-from reranking.running.runs import Plan, scoring_rate
+from reranking.runs.refine import REFINED
+from reranking.runs.run import Plan, scoring_rate
 from reranking.store import Database
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from configs.schema import Config
-from reranking.evaluation.judgment_files import export_judgments
-from reranking.intake.queries import read_queries
+from reranking.corpus.queries import read_queries
+from reranking.judgments.export import export_judgments
 from reranking.labelling.calibration import Calibration, Uncalibrated, fit
 from reranking.labelling.label_run import calibration_of, current_wording, judgments_for
 from reranking.labelling.label_sets import find_label_set

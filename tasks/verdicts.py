@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from configs.schema import Config
+from reranking.corpus.queries import read_queries
 from reranking.errors import ConfigError
 from reranking.evaluation.compare_run import compare_runs, deciding_query_type, judgments_for, party
 from reranking.evaluation.comparison import Settings
@@ -17,8 +18,7 @@ from reranking.evaluation.history import done_runs, newest_done
 from reranking.evaluation.history import history as measured_history
 from reranking.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from reranking.evaluation.verdict import Rules
-from reranking.intake.queries import read_queries
-from reranking.running.runs import Plan, find_run, plan_of
+from reranking.runs.run import Plan, find_run, plan_of
 from reranking.store import Database
 from tasks.pipeline import pipeline_of
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import Config
+from reranking.corpus.queries import pin_queries, read_queries
 from reranking.errors import ConfigError
-from reranking.intake.queries import pin_queries, read_queries
 from reranking.labelling.label_run import bench, current_wording, judgments_for
 from reranking.labelling.worklist_run import Order, import_answers, work, write_work
-from reranking.running.runs import find_run, plan_of
+from reranking.runs.run import find_run, plan_of
 from tasks.labelling import label_settings, lists_of, open_database, run_of
 
 

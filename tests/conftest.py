@@ -18,7 +18,7 @@ from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 
-from tests.tiny import tiny_cross_encoder  # noqa: E402
+from tests.support.tiny import tiny_cross_encoder  # noqa: E402
 
 REPOSITORY = Path(__file__).parent.parent
 DATA = REPOSITORY.parent / "shared" / "data"
@@ -47,7 +47,7 @@ def prefect_server() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def labelled_run(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> Path:
     """The config of a finished run with judged pairs; tests that write take a copy of its folder"""
-    from tests.labelled import finished, write_folder
+    from tests.support.labelled import finished, write_folder
 
     config = write_folder(tmp_path_factory.mktemp("labelled"), cross_encoder)
     finished(config)

@@ -12,15 +12,15 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tests import tiny
 from tests.conftest import REPOSITORY
-from tests.readme import README, filled
+from tests.support import tiny
+from tests.support.readme import README, filled
 
 TEXT = README.read_text("utf-8")
 
 
 def test_its_tables_are_those_of_the_code() -> None:
-    assert filled(TEXT) == TEXT, "run: python -m tests.readme"
+    assert filled(TEXT) == TEXT, "run: python -m tests.support.readme"
 
 
 def blocks(kind: str) -> list[str]:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from configs.load import load_config
 from reranking.errors import ConfigError, RuntimeFailure
 from reranking.store import Database
-from tests import tiny
+from tests.support import tiny
 
 SECRET = "geheim-9f3c1b7e5d2a"
 MARKER = "marker-4d1c8e0a6b3f"  # is in the data, so the search must find it

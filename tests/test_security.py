@@ -17,14 +17,14 @@ import pytest
 from configs.load import load_config
 from configs.schema import Encoder, Rerank
 from reranking.errors import ConfigError, MissingPrerequisite, MissingResource
-from reranking.intake.encoder import EncoderSettings
 from reranking.models.resolve import resolve_model
-from reranking.running.crossencoder import CrossEncoderSettings, find_cross_encoder
-from reranking.running.runs import find_run
+from reranking.runs.run import find_run
+from reranking.scoring.crossencoder import CrossEncoderSettings, find_cross_encoder
+from reranking.scoring.encoder import EncoderSettings
 from reranking.scoring.load import load_stock
-from tests import tiny
 from tests.conftest import REPOSITORY
-from tests.walk import database_of, walk
+from tests.support import tiny
+from tests.support.walk import database_of, walk
 
 PACKAGES = ("flows", "tasks", "reranking", "configs", "benchmarks")
 FILES = [p for name in PACKAGES for p in sorted((REPOSITORY / name).rglob("*.py"))]

@@ -14,15 +14,15 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reranking.corpus.corpus import columns_of, hashes_of, string_ids
+from reranking.corpus.queries import read_queries
 from reranking.errors import ConfigError, InputError, MissingResource
 from reranking.evaluation.comparison import Comparison, Settings, compare
 from reranking.evaluation.evaluate_run import rankings
-from reranking.evaluation.judgments import list_judgments, worded_grades
-from reranking.evaluation.promotion import promoted_run
 from reranking.evaluation.sides import Side
-from reranking.intake.corpus import columns_of, hashes_of, string_ids
-from reranking.intake.queries import read_queries
-from reranking.running.runs import Plan, find_run, plan_of
+from reranking.judgments.store import list_judgments, worded_grades
+from reranking.runs.promotion import promoted_run
+from reranking.runs.run import Plan, find_run, plan_of
 from reranking.store import Database
 
 FIRST: Final = "first"

@@ -9,15 +9,15 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from reranking.evaluation.judgments import Grades, grades
+from reranking.arrow import frame
+from reranking.corpus.queries import read_queries
 from reranking.evaluation.measures import evaluate, parse_measures
 from reranking.evaluation.summaries import slices, worst_slice
-from reranking.frames import frame
-from reranking.intake.queries import read_queries
-from reranking.running.ranking import rank_results
-from reranking.running.runs import Plan
+from reranking.judgments.store import Grades, grades
+from reranking.runs.candidates import candidates_of
+from reranking.runs.ranking import rank_results
+from reranking.runs.run import Plan
 from reranking.schemas import METRICS
-from reranking.searching.candidates import candidates_of
 from reranking.store import Database, equals
 
 STAGES = ("first", "reranked")

@@ -10,9 +10,9 @@ from reranking.evaluation.compare_run import FIRST, Compared, Party, compare_run
 from reranking.evaluation.comparison import Settings
 from reranking.evaluation.evaluate_run import evaluate_run
 from reranking.evaluation.gates import Gate, GateResult, check_gates, failed_reasons
-from reranking.evaluation.promotion import promoted_run
 from reranking.evaluation.summaries import summarise
-from reranking.running.runs import Plan
+from reranking.runs.promotion import promoted_run
+from reranking.runs.run import Plan
 from reranking.store import Database
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from reranking.errors import MissingResource
 from reranking.evaluation.evaluate_run import evaluate_run, means
-from reranking.running.runs import list_runs, plan_of
+from reranking.runs.run import list_runs, plan_of
 from reranking.store import Database
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from reranking.corpus.corpus import Corpus, pin_managed
+from reranking.corpus.queries import QuerySet, pin_queries
 from reranking.errors import MissingResource
 from reranking.evaluation.compare_run import FIRST, Party, party
-from reranking.evaluation.promotion import promoted_run
-from reranking.intake.corpus import Corpus, pin_managed
-from reranking.intake.queries import QuerySet, pin_queries
-from reranking.running.runs import Plan
-from reranking.searching.candidates import searched
+from reranking.runs.candidates import searched
+from reranking.runs.promotion import promoted_run
+from reranking.runs.run import Plan
 from reranking.store import Database
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import polars as pl
 import pyarrow as pa
 
-from reranking import frames
+from reranking import arrow as frames
 from reranking.errors import InputError
 
 PAIR_COLUMNS = (

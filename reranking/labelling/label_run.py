@@ -14,9 +14,9 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
+from reranking.arrow import frame
 from reranking.errors import InputError, MissingResource
 from reranking.fingerprints import ContentDigest, canonical
-from reranking.frames import frame
 from reranking.labelling.agreement import Agreement, agreement
 from reranking.labelling.calibration import Calibration, Uncalibrated, fit, with_probability
 from reranking.labelling.conflicts import conflicts
@@ -39,7 +39,7 @@ from reranking.labelling.rules import (
     without_calibration,
 )
 from reranking.labelling.scored import ScoredRun
-from reranking.running.runs import Plan
+from reranking.runs.run import Plan
 from reranking.schemas import JUDGMENTS
 from reranking.store import Database, one_of
 

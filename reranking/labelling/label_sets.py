@@ -18,12 +18,12 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
+from reranking.arrow import frame
+from reranking.corpus.corpus import Corpus, columns_of, hashes_of, pin_managed, string_ids
 from reranking.errors import MissingResource
 from reranking.fingerprints import canonical, fingerprint
-from reranking.frames import frame
-from reranking.intake.corpus import Corpus, columns_of, hashes_of, pin_managed, string_ids
 from reranking.labelling.conflicts import stale
-from reranking.running.runs import Plan
+from reranking.runs.run import Plan
 from reranking.schemas import LABEL_SETS, LABELS
 from reranking.store import Database, equals, one_of
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import polars as pl
 import pyarrow as pa
 
+from reranking.arrow import frame
+from reranking.corpus.queries import read_queries
 from reranking.errors import InputError, MissingResource, RuntimeFailure
-from reranking.frames import frame
-from reranking.intake.queries import read_queries
 from reranking.labelling.judged import PAIR_COLUMNS
-from reranking.running.pairs import KEY, PairScores
-from reranking.running.runs import Plan, list_runs, published_epoch
-from reranking.searching.candidates import candidates_of
+from reranking.runs.candidates import candidates_of
+from reranking.runs.pairs import KEY, PairScores
+from reranking.runs.run import Plan, list_runs, published_epoch
 from reranking.store import Database
 
 

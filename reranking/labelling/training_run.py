@@ -19,10 +19,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reranking.arrow import frame
+from reranking.corpus.corpus import texts_of
 from reranking.errors import ConfigError, InputError
 from reranking.fingerprints import canonical
-from reranking.frames import frame
-from reranking.intake.corpus import texts_of
 from reranking.labelling.calibration import Calibration, with_probability
 from reranking.labelling.conflicts import LABEL_SOURCE, prefer_human
 from reranking.labelling.judged import consensus, human

@@ -10,12 +10,12 @@ from typing import Literal
 import polars as pl
 import pyarrow as pa
 
+from reranking.arrow import frame
+from reranking.corpus.corpus import texts_of
+from reranking.corpus.ingest import write_rejects
+from reranking.corpus.queries import read_queries
 from reranking.errors import ConfigError, InputError, MissingResource
 from reranking.fingerprints import digest
-from reranking.frames import frame
-from reranking.intake.corpus import texts_of
-from reranking.intake.ingest import write_rejects
-from reranking.intake.queries import read_queries
 from reranking.labelling.exchange import (
     Answers,
     label_studio,
@@ -26,7 +26,7 @@ from reranking.labelling.exchange import (
 )
 from reranking.labelling.judged import LABELS_PREFIX
 from reranking.labelling.worklist import with_texts, work_list
-from reranking.running.runs import Plan, published_epoch
+from reranking.runs.run import Plan, published_epoch
 from reranking.schemas import JUDGMENTS
 from reranking.sources.rows import Reject
 from reranking.store import Database, equals

@@ -13,17 +13,17 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reranking.arrow import frame
+from reranking.corpus.corpus import texts_of
+from reranking.corpus.queries import read_queries
 from reranking.evaluation.agreement import agree, rankings_of, rbo
 from reranking.evaluation.compare_run import FIRST, Party, compare_runs, judgments_for
 from reranking.evaluation.comparison import Comparison, Settings
 from reranking.evaluation.evaluate_run import rankings
 from reranking.evaluation.history import done_runs, history
-from reranking.evaluation.judgments import grades
 from reranking.evaluation.measures import parse_measures
 from reranking.evaluation.moves import MovedQuery, moved_documents
-from reranking.frames import frame
-from reranking.intake.corpus import texts_of
-from reranking.intake.queries import read_queries
+from reranking.judgments.store import grades
 from reranking.labelling.label_run import calibration_of
 from reranking.labelling.label_sets import list_label_sets, read_labels
 from reranking.labelling.scored import ScoredRun
@@ -40,7 +40,7 @@ from reranking.report.content import (
     ShownQuery,
 )
 from reranking.report.figures import distributions, most_changed, slices, with_grades
-from reranking.running.runs import Plan
+from reranking.runs.run import Plan
 from reranking.store import Database
 
 MOVED: Final = 50

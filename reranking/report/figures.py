@@ -10,10 +10,10 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from reranking.arrow import frame
 from reranking.evaluation.agreement import rbo
 from reranking.evaluation.statistics import compare_paired
 from reranking.evaluation.summaries import query_slices
-from reranking.frames import frame
 from reranking.report.content import Distribution, Group, SliceRow
 from reranking.schemas import LEGS
 

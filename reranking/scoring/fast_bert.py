@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import embedding, gelu, layer_norm, linear
 
-from reranking.scoring.attention import Attention, choose_attention
+from reranking.scoring.cpu.attention import Attention, choose_attention
+from reranking.scoring.cpu.linears import Linear, Maker, choose_linear, single_thread
 from reranking.scoring.engines import AssembledPairs, PairAssembler, Pairs
-from reranking.scoring.linears import Linear, Maker, choose_linear, single_thread
 from reranking.scoring.packing import Packed
 from reranking.scoring.tokens import Ints
 

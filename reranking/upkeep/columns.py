@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from reranking.corpus.ingest import READY
+from reranking.corpus.vector_columns import FIRST_COLUMN, encoder_column, vector_columns
 from reranking.errors import InputError
-from reranking.evaluation.promotion import promoted_names
-from reranking.intake.ingest import READY
-from reranking.intake.vector_columns import FIRST_COLUMN, encoder_column, vector_columns
-from reranking.running.runs import list_runs, plan_of
+from reranking.runs.promotion import promoted_names
+from reranking.runs.run import list_runs, plan_of
 from reranking.store import Database
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from reranking.intake.corpus import Corpus, hashes_of
-from reranking.intake.ingest import READY
-from reranking.running.runs import list_runs, plan_of
+from reranking.corpus.corpus import Corpus, hashes_of
+from reranking.corpus.ingest import READY
+from reranking.runs.run import list_runs, plan_of
 from reranking.store import Database, one_of
 from reranking.upkeep.columns import drop_superseded, superseded_columns
 from reranking.upkeep.orphans import (

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
-from reranking.frames import frame
-from reranking.running.runs import list_runs
+from reranking.arrow import frame
+from reranking.runs.run import list_runs
 from reranking.schemas import TABLES
 from reranking.store import Database, equals, one_of
 from reranking.upkeep.retention import drop_search, unfinished_runs

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from reranking.errors import ConfigError
-from reranking.evaluation.promotion import promoted_names
-from reranking.running.runs import TABLE, find_run, published_epoch, results_name, tag_of
+from reranking.runs.promotion import promoted_names
+from reranking.runs.run import TABLE, find_run, published_epoch, results_name, tag_of
 from reranking.store import Database, equals
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from lancedb.expr import col, lit
 from numpy.typing import NDArray
 
-from reranking.running.pairs import TABLE
+from reranking.runs.pairs import TABLE
 from reranking.store import Database, equals, one_of
 
 Words = NDArray[np.uint64]

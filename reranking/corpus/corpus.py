@@ -1,0 +1,205 @@
+"""A pinned documents table: whose it is, what its columns are called, what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from reranking.corpus.filters import fault_of, where_expression
+from reranking.corpus.ids import id_words
+from reranking.corpus.ingest import ENCODER_KEY, READY
+from reranking.errors import ConfigError, InputError, MissingResource
+from reranking.fingerprints import ContentDigest, canonical, text_hash
+from reranking.store import Database, one_of
+
+_IDS_PER_QUERY = 10_000
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A documents table at one version, and what its columns are called.
+
+    `text` is what FTS searches, `scored` what the reranker reads; `hash_column` is set where the
+    hashes of `scored` are stored.
+    """
+
+    table: str
+    version: int
+    managed: bool
+    id: str = "doc_id"
+    text: str = "text"
+    vector: str = "vector"
+    scored: str = "text"
+    hash_column: str | None = "text_hash"
+
+
+def pin_managed(
+    database: Database, table: str, scored: str | None = None, vector: str = "vector"
+) -> Corpus:
+    """The managed table at the version of its last completed ingest."""
+    version = database.tagged(table, READY)
+    if version is None:
+        raise MissingResource(
+            f"table {table!r} in {database.uri} has no completed ingest: run `rescore ingest` first"
+        )
+    column = scored or "text"
+    stored = "text_hash" if column == "text" else None
+    corpus = Corpus(table, version, True, vector=vector, scored=column, hash_column=stored)
+    _check_columns(database.need(table, version), corpus, needs_vector=False)
+    return corpus
+
+
+def pin_foreign(
+    database: Database,
+    table: str,
+    *,
+    id: str,
+    text: str,
+    vector: str,
+    scored: str | None,
+    needs_vector: bool,
+) -> Corpus:
+    """Somebody else's table at its current version; it is only ever read."""
+    opened = database.need(table)
+    version = int(opened.version)
+    corpus = Corpus(table, version, False, id, text, vector, scored or text, None)
+    _check_columns(opened, corpus, needs_vector=needs_vector)
+    return corpus
+
+
+def vector_width(table: Any, corpus: Corpus) -> int:
+    """Numbers per vector of the corpus' vector column."""
+    return int(table.schema.field(corpus.vector).type.list_size)
+
+
+def encoder_mark(table: Any, corpus: Corpus) -> str | None:
+    """The fingerprint of the encoder that made the vectors, where the table says so."""
+    metadata = table.schema.field(corpus.vector).metadata or {}
+    mark = metadata.get(ENCODER_KEY)
+    return None if mark is None else mark.decode()
+
+
+def content_digest(database: Database, corpus: Corpus, where: Mapping[str, Any]) -> tuple[str, int]:
+    """An order-free digest of (id, text hash, columns the filter uses), and the row count.
+
+    Raises InputError where an id is missing or stands twice.
+    """
+    total = ContentDigest()
+    hash_or_text = corpus.hash_column or corpus.scored
+    searched = set() if corpus.text == corpus.scored else {corpus.text}
+    extra = sorted((set(where) | searched) - {corpus.id, hash_or_text})
+    words = []
+    for batch in database.stream(
+        corpus.table, columns=[corpus.id, hash_or_text, *extra], version=corpus.version
+    ):
+        ids = string_ids(batch.column(corpus.id), corpus)
+        hashes = hashes_of(batch.column(hash_or_text), corpus)
+        filters: Iterable[str] = (
+            (canonical([str(r[c]) for c in extra]) for r in batch.select(extra).to_pylist())
+            if extra
+            else [""] * len(ids)
+        )
+        words.append(id_words(ids))
+        total.add(
+            h + canonical([i, f]).encode("utf-8", "surrogatepass")
+            for i, h, f in zip(ids, hashes, filters, strict=True)
+        )
+    if words and len(np.unique(stacked := np.concatenate(words), axis=0)) != len(stacked):
+        raise InputError(
+            f"column {corpus.id!r} of table {corpus.table!r} has ids that stand more than once; "
+            "results could not say which document they mean. Name a unique column as documents.id."
+        )
+    return total.hex(), total.rows
+
+
+def texts_of(database: Database, corpus: Corpus, doc_ids: Sequence[str]) -> dict[str, str]:
+    """The text of each document that is in the pinned version, by id."""
+    found: dict[str, str] = {}
+    for batch in columns_of(database, corpus, doc_ids, [corpus.scored]):
+        texts = (t or "" for t in batch.column(corpus.scored).to_pylist())
+        found.update(zip(string_ids(batch.column(corpus.id), corpus), texts, strict=True))
+    return found
+
+
+def columns_of(
+    database: Database, corpus: Corpus, doc_ids: Sequence[str], columns: Sequence[str]
+) -> Iterable[pa.RecordBatch]:
+    """The id and the columns of the given documents, in any order."""
+    kind = database.need(corpus.table, corpus.version).schema.field(corpus.id).type
+    names = list(dict.fromkeys([corpus.id, *columns]))
+    for start in range(0, len(doc_ids), _IDS_PER_QUERY):
+        part: list[Any] = list(doc_ids[start : start + _IDS_PER_QUERY])
+        if pa.types.is_integer(kind):
+            part = [int(i) for i in part]
+        yield from database.stream(
+            corpus.table, one_of(corpus.id, part), names, version=corpus.version
+        )
+
+
+def string_ids(column: pa.Array | pa.ChunkedArray, corpus: Corpus) -> list[str]:
+    """The ids as strings; raises InputError where one is missing."""
+    if column.null_count:
+        raise InputError(f"column {corpus.id!r} of table {corpus.table!r} has rows without an id")
+    return [str(i) for i in column.to_pylist()]
+
+
+def hashes_of(column: pa.Array | pa.ChunkedArray, corpus: Corpus) -> list[bytes]:
+    """The text hash of each row of the corpus' hash or text column; null text counts as empty."""
+    if corpus.hash_column is not None:
+        return list(column.to_pylist())
+    return [text_hash(t or "") for t in column.to_pylist()]
+
+
+def _check_columns(table: Any, corpus: Corpus, *, needs_vector: bool) -> None:
+    schema: pa.Schema = table.schema
+    wanted = [corpus.id, corpus.text, corpus.scored] + ([corpus.vector] if needs_vector else [])
+    missing = sorted({n for n in wanted if n not in schema.names})
+    if missing:
+        raise ConfigError(
+            f"table {corpus.table!r} has no column {missing}; its columns are {schema.names}. "
+            "Name them with documents.id, documents.text, documents.vector, rerank.column."
+        )
+    faults = []
+    for name in dict.fromkeys([corpus.text, corpus.scored]):
+        if not _is_text(schema.field(name).type):
+            faults.append(f"{name!r} is {schema.field(name).type}, expected text")
+    id_type = schema.field(corpus.id).type
+    if not (_is_text(id_type) or pa.types.is_integer(id_type)):
+        faults.append(f"{corpus.id!r} is {id_type}, expected text or integers")
+    if needs_vector and not _is_vector(kind := schema.field(corpus.vector).type):
+        faults.append(f"{corpus.vector!r} is {kind}, expected a fixed-size list of floats")
+    for name in sorted({"_distance", "_score", "query_index"} & set(schema.names)):
+        faults.append(f"{name!r} has the name of one that LanceDB adds to hits: rename it")
+    if faults:
+        raise ConfigError(f"table {corpus.table!r}: column " + "; column ".join(faults))
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def check_filter(database: Database, corpus: Corpus, where: Mapping[str, Any]) -> None:
+    """Raise ConfigError where the filter does not fit the table: its columns or their types."""
+    if not where:
+        return
+    table = database.need(corpus.table, corpus.version)
+    schema: pa.Schema = table.schema
+    missing = sorted(set(where) - set(schema.names))
+    if missing:
+        raise ConfigError(f"search.where names {missing}; the columns are {schema.names}")
+    faults = [fault_of(column, schema.field(column).type, c) for column, c in where.items()]
+    if any(faults):
+        raise ConfigError("search.where: " + "; ".join(f for f in faults if f))
+    try:  # what remains is what only LanceDB can tell, such as texts that are no dates
+        table.search().where(where_expression(where)).select([corpus.id]).limit(1).to_arrow()
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = str(error).strip().split("\n", 1)[0][:300]
+        raise ConfigError(f"search.where cannot be used on {corpus.table!r}: {reason}") from error

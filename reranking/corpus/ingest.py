@@ -1,0 +1,382 @@
+"""Documents in: source rows become rows of a managed table, each with text, vector and hashes.
+
+Only what changed is encoded and written. Rows are committed every `commit_seconds`, so a killed
+ingest loses no more than that; the tag `ready` moves once everything is in and indexed, and
+readers pin `ready`, so they never see half an ingest.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from lancedb.expr import col, lit
+from numpy.typing import NDArray
+
+from reranking.corpus.documents import Document, column_fields, document_of, table_of
+from reranking.corpus.ids import IdIndex, hash_values, id_words
+from reranking.corpus.indexes import IndexSettings, bring_indexes_up_to_date
+from reranking.errors import InputError, MissingResource
+from reranking.progress import Progress, silent
+from reranking.schemas import DOCUMENTS, REJECTS
+from reranking.sources.rows import Reject, Row
+from reranking.store import Database, equals, one_of
+
+log = logging.getLogger(__name__)
+
+READY = "ready"
+ENCODER_KEY = b"rescore.encoder"
+_STEP = 512  # rows encoded between two looks at the clock, unless `texts_at_once` says more
+_EARLY = 1000  # rows after which a source that mostly fails is given up
+
+
+class Encoder(Protocol):
+    """Texts in, float32 vectors of `dimension` numbers out, one row per text."""
+
+    fingerprint: str
+    dimension: int
+
+    def encode_documents(self, texts: list[str]) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class IngestSettings:
+    """What an ingest does besides reading: where to, and how texts are made."""
+
+    table: str
+    source_fp: str
+    template: str = "{text}"
+    delete_missing: bool = False
+    window_rows: int = 50_000
+    commit_seconds: float = 30.0
+    indexes: IndexSettings = IndexSettings()
+    vector: str = "vector"  # the encoder's column, see `vector_columns`
+
+
+@dataclass
+class IngestReport:
+    """What an ingest did, in rows; `version` is the one that `ready` points at."""
+
+    rows: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    rejected: int = 0
+    version: int = 0
+    seconds: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON-like values."""
+        return asdict(self) | {"reasons": dict(self.reasons)}
+
+
+def ingest(
+    database: Database,
+    rows: Iterator[Row | Reject],
+    encoder: Encoder | None,
+    settings: IngestSettings,
+    progress: Progress = silent,
+) -> IngestReport:
+    """Bring the table in line with the source and point the tag `ready` at the result.
+
+    Without an encoder every row brings its own `vector`. Raises InputError where the table's
+    vectors come from another encoder, or where most of the rows are bad.
+    """
+    started = time.monotonic()
+    job = _Ingest(database, encoder, settings, progress)
+    for window in _windows(rows, settings.window_rows):
+        job.window(window)
+    if not job.report.rows:
+        raise InputError("the source has no rows: expected at least one document")
+    if settings.delete_missing:
+        job.delete_missing()
+    job.finish()
+    job.report.seconds = time.monotonic() - started
+    return job.report
+
+
+class _Ingest:
+    """One ingest under way: what is stored already, what was seen, what was done."""
+
+    def __init__(
+        self,
+        database: Database,
+        encoder: Encoder | None,
+        settings: IngestSettings,
+        progress: Progress,
+    ) -> None:
+        self.database, self.encoder, self.settings = database, encoder, settings
+        self.progress = progress
+        self.report = IngestReport()
+        self.started_at = datetime.now(UTC)
+        self.template = {"template": settings.template}
+        self.width = _stored_width(database, settings.table, settings.vector)
+        fingerprint = encoder.fingerprint if encoder else "supplied"
+        check_encoder(database, settings.table, fingerprint, settings.vector)
+        self.stored = _stored_rows(database, settings.table)
+        self.seen = np.zeros(len(self.stored), bool)
+        self.new = IdIndex()
+
+    def window(self, window: list[Row | Reject]) -> None:
+        """Take in one window of rows: sort out bad ones, write changed ones."""
+        documents, rejects = self._sort_out(window)
+        self.report.rows += len(window)
+        self._refuse_if_mostly_bad(window, rejects)
+        self._write_rejects(rejects)
+        self._write(self._changed(documents))
+        self.progress("ingest", self.report.rows, None)
+
+    def _sort_out(self, window: list[Row | Reject]) -> tuple[list[Document], list[Reject]]:
+        documents: list[Document] = []
+        rejects: list[Reject] = []
+        first_at: dict[str, int] = {}
+        for row in window:
+            made = row if isinstance(row, Reject) else self._document(row)
+            if isinstance(made, Document) and made.doc_id in first_at:
+                made = made.rejected(f"duplicate id, first at row {first_at[made.doc_id]}")
+            if isinstance(made, Reject):
+                rejects.append(made)
+            else:
+                first_at[made.doc_id] = made.number
+                documents.append(made)
+        return self._across_windows(documents, rejects)
+
+    def _document(self, row: Row) -> Document | Reject:
+        """The row as a document; the first supplied vector says how wide all have to be."""
+        made = document_of(row, self.template, self.encoder)
+        if isinstance(made, Reject) or made.vector is None:
+            return made
+        self.width = self.width or len(made.vector)
+        if len(made.vector) == self.width:
+            return made
+        return made.rejected(f"vector of {len(made.vector)} numbers, expected {self.width}")
+
+    def _across_windows(
+        self, documents: list[Document], rejects: list[Reject]
+    ) -> tuple[list[Document], list[Reject]]:
+        if not documents:
+            return documents, rejects
+        words = id_words(d.doc_id for d in documents)
+        at = self.stored.find(words)
+        again = (at >= 0) & self.seen[at] if len(self.seen) else np.zeros(len(at), bool)
+        again |= self.new.find(words) >= 0
+        fresh = [d for d, bad in zip(documents, again, strict=True) if not bad]
+        rejects += [
+            d.rejected("duplicate id, first in an earlier part of the source")
+            for d, bad in zip(documents, again, strict=True)
+            if bad
+        ]
+        self.seen[at[(at >= 0) & ~again]] = True
+        self.new.add(words[(at < 0) & ~again])
+        return fresh, rejects
+
+    def _refuse_if_mostly_bad(self, window: list[Row | Reject], rejects: list[Reject]) -> None:
+        bad = {r.number for r in rejects}
+        early = (
+            [r.number in bad for r in window[:_EARLY]] if self.report.rows <= len(window) else []
+        )
+        count, rows = len(rejects), len(window)
+        if len(window) < self.settings.window_rows:  # a short rest says little by itself
+            count, rows = count + self.report.rejected, self.report.rows
+        if sum(early) * 2 > len(early) or count * 2 > rows:
+            reasons = Counter(r.reason for r in rejects).most_common(3)
+            shown = "; ".join(f"{reason} ({count})" for reason, count in reasons)
+            raise InputError(
+                f"{count} of {rows} rows are bad: {shown}. Nothing of this window "
+                "was written. Check the source's format and its `columns`."
+            )
+
+    def _write_rejects(self, rejects: list[Reject]) -> None:
+        self.report.rejected += len(rejects)
+        self.report.reasons.update(r.reason.partition(",")[0] for r in rejects)
+        write_rejects(self.database, rejects, self.settings.source_fp, self.started_at)
+
+    def _changed(self, documents: list[Document]) -> list[Document]:
+        if not documents:
+            return []
+        at = self.stored.find(id_words(d.doc_id for d in documents))
+        known = at >= 0
+        hashes = hash_values([d.row_hash for d in documents])
+        same = known.copy()
+        same[known] = self.stored.values(at[known]) == hashes[known]
+        self.report.unchanged += int(same.sum())
+        self.report.updated += int((known & ~same).sum())
+        self.report.inserted += int((~known).sum())
+        return [d for d, unchanged in zip(documents, same, strict=True) if not unchanged]
+
+    def _write(self, documents: list[Document]) -> None:
+        """Encode longest first (little padding, memory peaks at once), commit as time passes.
+
+        Whatever ends it early, what was encoded until then is committed first.
+        """
+        documents.sort(key=lambda d: len(d.text), reverse=True)
+        waiting: list[tuple[list[Document], NDArray[np.float32]]] = []
+        last_commit = time.monotonic()
+        try:
+            step = getattr(self.encoder, "texts_at_once", _STEP)
+            for start in range(0, len(documents), step):
+                part = documents[start : start + step]
+                waiting.append((part, self._vectors(part)))
+                if time.monotonic() - last_commit >= self.settings.commit_seconds:
+                    self._commit(waiting)
+                    last_commit = time.monotonic()
+                self.progress("encode", start + len(part), len(documents))
+        finally:
+            self._commit(waiting)
+
+    def _vectors(self, documents: list[Document]) -> NDArray[np.float32]:
+        if self.encoder is None:
+            return np.stack([np.asarray(d.vector, np.float32) for d in documents])
+        return self.encoder.encode_documents([d.text for d in documents])
+
+    def _commit(self, waiting: list[tuple[list[Document], NDArray[np.float32]]]) -> None:
+        """Commit what is waiting, and let go of it."""
+        if not waiting:
+            return
+        documents = [d for part, _ in waiting for d in part]
+        vectors = np.concatenate([v for _, v in waiting])
+        waiting.clear()
+        data = table_of(documents, vectors)
+        own = self.settings.vector
+        data = data.rename_columns([own if n == "vector" else n for n in data.column_names])
+        name = self.settings.table
+        fingerprint = self.encoder.fingerprint if self.encoder else "supplied"
+        schema = _create_schema(data.schema, fingerprint, own)
+        self.database.ensure(name, schema, needs=[*DOCUMENTS.names, own])
+        table = self.database.add_columns(name, list(data.schema))
+        data = column_fields(table.schema, data)
+        # What a racing ingest has stored meanwhile is not written again: rows that are rewritten
+        # leave their terms in the FTS index's statistics.
+        other = "target.row_hash <> source.row_hash"
+        self.database.merge(name, data, data.schema, update=other)
+
+    def delete_missing(self) -> None:
+        """Delete the stored rows that the source no longer has.
+
+        A rejected row may be one of them, so nothing is deleted if the source had any reject.
+        """
+        name = self.settings.table
+        if self.report.rejected:
+            log.warning(
+                "nothing was deleted: %d rows of the source were rejected, and a stored row "
+                "that is not in the source may be one of them",
+                self.report.rejected,
+            )
+            return
+        gone: list[str] = []
+        for batch in self.database.stream(name, columns=["doc_id"]):
+            ids = batch.column("doc_id").to_pylist()
+            at = self.stored.find(id_words(ids))
+            gone += [i for i, p in zip(ids, at, strict=True) if p >= 0 and not self.seen[p]]
+        for start in range(0, len(gone), 10_000):
+            self.database.delete(name, one_of("doc_id", gone[start : start + 10_000]))
+        self.report.deleted = len(gone)
+
+    def finish(self) -> None:
+        """Bring the indexes up to date, forget mended rejects, move the tag `ready`."""
+        name = self.settings.table
+        if self.database.open(name) is None:
+            raise InputError("the source has no usable rows; nothing was written")
+        bring_indexes_up_to_date(self.database, name, self.settings.indexes)
+        mine = equals("source_fp", self.settings.source_fp)
+        self.database.delete("rejects", mine & (col("rejected_at") < lit(self.started_at)))
+        self.report.version = int(self.database.need(name).version)
+        if self.database.tagged(name, READY) != self.report.version:
+            self.database.tag(name, READY, self.report.version)
+
+
+def write_rejects(
+    database: Database, rejects: list[Reject], source_fp: str, rejected_at: datetime
+) -> None:
+    """Store rejects under their source and row, so that a repeat does not append them again."""
+    if rejects:
+        rows = [
+            {
+                "source_fp": source_fp,
+                "row_number": r.number,
+                "id": r.id,
+                "reason": r.reason,
+                "raw": r.raw,
+                "rejected_at": rejected_at,
+            }
+            for r in rejects
+        ]
+        database.merge("rejects", pa.Table.from_pylist(rows, REJECTS), REJECTS)
+
+
+def check_encoder(
+    database: Database, table_name: str, fingerprint: str, column: str = "vector"
+) -> None:
+    """Raise InputError where the stored vectors come from an encoder of another fingerprint."""
+    table = database.open(table_name)
+    if table is None or column not in table.schema.names:
+        return
+    stored = (table.schema.field(column).metadata or {}).get(ENCODER_KEY)
+    if stored is None or stored.decode() != fingerprint:
+        given = "another tool" if stored is None else f"encoder {stored.decode()[:8]}"
+        raise InputError(
+            f"the vectors of table {table_name!r} come from {given}, the config names encoder "
+            f"{fingerprint[:8]}; vectors of two encoders cannot be compared. Name the old encoder, "
+            "use another documents.table, or run `rescore reevaluate` to encode into a new column."
+        )
+
+
+def _windows(rows: Iterator[Row | Reject], size: int) -> Iterator[list[Row | Reject]]:
+    window: list[Row | Reject] = []
+    for row in rows:
+        window.append(row)
+        if len(window) >= size:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def _stored_rows(database: Database, name: str) -> IdIndex:
+    index = IdIndex()
+    words: list[NDArray[np.uint64]] = []
+    hashes: list[NDArray[np.void]] = []
+    for batch in database.stream(name, columns=["doc_id", "row_hash"]):
+        words.append(id_words(batch.column("doc_id").to_pylist()))
+        hashes.append(hash_values(batch.column("row_hash").to_pylist()))
+    if words:
+        index.add(np.concatenate(words), np.concatenate(hashes))
+    return index
+
+
+def _stored_width(database: Database, name: str, vector: str) -> int | None:
+    """Numbers per stored vector, None where there is no table yet.
+
+    Raises MissingResource where the table is not one that rescore made.
+    """
+    table = database.open(name)
+    if table is None:
+        return None
+    lacking = [n for n in (*DOCUMENTS.names, vector) if n not in table.schema.names]
+    if lacking:
+        raise MissingResource(
+            f"table {name!r} in {database.uri} was made by somebody else: it lacks {lacking}. Use "
+            "another documents.table, or rescore it in place with documents.managed: false"
+        )
+    return int(table.schema.field(vector).type.list_size)
+
+
+def _create_schema(schema: pa.Schema, encoder: str, vector: str) -> pa.Schema:
+    """The schema with our key marks and the encoder's fingerprint on the vector column."""
+    fields = []
+    for column in schema:
+        if column.name in DOCUMENTS.names:
+            column = DOCUMENTS.field(column.name)
+        elif column.name == vector:
+            column = column.with_nullable(False).with_metadata({ENCODER_KEY: encoder.encode()})
+        fields.append(column)
+    return pa.schema(fields)

@@ -1,0 +1,183 @@
+"""Judgment lists: grades by people or imported ones, stored under a name.
+
+A grade belongs to the text of the query that was judged. Importing the same file after a query was
+reworded does not carry its grades over: they stay with the old text, are counted as stale, and do
+not enter a measure until somebody says that they still hold (`accept_reworded`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from reranking.arrow import frame
+from reranking.corpus.ingest import write_rejects
+from reranking.errors import InputError, MissingResource
+from reranking.fingerprints import ContentDigest, canonical
+from reranking.schemas import JUDGMENTS
+from reranking.sources.rows import Reject, Row
+from reranking.store import Database, equals
+
+TABLE = "judgments"
+LABELS_PREFIX = "labels:"  # grades that a label set gave, not a person
+_VALUES = ["query_id", "query_hash", "doc_id", "source", "relevance"]
+
+
+@dataclass(frozen=True)
+class JudgmentImport:
+    """What an import did: rows stored, rejected, and left with an older wording of the query."""
+
+    stored: int
+    rejected: int
+    stale: int
+
+
+@dataclass(frozen=True)
+class Grades:
+    """One grade per query and document: query_id, doc_id, relevance; and what names them."""
+
+    table: pa.Table
+    fingerprint: str
+    stale: int
+
+
+def store_judgments(
+    database: Database,
+    judgment_list: str,
+    queries: pa.Table,
+    rows: Iterator[Row | Reject],
+    *,
+    rater: str,
+    source_fp: str,
+    accept_reworded: bool = False,
+) -> JudgmentImport:
+    """Make the list's grades of the sources in `rows` equal to them, in one commit.
+
+    `queries` is the query set they are for (schema QUERIES); a row may name its query by
+    `query_text` instead of `query_id`. Raises InputError where no row is usable.
+    """
+    known = _Queries(queries)
+    good: dict[tuple[str, str, str], dict[str, Any]] = {}
+    rejects: list[Reject] = []
+    for row in rows:
+        made = row if isinstance(row, Reject) else known.judgment(row, judgment_list, rater)
+        if isinstance(made, Reject):
+            rejects.append(made)
+        else:
+            good[made["query_id"], made["doc_id"], made["source"]] = made
+    write_rejects(database, rejects, source_fp, datetime.now(UTC))
+    if not good:
+        reason = f"; {len(rejects)} rows rejected, e.g. {rejects[0].reason}" if rejects else ""
+        raise InputError(f"judgment list {judgment_list!r} has no usable rows{reason}")
+    stored = _stored(database, judgment_list)
+    stale = 0 if accept_reworded else _keep_old_wording(good, stored)
+    wanted = pa.Table.from_pylist(list(good.values()), JUDGMENTS)
+    _write(database, judgment_list, wanted, stored)
+    return JudgmentImport(len(good), len(rejects), stale)
+
+
+def grades(database: Database, judgment_list: str, queries: pa.Table) -> Grades:
+    """The grades that hold for these queries' present texts; raises MissingResource if no list.
+
+    Where several sources judged a pair, people and imports come before label sets, and the lower
+    median of their grades counts.
+    """
+    rows = frame(_stored(database, judgment_list))
+    if not len(rows):
+        raise MissingResource(
+            f"no judgment list {judgment_list!r} in {database.uri}: give it a `judgments.source`"
+        )
+    current = frame(queries.select(["query_id", "text_hash"]))
+    mine = rows.join(current, on="query_id", how="inner")
+    held = mine.filter(pl.col("query_hash") == pl.col("text_hash"))
+    first = held.with_columns(derived=pl.col("source").str.starts_with(LABELS_PREFIX))
+    first = first.filter(pl.col("derived") == pl.col("derived").min().over("query_id", "doc_id"))
+    one = (
+        first.group_by("query_id", "doc_id")
+        .agg(pl.col("relevance").sort().get((pl.len() - 1) // 2))
+        .sort("query_id", "doc_id")
+    )
+    content = ContentDigest()
+    content.add(canonical(list(row)).encode() for row in one.iter_rows())
+    return Grades(one.to_arrow(), content.hex(), len(mine) - len(held))
+
+
+def worded_grades(
+    database: Database, judgment_list: str, queries: pa.Table
+) -> tuple[pa.Table, str]:
+    """As `grades`, with the wording each was given for (query_hash); and what names them.
+
+    A query with nothing but grades for another wording keeps those, so that it can be told apart
+    from one that nobody judged.
+    """
+    held = grades(database, judgment_list, queries)
+    current = frame(queries.select(["query_id", "text_hash"])).rename({"text_hash": "query_hash"})
+    good = frame(held.table).join(current, on="query_id", how="left")
+    stored = frame(_stored(database, judgment_list))
+    old = stored.join(current, on=["query_id", "query_hash"], how="anti")
+    old = old.join(good, on="query_id", how="anti").unique(["query_id", "doc_id"], keep="first")
+    return pl.concat([good, old.select(good.columns)]).to_arrow(), held.fingerprint
+
+
+def list_judgments(database: Database, query_set: str) -> list[str]:
+    """The names of the judgment lists for a query set."""
+    rows = database.read(TABLE, equals("query_set", query_set), columns=["judgment_list"])
+    return sorted(set(rows.to_pydict().get("judgment_list", [])))
+
+
+class _Queries:
+    def __init__(self, queries: pa.Table) -> None:
+        rows = queries.select(["query_set", "query_id", "text", "text_hash"]).to_pylist()
+        self.by_id = {r["query_id"]: r for r in rows}
+        self.by_text = {r["text"]: r for r in rows}
+
+    def judgment(self, row: Row, judgment_list: str, rater: str) -> dict[str, Any] | Reject:
+        values = row.values
+        query = self.by_id.get(str(values.get("query_id")))
+        if "query_id" not in values:
+            query = self.by_text.get(str(values.get("query_text")))
+        if query is None:
+            name = values.get("query_id", values.get("query_text"))
+            return Reject(row.number, str(name), "judges a query not in the set", None)
+        return {
+            "judgment_list": judgment_list,
+            "query_set": query["query_set"],
+            "query_id": query["query_id"],
+            "query_hash": query["text_hash"],
+            "doc_id": str(values["doc_id"]),
+            "relevance": values["relevance"],
+            "source": str(values.get("source") or rater),
+            "judged_at": values.get("judged_at"),
+        }
+
+
+def _stored(database: Database, judgment_list: str) -> pa.Table:
+    rows = database.read(TABLE, equals("judgment_list", judgment_list))
+    return rows if rows.num_columns else JUDGMENTS.empty_table()
+
+
+def _keep_old_wording(good: dict[tuple[str, str, str], dict[str, Any]], stored: pa.Table) -> int:
+    """Leave grades that were stored for another wording with it; how many those are."""
+    stale = 0
+    for old in stored.select(_VALUES).to_pylist():
+        new = good.get((old["query_id"], old["doc_id"], old["source"]))
+        if new is not None and new["query_hash"] != old["query_hash"]:
+            new["query_hash"] = old["query_hash"]
+            stale += 1
+    return stale
+
+
+def _write(database: Database, judgment_list: str, wanted: pa.Table, stored: pa.Table) -> None:
+    sources = wanted.column("source").unique().to_pylist()
+    before = frame(stored.select(_VALUES)).filter(pl.col("source").is_in(sources))
+    if before.sort(_VALUES).equals(frame(wanted.select(_VALUES)).sort(_VALUES)):
+        return
+    mine = equals("judgment_list", judgment_list)
+    for source in sources:
+        part = wanted.filter(pa.compute.equal(wanted["source"], source))
+        database.merge(TABLE, part, JUDGMENTS, replacing=mine & equals("source", source))

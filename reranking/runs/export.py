@@ -1,0 +1,109 @@
+"""A run's results as a file: TREC run, Parquet, CSV or JSONL.
+
+TREC: `query_id Q0 doc_id rank score tag`, separated by blanks. Evaluators ignore the rank and sort
+by score, ties by id; so the scores written decrease strictly in rank order, by the smallest step
+where results tie.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from reranking.arrow import frame
+from reranking.errors import ConfigError, InputError
+from reranking.runs.run import Plan
+from reranking.store import Database, equals
+
+FORMATS = ("trec", "parquet", "csv", "jsonl")
+
+
+def export_results(
+    database: Database, plan: Plan, format: str, out: Path, query_type: str | None = None
+) -> int:
+    """Write the run's results, of one query type if given; the number of rows.
+
+    The file appears whole or not at all. Raises ConfigError for a format or query type that there
+    is not, InputError where ids cannot be said in the format.
+    """
+    types = plan.search.query_types
+    if format not in FORMATS:
+        raise ConfigError(f"format {format!r} is none of {', '.join(FORMATS)}")
+    if query_type is not None and query_type not in types:
+        raise ConfigError(f"the run has query types {', '.join(types)}, not {query_type!r}")
+    if format == "trec" and query_type is None:
+        if len(types) > 1:
+            raise ConfigError(f"a TREC run holds one ranking: choose --query-type of {types}")
+        query_type = types[0]
+    where = None if query_type is None else equals("query_type", query_type)
+    rows = frame(database.read(plan.results_table, where))
+    rows = rows.sort("query_type", "query_id", "rank")
+    with _whole(out) as part:
+        if format == "trec":
+            _write_trec(rows, part, f"rescore-{plan.run_id[:8]}")
+        elif format == "parquet":
+            rows.write_parquet(part)
+        elif format == "csv":
+            rows.write_csv(part)
+        else:
+            rows.write_ndjson(part)
+    return len(rows)
+
+
+def _write_trec(rows: pl.DataFrame, path: Path, tag: str) -> None:
+    for name in ("query_id", "doc_id"):
+        bad = rows.filter(pl.col(name).str.contains(r"\s") | (pl.col(name) == ""))
+        if len(bad):
+            raise InputError(
+                f"{name} {bad[name][0]!r} has white space, which a TREC run cannot hold: export as "
+                "jsonl, csv or parquet instead"
+            )
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for line in trec_lines(rows.to_arrow(), tag):
+            file.write(line)
+
+
+def trec_lines(rows: pa.Table, tag: str) -> Iterator[str]:
+    """The lines of a TREC run of rows sorted by query and rank."""
+    last_query, last_score = None, np.float32(0)
+    columns = (rows[n].to_pylist() for n in ("query_id", "doc_id", "rank", "_relevance_score"))
+    for query, doc, rank, value in zip(*columns, strict=True):
+        score = np.float32(value)
+        if query == last_query and score >= last_score:
+            score = np.nextafter(last_score, np.float32(-np.inf))
+        last_query, last_score = query, score
+        yield f"{query} Q0 {doc} {rank} {score!s} {tag}\n"
+
+
+class _whole:  # noqa: N801 - reads as a phrase where it is used
+    """A file that takes its name once it is complete."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Path:
+        if not self.path.parent.is_dir():
+            raise ConfigError(f"folder {self.path.parent} does not exist")
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+        os.close(handle)
+        self.part = Path(name)
+        return self.part
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.part.chmod(0o666 & ~_umask())
+            self.part.replace(self.path)
+        else:
+            self.part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,115 @@
+"""The pair-score store: which pairs were scored by a reranker, and with what logit."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from reranking.arrow import frame
+from reranking.errors import RuntimeFailure
+from reranking.fingerprints import text_hash
+from reranking.store import Database, equals
+
+log = logging.getLogger(__name__)
+
+TABLE = "pair_scores"
+KEY = ["query_hash", "doc_hash"]
+_EMPTY = pl.DataFrame(
+    schema={"query_hash": pl.Binary, "doc_hash": pl.Binary, "score": pl.Float32, "epoch": pl.Int32}
+)
+
+
+class PairScores:
+    """The scores of one reranker for the queries of one run, and those added meanwhile.
+
+    Built with one streamed pass over the store; memory grows with the run, not with the store.
+    """
+
+    def __init__(
+        self, database: Database, reranker: bytes, queries: Iterable[bytes], least_epoch: int = 0
+    ) -> None:
+        self.database, self.reranker = database, reranker
+        self.known = _lookup(database, reranker, queries, least_epoch)
+
+    def missing(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        """The pairs (query_hash, doc_hash) that have no score yet."""
+        return pairs.join(self.known, on=KEY, how="anti")
+
+    def of(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        """The pairs that have a score, with it."""
+        return pairs.join(self.known.select(*KEY, "score"), on=KEY, how="inner")
+
+    def add(self, pairs: pl.DataFrame, epoch: int) -> None:
+        """Commit scored pairs (query_hash, doc_hash, score) and know them from now on."""
+        if not np.isfinite(pairs["score"].to_numpy()).all():
+            raise RuntimeFailure("a score that is not finite must never be stored")
+        count = len(pairs)
+        rows = pairs.select(*KEY, "score", epoch=pl.lit(epoch, pl.Int32)).to_arrow()
+        marks = pa.array([self.reranker] * count, pa.binary(16))
+        self.database.append(TABLE, rows.append_column("reranker", marks))
+        self.known = pl.concat([self.known, frame(rows)])
+
+
+class Commits:
+    """Collects scores as they come and commits them every `seconds`."""
+
+    def __init__(self, store: PairScores, pairs: pl.DataFrame, epoch: int, seconds: float) -> None:
+        self.store, self.pairs, self.epoch, self.seconds = store, pairs, epoch, seconds
+        self._positions: list[NDArray[np.int64]] = []
+        self._logits: list[NDArray[np.float32]] = []
+        self._last = time.monotonic()
+
+    def add(self, positions: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
+        """Take the logits of the pairs at these positions; commit if it is time."""
+        self._positions.append(positions)
+        self._logits.append(logits)
+        if time.monotonic() - self._last >= self.seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what was collected."""
+        if self._positions:
+            positions, logits = np.concatenate(self._positions), np.concatenate(self._logits)
+            self._positions, self._logits = [], []
+            self.store.add(self.pairs[positions].with_columns(score=pl.Series(logits)), self.epoch)
+        self._last = time.monotonic()
+
+
+def distinct_pairs(candidates: pa.Table) -> pl.DataFrame:
+    """The candidates' distinct (query_hash, doc_hash), each with one doc_id that has the text."""
+    found = frame(candidates.select([*KEY, "doc_id"]))
+    return found.unique(KEY, keep="first", maintain_order=True)
+
+
+def _lookup(
+    database: Database, reranker: bytes, queries: Iterable[bytes], least_epoch: int
+) -> pl.DataFrame:
+    wanted = pl.DataFrame({"query_hash": pl.Series(list(set(queries)), dtype=pl.Binary)})
+    parts = [_EMPTY]
+    columns = ["query_hash", "doc_hash", "score", "epoch"]
+    for batch in database.stream(TABLE, equals("reranker", reranker), columns):
+        parts.append(
+            frame(batch)
+            .filter(pl.col("epoch") >= least_epoch)
+            .join(wanted, on="query_hash", how="semi")
+            .select(columns)
+        )
+    found = pl.concat(parts)
+    return found.sort("epoch", descending=True, maintain_order=True).unique(
+        KEY, keep="first", maintain_order=True
+    )
+
+
+def texts_by_hash(
+    doc_ids: Sequence[str], hashes: Sequence[bytes], texts: dict[str, str]
+) -> list[str | None]:
+    """The text of each document, None where it is gone or no longer has the hash."""
+    found = (texts.get(i) for i in doc_ids)
+    pairs = zip(found, hashes, strict=True)
+    return [t if t is not None and text_hash(t) == h else None for t, h in pairs]

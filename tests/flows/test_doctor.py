@@ -1,0 +1,102 @@
+"""Doctor and dry run: what is wrong is said with its exit code, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from tests.support import tiny
+from tests.support.walk import walk_file
+
+
+@pytest.fixture
+def config(tmp_path: Path, cross_encoder: Path) -> Path:
+    tiny.write_jsonl(tmp_path / "documents.jsonl", tiny.documents())
+    asked = tiny.queries([tiny.WORDS[i % 25] for i in range(40)])
+    tiny.write_jsonl(tmp_path / "queries.jsonl", asked)
+    return tiny.write_config(tmp_path, cross_encoder)
+
+
+def doctor(config: Path, *changes: str) -> tuple[int, dict[str, Any]]:
+    options = [part for change in changes for part in ("--set", change)]
+    result = CliRunner().invoke(app, ["doctor", str(config), "--json", *options])
+    return result.exit_code, json.loads(result.stdout.splitlines()[-1])
+
+
+def files(folder: Path) -> set[str]:
+    return {str(p) for p in folder.rglob("*")}
+
+
+def test_before_the_first_ingest_all_is_well(config: Path) -> None:
+    before = files(config.parent)
+    code, values = doctor(config)
+    assert code == 0
+    found = {f["what"]: f["detail"] for f in values["findings"]}
+    assert "will be made" in found["database"]
+    assert "not ingested yet" in found["documents"]
+    assert found["queries"] == "40 queries"
+    assert values["estimate"] is None and "no database" in values["estimate_not_possible"]
+    assert files(config.parent) == before
+
+
+def test_the_estimate_is_near_what_the_run_then_does(config: Path) -> None:
+    walk_file(config, "search.limit=3")
+    before = files(config.parent)
+    result = CliRunner().invoke(
+        app, ["run", str(config), "--dry-run", "--json", "--set", "search.limit=6"]
+    )
+    assert result.exit_code == 0, result.output
+    estimate = json.loads(result.stdout.splitlines()[-1])
+    assert files(config.parent) == before
+    _, counts = walk_file(config, "search.limit=6")
+    assert estimate["sampled"] == 5
+    assert estimate["queries"] == counts["queries"] == 40
+    assert estimate["pairs"] == pytest.approx(counts["pairs"], rel=0.35)
+    assert estimate["to_score"] == pytest.approx(counts["scored"], rel=0.5)
+    assert estimate["pairs_per_second"] > 0
+    code, values = doctor(config, "search.limit=6")
+    assert code == 0
+    assert values["estimate"]["to_score"] == 0 and values["estimate"]["hours"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "code"),
+    [
+        ("rerank.model_name=./nowhere", "config and models", 3),
+        ("rerank.device=nonsense", "device", 2),
+        ("queries.source.path=nowhere.jsonl", "queries", 4),
+        ("documents={table: nothing, managed: false}", "documents", 4),
+    ],
+)
+def test_what_is_wrong_is_found(config: Path, change: str, what: str, code: int) -> None:
+    walk_file(config)
+    exit_code, values = doctor(config, change)
+    wrong = {f["what"]: f["code"] for f in values["findings"] if f["code"]}
+    assert wrong[what] == code
+    assert set(wrong) <= {what, "config and models"}  # the device decides the dtype, too
+    assert exit_code == code
+
+
+def test_all_faults_are_found_at_once_and_the_worst_code_wins(config: Path) -> None:
+    walk_file(config)
+    code, values = doctor(
+        config, "rerank.model_name=./nowhere", "queries.source.path=nowhere.jsonl"
+    )
+    assert sum(f["code"] != 0 for f in values["findings"]) == 2
+    assert code == 4
+
+
+def test_a_broken_table_is_found(config: Path) -> None:
+    run, _ = walk_file(config)
+    folder = Path(run.database) / f"{run.results_table}.lance" / "_versions"
+    for manifest in folder.iterdir():
+        manifest.write_bytes(b"not a manifest")
+    code, values = doctor(config)
+    assert code == 4
+    found = next(f for f in values["findings"] if f["what"] == "database")
+    assert run.results_table in found["detail"]

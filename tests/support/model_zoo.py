@@ -1,0 +1,194 @@
+"""Tiny random-weight rerankers of several families, saved as people save theirs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.support.tiny import WORDS, tiny_cross_encoder
+
+LIMIT = 40
+_TEXT = [" ".join(WORDS[i : i + 6]) for i in range(len(WORDS) - 6)] * 3 + [
+    "Straße, 東京 naïve 4.5%"
+]
+
+
+def _byte_level(specials: list[str]) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token=None))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(_TEXT, trainer)
+    return tokenizer
+
+
+def _unigram(specials: list[str], unknown: str) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=120, special_tokens=specials, unk_token=unknown, show_progress=False
+    )
+    tokenizer.train_from_iterator(_TEXT, trainer)
+    return tokenizer
+
+
+def _template(tokenizer: Any, pair: str, *specials: str) -> None:
+    from tokenizers import processors
+
+    single = pair.split("$B")[0].strip()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=single,
+        pair=pair,
+        special_tokens=[(s, tokenizer.token_to_id(s)) for s in specials],
+    )
+
+
+def _save(folder: Path, tokenizer: Any, model: Any, **settings: Any) -> Path:
+    from transformers import PreTrainedTokenizerFast
+
+    settings.setdefault("model_max_length", LIMIT)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **settings)
+    model.eval().save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def _sizes(**more: Any) -> dict[str, Any]:
+    return {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "num_labels": 1,
+        "initializer_range": 0.3,
+        **more,
+    }
+
+
+def bert(folder: Path) -> Path:
+    return tiny_cross_encoder(folder, max_length=LIMIT)
+
+
+def _roberta_specials() -> dict[str, str]:
+    return {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "cls_token": "<s>",
+        "sep_token": "</s>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+    }
+
+
+def roberta(folder: Path, **settings: Any) -> Path:
+    import torch
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    tokenizer = _byte_level(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    _template(tokenizer, "<s> $A </s> </s> $B </s>", "<s>", "</s>")
+    torch.manual_seed(1)
+    config = RobertaConfig(
+        **_sizes(vocab_size=400, max_position_embeddings=LIMIT + 2, type_vocab_size=1)
+    )
+    names = ["input_ids", "attention_mask"]
+    model = RobertaForSequenceClassification(config)
+    return _save(
+        folder, tokenizer, model, model_input_names=names, **_roberta_specials(), **settings
+    )
+
+
+def xlm_roberta(folder: Path) -> Path:
+    import torch
+    from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
+
+    tokenizer = _unigram(["<s>", "<pad>", "</s>", "<unk>", "<mask>"], "<unk>")
+    _template(tokenizer, "<s> $A </s> </s> $B </s>", "<s>", "</s>")
+    torch.manual_seed(2)
+    config = XLMRobertaConfig(
+        **_sizes(vocab_size=200, max_position_embeddings=LIMIT + 2, type_vocab_size=1)
+    )
+    names = ["input_ids", "attention_mask"]
+    model = XLMRobertaForSequenceClassification(config)
+    return _save(folder, tokenizer, model, model_input_names=names, **_roberta_specials())
+
+
+def _bert_specials() -> dict[str, str]:
+    return {
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "mask_token": "[MASK]",
+    }
+
+
+def modernbert(folder: Path) -> Path:
+    import torch
+    from transformers import ModernBertConfig, ModernBertForSequenceClassification
+
+    tokenizer = _byte_level(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    _template(tokenizer, "[CLS] $A [SEP] $B [SEP]", "[CLS]", "[SEP]")
+    torch.manual_seed(3)
+    config = ModernBertConfig(
+        **_sizes(vocab_size=400, max_position_embeddings=128, pad_token_id=0),
+        cls_token_id=2,
+        sep_token_id=3,
+        bos_token_id=2,
+        eos_token_id=3,
+        reference_compile=False,
+    )
+    names = ["input_ids", "attention_mask"]
+    model = ModernBertForSequenceClassification(config)
+    return _save(folder, tokenizer, model, model_input_names=names, **_bert_specials())
+
+
+def deberta(folder: Path) -> Path:
+    import torch
+    from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
+
+    tokenizer = _unigram(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"], "[UNK]")
+    _template(tokenizer, "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", "[CLS]", "[SEP]")
+    torch.manual_seed(4)
+    config = DebertaV2Config(
+        **_sizes(vocab_size=200, max_position_embeddings=64, type_vocab_size=0),
+        relative_attention=True,
+        position_biased_input=False,
+        pos_att_type=["p2c", "c2p"],
+        pooler_hidden_size=32,
+    )
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    model = DebertaV2ForSequenceClassification(config)
+    return _save(folder, tokenizer, model, model_input_names=names, **_bert_specials())
+
+
+def electra(folder: Path) -> Path:
+    """ELECTRA with embeddings narrower than its layers."""
+    import torch
+    from transformers import ElectraConfig, ElectraForSequenceClassification
+
+    tiny_cross_encoder(folder, max_length=LIMIT)
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    torch.manual_seed(5)
+    config = ElectraConfig(**_sizes(vocab_size=size, max_position_embeddings=64), embedding_size=16)
+    (folder / "config.json").unlink()
+    ElectraForSequenceClassification(config).eval().save_pretrained(folder)
+    return folder
+
+
+FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "bert": bert,
+    "electra": electra,
+    "roberta": roberta,
+    "xlm_roberta": xlm_roberta,
+    "modernbert": modernbert,
+    "deberta": deberta,
+}

@@ -1,0 +1,77 @@
+"""A judged collection whose texts, ids and tags attack the page that shows them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.load import load_config
+from reranking.labelling.label_run import LabelSettings, bench, label_run
+from reranking.labelling.rules import Rule
+from reranking.runs.run import Plan
+from reranking.store import Database
+from tasks.load import load_judgments
+from tests.evaluation.test_compare_run import first_stage
+from tests.support import judged, tiny
+from tests.support.walk import database_of, walk_file
+
+ATTACKS = (
+    "<script>document.title='owned'</script>",
+    "<img src=x onerror=\"document.title='owned'\">",
+    "</p></details></td></tr></tbody></table></main><h1>owned</h1>",
+    "\" onmouseover=\"document.title='owned'\" x='",
+    "</title></style></script><svg onload=document.title='owned'>",
+    "{{ 7*7 }} {% include 'report.css' %}",
+    "<!-- <base href=https://evil.example/><link rel=stylesheet href=//evil.example/x.css>",
+    "<style>body{display:none}</style> \u202egnp.exe \u0007 &lt;b&gt;&amp;",
+    "<iframe srcdoc='<script>parent.document.title=1</script>'></iframe>",
+)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Two finished runs, the second one with a shuffled reranker, and the first one's labels."""
+
+    config: Path
+    database: Database
+    run: Plan
+    other: Plan
+    label_set: str
+
+
+def reported(folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Reported:
+    """The collection in `folder`, judged after the first stage of its first run."""
+    config = judged.collection(folder, model)
+    _attack(folder)
+    run = walk_file(config)[0]
+    judged.judge(folder, first_stage(run))
+    load_judgments.fn(load_config(config))
+    judged.use_scorer(monkeypatch, judged.shuffled)
+    other = walk_file(config, "rerank.max_length=40", ingest=False)[0]
+    database = database_of(run)
+    rule = Rule("best", on="score", top_n=2)
+    settings = LabelSettings("answers", (rule,), "best", relevant=1, judgments=("j",))
+    label_set = label_run(database, bench(database, run, settings)).label_set
+    return Reported(config, database, run, other, label_set)
+
+
+def _attack(folder: Path) -> None:
+    documents = _read(folder / "documents.jsonl")
+    for number, document in enumerate(documents):
+        document["text"] += " " + ATTACKS[number % len(ATTACKS)]
+        document["doc_id"] += "\"'><i>" if number % 2 else ""
+    tiny.write_jsonl(folder / "documents.jsonl", documents)
+    queries = _read(folder / "queries.jsonl")
+    for number, query in enumerate(queries):
+        query["text"] += " " + ATTACKS[number % len(ATTACKS)]
+        query["query_id"] += "\"'><b>" if number % 2 else ""
+        query["tags"].append("<u>tag</u>" if number % 3 else '"><s>')
+    tiny.write_jsonl(folder / "queries.jsonl", queries)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
