@@ -11,20 +11,21 @@ import torch
 
 from benchmarks.engine import LENGTH, needed_flops
 from benchmarks.texts import Texts
+from configs.schema import Rerank
 from reranking.scoring.engines import Pairs
-from reranking.scoring.scorer import PairScorer, ScorerSettings
+from reranking.scoring.scorer import PairScorer
 
 PER_QUERY = 100  # pairs of a query, as a hybrid search with limit 50 finds them
 
 
 def on_device(texts: Texts, model: Path, device: str, pairs: int) -> dict[str, Any]:
     """Figures of the precision that `auto` takes there, and the gap to float32 on a few pairs."""
-    scorer = PairScorer.load(model, ScorerSettings(LENGTH, "auto", device))
+    scorer = PairScorer.load(model, Rerank(max_length=LENGTH, precision="auto", device=device))
     given = _pairs(texts, pairs)
     few = Pairs(
         given.queries, given.documents, given.query_index[:2000], given.document_index[:2000]
     )
-    exact = PairScorer.load(model, ScorerSettings(LENGTH, "float32", device))
+    exact = PairScorer.load(model, Rerank(max_length=LENGTH, precision="float32", device=device))
     gap = float(np.abs(_score(scorer, few) - _score(exact, few)).max())  # a warm-up as well
     walls = [_seconds(scorer, given) for _ in range(3)]
     busy, profiled = _busy_seconds(scorer, given)

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
 
+from configs.schema import Rerank
 from reranking.models.resolve import resolve_model
 from reranking.scoring.cpu.linears import choose_linear, single_thread
 from reranking.scoring.engines import Pairs
-from reranking.scoring.scorer import PairScorer, ScorerSettings
+from reranking.scoring.scorer import PairScorer
 
 LENGTH = 512
 Variant = Callable[[], np.ndarray]
@@ -88,7 +89,10 @@ def main() -> None:
     folder = resolve_model("builtin:minilm-reranker").path
     stock = CrossEncoder(str(folder), max_length=LENGTH, device="cpu", local_files_only=True)
     scorers = {
-        p: PairScorer.load(folder, ScorerSettings(LENGTH, p, "cpu", batch_tokens=args.batch_tokens))
+        p: PairScorer.load(
+            folder,
+            Rerank(max_length=LENGTH, precision=p, device="cpu", batch_tokens=args.batch_tokens),
+        )
         for p in args.precisions
     }
     for mixed in (False, True):

@@ -194,7 +194,7 @@ class Rerank(Part):
         "relevance", description="all: _distance and _score as well"
     )
     column: str | None = Field(None, description="text to score; None: the documents' text")
-    device: str | list[str] | None = Field(
+    device: str | tuple[str, ...] | None = Field(
         None, description="None: cuda if available, else cpu; a list: one process per device"
     )
     revision: str | None = Field(None, description="hub revision; the commit is recorded")

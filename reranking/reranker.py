@@ -16,13 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lancedb.rerankers import Reranker
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from configs.schema import Rerank
 from reranking.arrow import frame
 from reranking.errors import ConfigError
 from reranking.fingerprints import text_hash, text_hashes
 from reranking.runs.pairs import PairScores
 from reranking.runs.ranking import activated
-from reranking.scoring.crossencoder import CrossEncoderSettings, find_cross_encoder
+from reranking.scoring.crossencoder import find_cross_encoder
 from reranking.store import Database
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class CrossEncoderReranker(Reranker):  # type: ignore[misc]  # LanceDB's classes
         self.column = column
         self.database = None if database is None else Database(database)
         self.model = find_cross_encoder(
-            CrossEncoderSettings(
+            _settings(
                 model_name=model_name,
                 revision=revision,
                 device=device,
@@ -139,6 +141,15 @@ class CrossEncoderReranker(Reranker):  # type: ignore[misc]  # LanceDB's classes
         known = store.of(pairs)
         by_hash = dict(zip(known["doc_hash"].to_list(), known["score"].to_list(), strict=True))
         return np.array([by_hash[h] for h in hashes], np.float32)
+
+
+def _settings(**arguments: Any) -> Rerank:
+    """The arguments as the config's own class; raises ConfigError that names each bad one."""
+    try:
+        return Rerank(**arguments)
+    except ValidationError as error:
+        faults = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"CrossEncoderReranker: {faults}") from None
 
 
 def _text_of(query: Any) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
-from configs.schema import Config, Rerank
+from configs.schema import Config, Encoder
 from configs.source import Source
 from reranking.corpus.corpus import Corpus, check_filter, encoder_mark, pin_foreign, pin_managed
 from reranking.corpus.indexes import IndexSettings, vector_index
@@ -15,12 +14,8 @@ from reranking.corpus.vector_columns import need_complete
 from reranking.errors import ConfigError, InputError
 from reranking.runs.given_ranking import GivenRanking, read_given_ranking
 from reranking.runs.search import SearchSettings
-from reranking.scoring.crossencoder import (
-    CrossEncoderModel,
-    CrossEncoderSettings,
-    find_cross_encoder,
-)
-from reranking.scoring.encoder import EncoderSettings, SentenceEncoder
+from reranking.scoring.crossencoder import CrossEncoderModel, find_cross_encoder
+from reranking.scoring.encoder import SentenceEncoder
 from reranking.sources.open import SourceSpec, read_ranking, source_fingerprint
 from reranking.store import Database
 from reranking.upkeep.columns import column_in_use
@@ -34,11 +29,11 @@ def source_spec(source: Source) -> SourceSpec:
 def encoder_of(config: Config) -> SentenceEncoder | None:
     """The configured encoder, None where documents and queries bring their vectors."""
     given = config.documents.encoder
-    return None if given is None else _encoder(EncoderSettings(**given.model_dump()))
+    return None if given is None else _encoder(given)
 
 
 @lru_cache(maxsize=2)
-def _encoder(settings: EncoderSettings) -> SentenceEncoder:
+def _encoder(settings: Encoder) -> SentenceEncoder:
     return SentenceEncoder(settings)
 
 
@@ -53,27 +48,20 @@ def cross_encoder_of(config: Config) -> CrossEncoderModel | None:
     """The configured cross-encoder, None where only the first stage is published."""
     if config.rerank is None:
         return None
-    return find_cross_encoder(_cross_encoder_settings(config.rerank))
+    return find_cross_encoder(config.rerank)
 
 
 def refiner_of(config: Config) -> CrossEncoderModel | None:
     """The same cross-encoder in float32, None where nothing is to be refined."""
     if config.rerank is None or config.rerank.refine is None:
         return None
-    settings = _cross_encoder_settings(config.rerank)
-    if find_cross_encoder(settings).dtype == config.rerank.refine:
+    settings = config.rerank
+    if find_cross_encoder(settings).dtype == settings.refine:
         raise ConfigError(
             f"rerank.precision {settings.precision} is float32 on this device, so there is nothing "
             "to refine: leave out rerank.refine, or set rerank.precision to bfloat16"
         )
-    return find_cross_encoder(replace(settings, precision=config.rerank.refine))
-
-
-def _cross_encoder_settings(rerank: Rerank) -> CrossEncoderSettings:
-    values = rerank.model_dump(exclude={"return_score", "column", "top_k", "refine"})
-    if isinstance(values["device"], list):
-        values["device"] = tuple(values["device"])
-    return CrossEncoderSettings(**values)
+    return find_cross_encoder(settings.model_copy(update={"precision": settings.refine}))
 
 
 def ingest_settings(config: Config, database: Database) -> IngestSettings:

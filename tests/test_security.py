@@ -19,8 +19,7 @@ from configs.schema import Encoder, Rerank
 from reranking.errors import ConfigError, MissingPrerequisite, MissingResource
 from reranking.models.resolve import resolve_model
 from reranking.runs.run import find_run
-from reranking.scoring.crossencoder import CrossEncoderSettings, find_cross_encoder
-from reranking.scoring.encoder import EncoderSettings
+from reranking.scoring.crossencoder import find_cross_encoder
 from reranking.scoring.load import load_stock
 from tests.conftest import REPOSITORY
 from tests.support import tiny
@@ -157,8 +156,8 @@ def test_prefect_would_store_json() -> None:
 def test_code_of_models_is_never_run_by_default() -> None:
     for kind in (Encoder, Rerank):
         assert kind.model_fields["trust_remote_code"].default is False
-    assert CrossEncoderSettings("m").trust_remote_code is False
-    assert EncoderSettings("m").trust_remote_code is False
+    assert Rerank(model_name="m").trust_remote_code is False
+    assert Encoder(model="m").trust_remote_code is False
     for place, node in nodes(ast.keyword):
         if node.arg == "trust_remote_code" and isinstance(node.value, ast.Constant):
             assert node.value.value is False, place
@@ -206,9 +205,9 @@ def evil(model: Path) -> Path:
 def test_a_model_with_code_of_its_own_is_refused(model: Path) -> None:
     trace = evil(model)
     with pytest.raises(ConfigError, match="brings code of its own") as caught:
-        find_cross_encoder(CrossEncoderSettings(str(model)))
+        find_cross_encoder(Rerank(model_name=str(model)))
     assert "trust_remote_code: true" in str(caught.value)
-    assert find_cross_encoder(CrossEncoderSettings(str(model), trust_remote_code=True))
+    assert find_cross_encoder(Rerank(model_name=str(model), trust_remote_code=True))
     with pytest.raises(MissingPrerequisite, match="trust_remote_code"):
         load_stock(model, "cpu", 48, trust_remote_code=False)
     assert not trace.exists()
@@ -226,13 +225,13 @@ def test_a_module_of_its_own_is_refused(model: Path) -> None:
 def test_a_known_model_type_is_loaded_by_transformers_own_code(model: Path) -> None:
     (model / "own.py").write_text("raise SystemExit('was run')\n")
     change(model / "config.json", auto_map={"AutoConfig": "own.Config"})
-    assert find_cross_encoder(CrossEncoderSettings(str(model)))
+    assert find_cross_encoder(Rerank(model_name=str(model)))
     load_stock(model, "cpu", 48, trust_remote_code=False)
 
 
 def test_code_changes_the_fingerprint(model: Path) -> None:
     evil(model)
-    settings = CrossEncoderSettings(str(model), trust_remote_code=True)
+    settings = Rerank(model_name=str(model), trust_remote_code=True)
     first = find_cross_encoder(settings).fingerprint
     (model / "own.py").write_text("class Config: pass\n")
     assert find_cross_encoder(settings).fingerprint != first

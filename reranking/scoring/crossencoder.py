@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from configs.schema import Rerank
 from reranking.errors import ConfigError
 from reranking.models.fingerprint import fingerprint_reranker
 from reranking.models.folder import check_one_label, model_activation, resolve_max_length
@@ -16,24 +16,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CrossEncoderSettings:
-    """The model, by any of its three kinds of name, and how it is used."""
-
-    model_name: str
-    revision: str | None = None
-    device: str | Sequence[str] | None = None
-    max_length: int | None = None
-    activation: str | None = None
-    precision: str = "auto"
-    batch_tokens: int | None = None
-    trust_remote_code: bool = False
-
-
-@dataclass(frozen=True)
 class CrossEncoderModel:
     """A cross-encoder that is there and fits, with what names its scores."""
 
-    settings: CrossEncoderSettings
+    settings: Rerank
     folder: ModelFolder
     fingerprint: bytes
     dtype: str
@@ -43,21 +29,12 @@ class CrossEncoderModel:
     def load(self) -> Scorer:
         """The model on its device or devices, ready to score."""
         from reranking.scoring.devices import load_scorer
-        from reranking.scoring.scorer import ScorerSettings
 
-        return load_scorer(
-            self.folder.path,
-            ScorerSettings(
-                max_length=self.max_length,
-                precision=self.dtype,
-                device=self.settings.device,
-                batch_tokens=self.settings.batch_tokens,
-                trust_remote_code=self.settings.trust_remote_code,
-            ),
-        )
+        resolved = {"max_length": self.max_length, "precision": self.dtype}
+        return load_scorer(self.folder.path, self.settings.model_copy(update=resolved))
 
 
-def find_cross_encoder(settings: CrossEncoderSettings) -> CrossEncoderModel:
+def find_cross_encoder(settings: Rerank) -> CrossEncoderModel:
     """The model's folder, fingerprint, dtype, limit and activation; no weights are loaded.
 
     Raises MissingPrerequisite where the model is not there, ConfigError where it is no one-label
@@ -79,7 +56,7 @@ def find_cross_encoder(settings: CrossEncoderSettings) -> CrossEncoderModel:
     return CrossEncoderModel(settings, folder, fingerprint, dtype, max_length, activation)
 
 
-def _dtype(settings: CrossEncoderSettings) -> str:
+def _dtype(settings: Rerank) -> str:
     if settings.precision != "auto":
         return settings.precision
     from reranking.scoring.scorer import resolve_dtype

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.schema import Rerank
 from reranking import errors
 from reranking.errors import ConfigError, RescoreError, RuntimeFailure
-from reranking.scoring.scorer import Batch, PairScorer, Scorer, ScorerSettings, resolve_dtype
+from reranking.scoring.scorer import Batch, PairScorer, Scorer, resolve_dtype
 
 _CALLS = 100  # of a process, before a fresh one takes over: no leak grows for longer
 
 Message = tuple[str, int, Any]  # kind, request, payload
 
 
-def load_scorer(folder: Path, settings: ScorerSettings) -> Scorer:
+def load_scorer(folder: Path, settings: Rerank) -> Scorer:
     """A scorer on the device, or on all of the devices, that `settings` names."""
     device = settings.device
     if device is None or isinstance(device, str):
@@ -31,7 +32,7 @@ def load_scorer(folder: Path, settings: ScorerSettings) -> Scorer:
     if len(device) == 0:
         raise ConfigError("device is an empty list; name at least one device, or leave it out")
     if len(device) == 1:
-        return PairScorer.load(folder, replace(settings, device=device[0]))
+        return PairScorer.load(folder, settings.model_copy(update={"device": device[0]}))
     return MultiScorer(folder, settings)
 
 
@@ -45,13 +46,14 @@ class _Worker:
 class MultiScorer:
     """A reranker on several devices; each process loads the model from the folder by itself."""
 
-    def __init__(self, folder: Path, settings: ScorerSettings) -> None:
+    def __init__(self, folder: Path, settings: Rerank) -> None:
         devices = list(settings.device or ())
         dtype = resolve_dtype(settings.precision, devices[0])
-        shared = replace(settings, precision=dtype)
         threads = max(1, (os.cpu_count() or 1) // max(1, devices.count("cpu")))
         self._folder, self._threads = folder, threads
-        self._settings = [replace(shared, device=d) for d in devices]
+        self._settings = [
+            settings.model_copy(update={"precision": dtype, "device": d}) for d in devices
+        ]
         self.dtype = dtype
         self._begin()
 
@@ -184,7 +186,7 @@ def _subset(
     return [queries[i] for i in used_q], [documents[i] for i in used_d], new_q, new_d
 
 
-def _start(folder: Path, settings: ScorerSettings, threads: int) -> _Worker:
+def _start(folder: Path, settings: Rerank, threads: int) -> _Worker:
     # spawn, because CUDA and the tokenizers' threads do not survive a fork
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -197,7 +199,7 @@ def _start(folder: Path, settings: ScorerSettings, threads: int) -> _Worker:
     return _Worker(device, process, ours)
 
 
-def _serve(connection: Connection, folder: Path, settings: ScorerSettings, threads: int) -> None:
+def _serve(connection: Connection, folder: Path, settings: Rerank, threads: int) -> None:
     """A worker's life: load, then answer requests until the pipe closes."""
     request = 0
     try:
@@ -212,7 +214,7 @@ def _serve(connection: Connection, folder: Path, settings: ScorerSettings, threa
         connection.send(("error", request, (type(error).__name__, str(error))))
 
 
-def _load(folder: Path, settings: ScorerSettings, threads: int) -> PairScorer:
+def _load(folder: Path, settings: Rerank, threads: int) -> PairScorer:
     import torch
 
     if settings.device == "cpu":

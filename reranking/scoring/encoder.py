@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.schema import Encoder
 from reranking.models.fingerprint import fingerprint_encoder
 from reranking.models.resolve import resolve_model
 
@@ -23,24 +23,10 @@ log = logging.getLogger(__name__)
 _LOADING = threading.Lock()
 
 
-@dataclass(frozen=True)
-class EncoderSettings:
-    """The model, by any of its three kinds of name, and how it is used."""
-
-    model: str
-    revision: str | None = None
-    batch_size: int = 64
-    device: str | None = None
-    prompt: str | None = None
-    query_prompt: str | None = None
-    truncate_dim: int | None = None
-    trust_remote_code: bool = False
-
-
 class SentenceEncoder:
     """A sentence-transformers model: texts in, float32 vectors out."""
 
-    def __init__(self, settings: EncoderSettings) -> None:
+    def __init__(self, settings: Encoder) -> None:
         """Resolve the model and its fingerprint; raises MissingPrerequisite where it is not there.
 
         The model itself is not loaded: a run that has nothing to encode never pays for it.

@@ -6,13 +6,13 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.schema import Rerank
 from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
 from reranking.models.folder import check_one_label, resolve_max_length
 
@@ -26,17 +26,6 @@ _LEAST_TOKENS = 256  # smaller batches spend their time on overhead
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 
 Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class ScorerSettings:
-    """How a reranker is run; only `max_length` and `precision` change scores."""
-
-    max_length: int | None = None  # None: the model's own limit
-    precision: str = "auto"
-    device: str | Sequence[str] | None = None  # None: cuda if there is one, else cpu
-    batch_tokens: int | None = None  # None: what suits the device
-    trust_remote_code: bool = False
 
 
 class Scorer(Protocol):
@@ -119,7 +108,7 @@ class PairScorer:
         )
 
     @classmethod
-    def load(cls, folder: Path, settings: ScorerSettings) -> PairScorer:
+    def load(cls, folder: Path, settings: Rerank) -> PairScorer:
         """The reranker in `folder`, checked against the stock model before it is used."""
         from reranking.scoring.load import load_engine
 

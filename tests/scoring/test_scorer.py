@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from configs.schema import Rerank
 from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
-from reranking.scoring.scorer import PairScorer, ScorerSettings, resolve_device, resolve_dtype
+from reranking.scoring.scorer import PairScorer, resolve_device, resolve_dtype
 from tests.support.model_zoo import FAMILIES
 from tests.support.tiny import sentence
 
@@ -34,7 +35,7 @@ def stock_logits(folder: Path) -> np.ndarray:
 
 
 def load(folder: Path, **settings) -> PairScorer:
-    return PairScorer.load(folder, ScorerSettings(device="cpu", **settings))
+    return PairScorer.load(folder, Rerank(device="cpu", **settings))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -142,7 +143,7 @@ def test_unusable_models_are_refused(tmp_path, cross_encoder):
     from safetensors.numpy import load_file, save_file
 
     with pytest.raises(ConfigError, match="load_scorer"):
-        PairScorer.load(cross_encoder, ScorerSettings(device=["cpu", "cpu"]))
+        PairScorer.load(cross_encoder, Rerank(device=["cpu", "cpu"]))
     with pytest.raises(ConfigError, match="positions for 64 tokens"):
         load(cross_encoder, max_length=65)
     folder = Path(shutil.copytree(cross_encoder, tmp_path / "model"))
@@ -288,6 +289,6 @@ def test_cuda_scores_as_the_cpu(family):
     _, folder, full = family
     exact = full.score(QUERIES, DOCUMENTS, Q, D)
     for precision, bound in (("float32", 1e-4), ("auto", 0.2 * max(1.0, np.ptp(exact)))):
-        scorer = PairScorer.load(folder, ScorerSettings(device="cuda", precision=precision))
+        scorer = PairScorer.load(folder, Rerank(device="cuda", precision=precision))
         found = scorer.score(QUERIES, DOCUMENTS, Q, D)
         assert np.abs(found - exact).max() < bound
