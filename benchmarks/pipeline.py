@@ -173,7 +173,7 @@ class Side:
         seconds["look-ups and commits"] = seconds.pop("score", 0.0) - scorer.took.wall
         database = Database(config.database)
         rows = frame(database.read(run.results_table))
-        self.candidates = pl.concat(frame(candidates_of(database, run, c)) for c in run.chunks)
+        self.candidates = pl.concat(frame(candidates_of(run, c)) for c in run.chunks)
         keys = zip(rows["query_type"], rows["query_id"], rows["doc_id"], strict=True)
         scores = dict(zip(keys, rows["_relevance_score"], strict=True))
         return Done(took, scorer.took, counts["pairs"], scores, seconds)

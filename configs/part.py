@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 QueryType = Literal["vector", "fts", "hybrid"]
+LEGS: Final[dict[str, tuple[str, ...]]] = {
+    "vector": ("vector",),
+    "fts": ("fts",),
+    "hybrid": ("vector", "fts"),
+}
+"""The legs that each query type is made of."""
 
 
 class Part(BaseModel):

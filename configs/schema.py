@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from configs.evaluation import Comparison, Gate, Judgments
 from configs.labelling import Labels, Training
-from configs.part import Name, Part, QueryType
+from configs.part import LEGS, Name, Part, QueryType
 from configs.source import Place, Source, readable
 
 Scalar = str | int | float | bool
@@ -117,6 +117,11 @@ class Search(Part):
     nprobes: int | None = Field(None, ge=1, description="IVF partitions searched")
     refine_factor: int | None = Field(None, ge=1, description="re-rank PQ hits exactly")
     chunk_queries: int = Field(1000, ge=1, description="queries searched and scored together")
+
+    @property
+    def legs(self) -> tuple[str, ...]:
+        """The legs that the query types need, each once."""
+        return tuple(dict.fromkeys(leg for t in self.query_types for leg in LEGS[t]))
 
     @field_validator("query_types")
     @classmethod

@@ -19,11 +19,6 @@ ReturnScore = Literal["relevance", "all"]
 Stage = Literal["first", "reranked"]
 
 QUERY_TYPES: Final[tuple[QueryType, ...]] = ("vector", "fts", "hybrid")
-LEGS: Final[dict[str, tuple[str, ...]]] = {
-    "vector": ("vector",),
-    "fts": ("fts",),
-    "hybrid": ("vector", "fts"),
-}
 
 SCHEMA_VERSION: Final = 1  # of all tables; `maintain` upgrades an older database
 VERSION_KEY: Final = b"rescore.schema_version"

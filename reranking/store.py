@@ -46,6 +46,10 @@ class Database:
         if must_exist and "://" in uri and not self.names():
             raise MissingResource(f"no database at {uri}: expected LanceDB tables below that URI")
 
+    def __reduce__(self) -> tuple[type[Database], tuple[str]]:
+        """Another process opens the same database by its URI."""
+        return Database, (self.uri,)
+
     def names(self) -> list[str]:
         """The names of all tables."""
         names: list[str] = []

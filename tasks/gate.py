@@ -10,12 +10,12 @@ from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
 from reranking.errors import GateFailed
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from tasks import verdicts
 
 
 @task(name="check-gates", cache_policy=NO_CACHE)
-def check_gates(config: Config, plan: Plan) -> dict[str, Any] | None:
+def check_gates(config: Config, plan: Run) -> dict[str, Any] | None:
     """The outcome of every condition of the config's gates; None where it has no gates."""
     found = verdicts.gate(config, plan)
     return None if found is None else found.to_dict()

@@ -11,7 +11,6 @@ from typing import Any
 from configs.labelling import BY_GOAL, Labels
 from configs.schema import Config
 from reranking.errors import ConfigError
-from reranking.evaluation.history import newest_done
 from reranking.labelling.agreement import Agreement
 from reranking.labelling.calibration import Calibration, Uncalibrated
 from reranking.labelling.goal import Goal
@@ -27,7 +26,7 @@ from reranking.labelling.label_sets import (
 )
 from reranking.labelling.rules import Rule, RuleReport
 from reranking.labelling.scored import reranker_named
-from reranking.runs.run import Plan, find_run, plan_of
+from reranking.runs.run import Run, find_run, newest_done
 from reranking.store import Database
 from tasks.pipeline import pipeline_of
 
@@ -37,9 +36,9 @@ def open_database(config: Config) -> Database:
     return Database(config.database, must_exist=True)
 
 
-def run_of(database: Database, config: Config, run: str | None) -> Plan:
+def run_of(database: Database, config: Config, run: str | None) -> Run:
     """The named run's plan, or that of the newest finished run of the config's pipeline."""
-    return plan_of(find_run(database, run) if run else newest_done(database, pipeline_of(config)))
+    return find_run(database, run) if run else newest_done(database, pipeline_of(config))
 
 
 def labels_of(config: Config) -> Labels:
@@ -154,7 +153,7 @@ def agreement(config: Config, left: str, right: str | None, limit: int) -> dict[
     """How far two gradings agree, or with one judgment list alone, how far its raters do."""
     database = open_database(config)
 
-    def bench_of(plan: Plan) -> Bench:
+    def bench_of(plan: Run) -> Bench:
         return bench(database, plan, label_settings(database, config))
 
     found = Gradings(database, config.queries.query_set, relevant_of(config), bench_of)
@@ -182,7 +181,7 @@ def label_sets(database: str) -> list[dict[str, Any]]:
 
 def _set_values(database: Database, row: dict[str, Any]) -> dict[str, Any]:
     labels = read_labels(database, row["label_set"])
-    changed = stale_labels(database, labels, plan_of(find_run(database, row["runs"][0])))
+    changed = stale_labels(database, labels, find_run(database, row["runs"][0]))
     said = labels.column("label").to_pylist()
     kept = ("label_set", "name", "current", "runs", "rule", "created_at")
     return {name: row[name] for name in kept} | {
@@ -200,7 +199,7 @@ def export_labels(database: str, name: str, out: Any) -> dict[str, Any]:
     opened = Database(database, must_exist=True)
     row = find_label_set(opened, name)
     labels = read_labels(opened, row["label_set"])
-    changed = stale_labels(opened, labels, plan_of(find_run(opened, row["runs"][0])))
+    changed = stale_labels(opened, labels, find_run(opened, row["runs"][0]))
     partial = out.with_name(f".{out.name}.partial")
     pq.write_table(with_staleness(labels, changed), partial)
     partial.replace(out)

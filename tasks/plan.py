@@ -10,8 +10,9 @@ from reranking.corpus.corpus import Corpus
 from reranking.corpus.queries import QuerySet, pin_queries, read_queries
 from reranking.evaluation.measures import parse_measures
 from reranking.judgments.store import grades
+from reranking.runs.plan import begin_run, plan_run
 from reranking.runs.publish import check_columns, consumer_marks
-from reranking.runs.run import Plan, plan_run, start_run, stored_run
+from reranking.runs.run import Run, stored_row
 from reranking.store import Database
 from tasks.pipeline import pipeline_of
 from tasks.retries import may_pass
@@ -44,7 +45,7 @@ def check(config: Config) -> None:
     retry_delay_seconds=5,
     retry_condition_fn=may_pass,
 )
-def plan(config: Config, force: bool = False) -> Plan:
+def plan(config: Config, force: bool = False) -> Run:
     """The run that the config and the present inputs name; its row is written unless finished."""
     database = Database(config.database)
     corpus = corpus_of(config, database, encoder_of(config))
@@ -54,7 +55,7 @@ def plan(config: Config, force: bool = False) -> Plan:
 
 def planned(
     config: Config, database: Database, corpus: Corpus, queries: QuerySet, force: bool = False
-) -> Plan:
+) -> Run:
     """The run that the config and these inputs name; nothing is written.
 
     What it could not end with is raised before the work is done.
@@ -75,20 +76,18 @@ def planned(
         reranker=cross_encoder_of(config),
         return_score="relevance" if config.rerank is None else config.rerank.return_score,
         top_k=None if config.rerank is None else config.rerank.top_k,
-        chunk_queries=config.search.chunk_queries,
         refiner=refiner_of(config),
         ranking=None if given is None else given.content,
         force=force,
     )
 
 
-def begin(config: Config, database: Database, run: Plan) -> Plan:
+def begin(config: Config, database: Database, run: Run) -> Run:
     """Write the run's row unless it is finished; the plan at the versions that are pinned."""
-    if run.finished and stored_run(database, run.run_id) is not None:
+    if run.finished and stored_row(database, run.run_id) is not None:
         return run
     encoder, reranker = encoder_of(config), cross_encoder_of(config)
-    return start_run(
-        database,
+    return begin_run(
         run,
         {
             "pipeline": pipeline_of(config),

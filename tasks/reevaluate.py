@@ -22,7 +22,7 @@ from reranking.evaluation.reevaluate import (
     promoted_corpus,
     promoted_queries,
 )
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.scoring.encoder import SentenceEncoder
 from reranking.store import Database
 from reranking.upkeep.columns import live_columns
@@ -104,7 +104,7 @@ def _encode(config: Config, database: Database) -> Encoded | None:
     retry_delay_seconds=5,
     retry_condition_fn=may_pass,
 )
-def plan_again(config: Config) -> Plan:
+def plan_again(config: Config) -> Run:
     """The run of the configured models on the promoted run's inputs.
 
     Raises MissingResource where it would have to search for another reason than a new encoder.
@@ -139,8 +139,8 @@ def _other_column(
 
 
 @task(name="compare-with-promoted", cache_policy=NO_CACHE)
-def compare_with_promoted(config: Config, plan: Plan) -> dict[str, Any] | None:
+def compare_with_promoted(config: Config, plan: Run) -> dict[str, Any] | None:
     """The comparison with the promoted run; None where no run is promoted."""
-    if promoted(Database(plan.database), config.comparison.against) is None:
+    if promoted(plan.database, config.comparison.against) is None:
         return None
-    return verdicts.compare(plan.database, config, config.comparison.against, [plan.run_id])
+    return verdicts.compare(plan.database.uri, config, config.comparison.against, [plan.run_id])

@@ -18,13 +18,13 @@ from reranking.report.content import Report
 from reranking.report.page import make_folder, write
 from reranking.report.summary import markdown
 from reranking.report.words import headline
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.store import Database
 from tasks.verdicts import comparison_settings
 
 
 @task(name="write-report", cache_policy=NO_CACHE)
-def write_report(config: Config, plan: Plan) -> str | None:
+def write_report(config: Config, plan: Run) -> str | None:
     """Write the report on a finished run and post its summary; a link to the file.
 
     It is compared with the promoted run, or with its own first stage where no other run of these
@@ -32,10 +32,10 @@ def write_report(config: Config, plan: Plan) -> str | None:
     """
     if config.results.report is None:
         return None
-    base = promoted(Database(plan.database), config.comparison.against)
+    base = promoted(plan.database, config.comparison.against)
     other = base.plan.run_id if base is not None and _alike(base.plan, plan) else None
     listed = None if config.judgments is None else config.judgments.judgment_list
-    found = _collected(plan.database, config, plan.run_id, other, listed)
+    found = _collected(plan.database.uri, config, plan.run_id, other, listed)
     folder = Path(config.results.report)
     make_folder(folder)
     out = folder / f"{plan.run_id}.html"
@@ -47,7 +47,7 @@ def write_report(config: Config, plan: Plan) -> str | None:
     return link
 
 
-def _alike(base: Plan, plan: Plan) -> bool:
+def _alike(base: Run, plan: Run) -> bool:
     """Whether there is something to compare: another run, its queries and a query type shared."""
     shared = set(base.search.query_types) & set(plan.search.query_types)
     return base.run_id != plan.run_id and base.queries.name == plan.queries.name and bool(shared)

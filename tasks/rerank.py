@@ -15,10 +15,9 @@ from configs.schema import Config
 from reranking.errors import RuntimeFailure
 from reranking.runs.refine import Refined, Refiner
 from reranking.runs.rerank import Rescorer
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.scoring.scorer import Scorer
-from reranking.store import Database
 from tasks.progress import Watcher
 from tasks.settings import cross_encoder_of, refiner_of
 
@@ -41,10 +40,10 @@ _resident: dict[tuple[int, str, str, int], Resident] = {}
 _loading = threading.Lock()
 
 
-def resident(config: Config, plan: Plan) -> Resident:
+def resident(config: Config, plan: Run) -> Resident:
     """This thread's Rescorer for the run, made on first use; another run's is let go."""
     thread = threading.get_ident()
-    key = (thread, plan.database, plan.run_id, plan.epoch)
+    key = (thread, plan.database.uri, plan.run_id, plan.epoch)
     if key not in _resident:
         for other in [k for k in list(_resident) if k[0] == thread]:
             del _resident[other]
@@ -56,7 +55,7 @@ def resident(config: Config, plan: Plan) -> Resident:
     return _resident[key]
 
 
-def take_over(config: Config, plan: Plan, refined: Mapping[int, Mapping[str, Any] | None]) -> None:
+def take_over(config: Config, plan: Run, refined: Mapping[int, Mapping[str, Any] | None]) -> None:
     """Forget scores that were known before workers added theirs; know what they refined, by chunk.
 
     Whoever asks for the run's Rescorer then reads the stored scores anew.
@@ -70,9 +69,8 @@ def take_over(config: Config, plan: Plan, refined: Mapping[int, Mapping[str, Any
 Find = Callable[[Config], CrossEncoderModel | None]
 
 
-def _rescorer(config: Config, plan: Plan, find: Find, fingerprint: str | None) -> Rescorer:
+def _rescorer(config: Config, plan: Run, find: Find, fingerprint: str | None) -> Rescorer:
     return Rescorer(
-        Database(plan.database),
         plan,
         lambda: _load(config, find, fingerprint),
         reranker=fingerprint,
@@ -96,7 +94,7 @@ def _load(config: Config, find: Find, fingerprint: str | None) -> Scorer:
 
 
 @task(name="score-chunk", cache_policy=NO_CACHE)
-def score_chunk(config: Config, plan: Plan, chunk: int) -> dict[str, Any]:
+def score_chunk(config: Config, plan: Run, chunk: int) -> dict[str, Any]:
     """Score the chunk's pairs that have no score; counts, seconds, and the path that scored."""
     if plan.reranker is None:
         nothing = {"path": None, "refined": None}

@@ -10,9 +10,8 @@ from prefect.cache_policies import NO_CACHE
 from configs.schema import Config
 from reranking.runs.candidates import search_and_store
 from reranking.runs.given_ranking import store_given_ranking
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.sources.open import source_fingerprint
-from reranking.store import Database
 from tasks.retries import may_pass
 from tasks.settings import encoder_of, ranking_of, source_spec
 
@@ -24,19 +23,19 @@ from tasks.settings import encoder_of, ranking_of, source_spec
     retry_delay_seconds=[5, 30],
     retry_condition_fn=may_pass,
 )
-def search_chunk(config: Config, plan: Plan, chunk: int) -> float:
+def search_chunk(config: Config, plan: Run, chunk: int) -> float:
     """Store the candidates of one chunk unless that is done; seconds it took."""
     started = time.monotonic()
-    search_and_store(Database(plan.database), plan, chunk, encoder_of(config))
+    search_and_store(plan, chunk, encoder_of(config))
     return time.monotonic() - started
 
 
 @task(name="store-ranking", cache_policy=NO_CACHE)
-def store_ranking(config: Config, plan: Plan) -> int:
+def store_ranking(config: Config, plan: Run) -> int:
     """Store the configured ranking, if there is one, as the candidates; its rejected rows."""
-    database = Database(plan.database)
+    database = plan.database
     given = ranking_of(config, database, plan.corpus, plan.queries)
     if given is None or config.candidates is None:
         return 0
     spec = source_spec(config.candidates.source)
-    return store_given_ranking(database, plan, given, source_fingerprint(spec, "ranking"))
+    return store_given_ranking(plan, given, source_fingerprint(spec, "ranking"))

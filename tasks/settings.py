@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from configs.schema import Config, Encoder
+from configs.schema import Config, Encoder, Search
 from configs.source import Source
 from reranking.corpus.corpus import Corpus, check_filter, encoder_mark, pin_foreign, pin_managed
 from reranking.corpus.indexes import IndexSettings, vector_index
@@ -13,7 +13,6 @@ from reranking.corpus.queries import QuerySet
 from reranking.corpus.vector_columns import need_complete
 from reranking.errors import ConfigError, InputError
 from reranking.runs.given_ranking import GivenRanking, read_given_ranking
-from reranking.runs.search import SearchSettings
 from reranking.scoring.crossencoder import CrossEncoderModel, find_cross_encoder
 from reranking.scoring.encoder import SentenceEncoder
 from reranking.sources.open import SourceSpec, read_ranking, source_fingerprint
@@ -143,20 +142,19 @@ def _check_encoder(database: Database, corpus: Corpus, encoder: SentenceEncoder 
         )
 
 
-def search_settings(config: Config, database: Database, corpus: Corpus) -> SearchSettings:
+def search_settings(config: Config, database: Database, corpus: Corpus) -> Search:
     """How the legs are searched; the metric is the index's own unless the config names one."""
     search = config.search
     if config.candidates is not None:
-        return SearchSettings(query_types=(config.candidates.query_type,), limit=search.limit)
+        return Search(
+            query_types=(config.candidates.query_type,),
+            limit=search.limit,
+            metric="cosine",
+            chunk_queries=search.chunk_queries,
+        )
     ann = vector_index(database.need(corpus.table, corpus.version), corpus.vector)
-    return SearchSettings(
-        query_types=search.query_types,
-        limit=search.limit,
-        metric=search.metric or (ann["metric"] if ann else "cosine"),
-        where=dict(search.where),
-        nprobes=search.nprobes,
-        refine_factor=search.refine_factor,
-    )
+    metric = search.metric or (ann["metric"] if ann else "cosine")
+    return search.model_copy(update={"metric": metric})
 
 
 def ranking_of(

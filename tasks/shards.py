@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 
 from configs.schema import Config
 from reranking.errors import RescoreError, RuntimeFailure
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from tasks.rerank import score_chunk, take_over
 from tasks.retries import may_pass
 from tasks.runners import chunks_of_a_round, on_own_devices, runner_of
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 Report = dict[str, Any]
 
 
-def work_on_chunks(config: Config, plan: Plan) -> Iterator[Report]:
+def work_on_chunks(config: Config, plan: Run) -> Iterator[Report]:
     """Search and score all chunks of the run: per chunk `score_chunk`'s report, and `search` (s).
 
     Raises RuntimeFailure where chunks are lost again and again; those that are done stay done.
@@ -38,7 +38,7 @@ def work_on_chunks(config: Config, plan: Plan) -> Iterator[Report]:
         yield from _spread(config, plan)
 
 
-def _in_turn(config: Config, plan: Plan) -> Iterator[Report]:
+def _in_turn(config: Config, plan: Run) -> Iterator[Report]:
     """Each chunk in this process; the next one is searched while one is scored."""
     searches = {chunk: search_chunk.submit(config, plan, chunk) for chunk in plan.chunks[:1]}
     for chunk in plan.chunks:
@@ -56,14 +56,14 @@ def _in_turn(config: Config, plan: Plan) -> Iterator[Report]:
     retry_delay_seconds=[5, 30],
     retry_condition_fn=may_pass,
 )
-def work_on_chunk(config: Config, plan: Plan, chunk: int) -> Report:
+def work_on_chunk(config: Config, plan: Run, chunk: int) -> Report:
     """Search and score one chunk in this worker."""
     own = on_own_devices(config)
     seconds = search_chunk.fn(own, plan, chunk)
     return score_chunk.fn(own, plan, chunk) | {"search": seconds}
 
 
-def _spread(config: Config, plan: Plan) -> Iterator[Report]:
+def _spread(config: Config, plan: Run) -> Iterator[Report]:
     """Each chunk in some worker; chunks of workers that died go to new ones while that helps."""
     refined = {}
     left = plan.chunks
@@ -84,7 +84,7 @@ def _spread(config: Config, plan: Plan) -> Iterator[Report]:
 
 
 def _round(
-    config: Config, plan: Plan, chunks: list[int], lost: dict[int, Exception]
+    config: Config, plan: Run, chunks: list[int], lost: dict[int, Exception]
 ) -> Iterator[tuple[int, Report]]:
     """Hand each of the chunks to a worker once; what fails without being an error is `lost`."""
     with runner_of(config) as runner:

@@ -9,8 +9,7 @@ from typing import Any
 
 from configs.schema import Config
 from reranking.runs.refine import REFINED
-from reranking.runs.run import Plan, scoring_rate
-from reranking.store import Database
+from reranking.runs.run import Run, scoring_rate
 
 
 class Summary:
@@ -20,7 +19,7 @@ class Summary:
         self.config = config
         self.seconds: dict[str, float] = {}
         self.counts: dict[str, Any] = {"pairs": 0, "scored": 0, "path": None}
-        self.run: Plan | None = None
+        self.run: Run | None = None
         self.finished_before = False
         self.rejects = 0
         self.documents: dict[str, Any] = {}
@@ -62,12 +61,12 @@ class Summary:
         self._took("score", report["forward"])
         self._took("lookup", report["seconds"] - report["forward"])
 
-    def published(self, run: Plan, counts: Mapping[str, float]) -> None:
+    def published(self, run: Run, counts: Mapping[str, float]) -> None:
         """Take in the published run."""
         self.run = run
         self.counts |= counts
 
-    def repeated(self, run: Plan, counts: Mapping[str, int]) -> None:
+    def repeated(self, run: Run, counts: Mapping[str, int]) -> None:
         """Take in a run that was finished already."""
         self.run, self.finished_before = run, True
         self.counts |= counts
@@ -92,7 +91,7 @@ class Summary:
         """Seconds that the reused pairs would have taken; None where no run tells how fast."""
         assert self.run is not None
         if rate is None and self.run.reranker is not None:
-            rate = scoring_rate(Database(self.run.database), self.run.reranker)
+            rate = scoring_rate(self.run.database, self.run.reranker)
         return round(reused / rate, 1) if rate else None
 
     def as_dict(self) -> dict[str, Any]:

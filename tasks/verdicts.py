@@ -14,11 +14,10 @@ from reranking.evaluation.comparison import Settings
 from reranking.evaluation.evaluate_run import evaluate_run, means, slice_means
 from reranking.evaluation.gate_run import Gated, gate_run
 from reranking.evaluation.gates import Gate
-from reranking.evaluation.history import done_runs, newest_done
 from reranking.evaluation.history import history as measured_history
 from reranking.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from reranking.evaluation.verdict import Rules
-from reranking.runs.run import Plan, find_run, plan_of
+from reranking.runs.run import Run, done_runs, find_run, newest_done
 from reranking.store import Database
 from tasks.pipeline import pipeline_of
 
@@ -43,14 +42,14 @@ def comparison_settings(config: Config | None, query_type: str) -> Settings:
     )
 
 
-def gate(config: Config, plan: Plan) -> Gated | None:
+def gate(config: Config, plan: Run) -> Gated | None:
     """The outcome of the configured gates for a finished run; None where there are no gates."""
     if not config.gates or config.judgments is None:
         return None
     types = plan.search.query_types
     query_type = config.comparison.query_type or ("hybrid" if "hybrid" in types else types[0])
     return gate_run(
-        Database(plan.database),
+        plan.database,
         plan,
         gates_of(config),
         comparison_settings(config, query_type),
@@ -87,8 +86,7 @@ def evaluate(config: Config, run: str | None) -> dict[str, Any]:
     """The measures of a stored run (None: the newest finished one of the pipeline), its gates."""
     assert config.judgments is not None
     database = Database(config.database, must_exist=True)
-    row = find_run(database, run) if run else newest_done(database, pipeline_of(config))
-    plan = plan_of(row)
+    plan = find_run(database, run) if run else newest_done(database, pipeline_of(config))
     primary = config.comparison.primary
     asked = tuple(dict.fromkeys([primary, *config.judgments.measures]))
     done = evaluate_run(database, plan, config.judgments.judgment_list, asked)
@@ -123,10 +121,10 @@ def history(
     if not rows:
         newest_done(opened, pipeline or "")
     named = None if config is None or config.judgments is None else config.judgments.judgment_list
-    newest = party(opened, rows[0]["run_id"])
+    newest = party(opened, rows[0].run_id)
     chosen = judgments_for(opened, judgment_list or named, [newest])
     if chosen is None:
         raise ConfigError("no judgment list is stored: measures need one; see judgments.source")
-    set_of_newest = [row for row in rows if row["query_set"] == newest.plan.queries.name]
+    set_of_newest = [row for row in rows if row.queries.name == newest.plan.queries.name]
     found = measured_history(opened, set_of_newest, chosen, name)
     return [row for row in found if query_type in (None, row["query_type"])]

@@ -11,7 +11,7 @@ from reranking.corpus.queries import pin_queries, read_queries
 from reranking.errors import ConfigError
 from reranking.labelling.label_run import bench, current_wording, judgments_for
 from reranking.labelling.worklist_run import Order, import_answers, work, write_work
-from reranking.runs.run import find_run, plan_of
+from reranking.runs.run import find_run
 from tasks.labelling import label_settings, lists_of, open_database, run_of
 
 
@@ -28,7 +28,7 @@ def write_worklist(
 ) -> dict[str, Any]:
     """Write what people should judge next; the pairs and the files."""
     database = open_database(config)
-    plans = [plan_of(find_run(database, run)) for run in runs]
+    plans = [find_run(database, run) for run in runs]
     plans = plans or [run_of(database, config, None)]
     judgments = judgments_for(database, lists_of(config), plans[0].queries.name)
     pairs = None

@@ -249,7 +249,7 @@ def test_a_run_records_that_code_was_trusted(tmp_path: Path, cross_encoder: Path
             database=f"{trusted}.lancedb",
         )
         run, _ = walk(load_config(path))
-        row = find_run(database_of(run), run.run_id)
+        row = find_run(database_of(run), run.run_id).stored
         recorded[trusted] = json.loads(row["config_json"])["rerank"]["trust_remote_code"]
     assert recorded == {False: False, True: True}
 

@@ -22,7 +22,7 @@ from reranking.evaluation.evaluate_run import rankings
 from reranking.evaluation.sides import Side
 from reranking.judgments.store import list_judgments, worded_grades
 from reranking.runs.promotion import promoted_run
-from reranking.runs.run import Plan, find_run, plan_of
+from reranking.runs.run import Run, find_run
 from reranking.store import Database
 
 FIRST: Final = "first"
@@ -37,7 +37,7 @@ class Party:
 
     name: str
     run: Mapping[str, Any]
-    plan: Plan
+    plan: Run
     stage: str
 
     @property
@@ -133,7 +133,8 @@ def party(database: Database, reference: str) -> Party:
     name, _, stage = (
         reference.rpartition(":") if reference.endswith(":first") else (reference, "", "")
     )
-    run = find_run(database, promoted_run(database, name) or name)
+    found = find_run(database, promoted_run(database, name) or name)
+    run = found.stored
     if run["status"] != "done":
         raise MissingResource(
             f"run {run['run_id'][:8]} is {run['status']}, not done: only finished runs compare. "
@@ -144,7 +145,7 @@ def party(database: Database, reference: str) -> Party:
     if run_id == name:
         short = run_id[:8]
     shown = f"{short}:{FIRST}" if stage else short
-    return Party(shown, run, plan_of(run), FIRST if stage else "reranked")
+    return Party(shown, run, found, FIRST if stage else "reranked")
 
 
 def compare_runs(
@@ -206,7 +207,7 @@ class _Sides:
             documents=self._known_documents(party.plan),
         )
 
-    def _known_documents(self, plan: Plan) -> pa.Table:
+    def _known_documents(self, plan: Run) -> pa.Table:
         """(doc_id, text_hash) of the judged documents in the run's corpus."""
         corpus = plan.corpus
         key = (corpus.table, corpus.version)

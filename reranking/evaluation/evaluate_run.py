@@ -16,7 +16,7 @@ from reranking.evaluation.summaries import slices, worst_slice
 from reranking.judgments.store import Grades, grades
 from reranking.runs.candidates import candidates_of
 from reranking.runs.ranking import rank_results
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.schemas import METRICS
 from reranking.store import Database, equals
 
@@ -35,7 +35,7 @@ class Evaluation:
 
 
 def evaluate_run(
-    database: Database, plan: Plan, judgment_list: str, measures: Sequence[str]
+    database: Database, plan: Run, judgment_list: str, measures: Sequence[str]
 ) -> Evaluation:
     """The run's measures on a judgment list, computed unless they are stored already."""
     queries = read_queries(database, plan.queries)
@@ -99,14 +99,14 @@ def stored_means(database: Database, run_id: str) -> list[dict[str, Any]]:
     ]
 
 
-def rankings(database: Database, plan: Plan, stage: str) -> Iterator[pa.Table]:
+def rankings(database: Database, plan: Run, stage: str) -> Iterator[pa.Table]:
     """The run's rankings at a stage, chunk by chunk: query_id, query_type, rank, doc_id."""
     if stage == "reranked":
         yield database.need(plan.results_table).search().to_arrow()
         return
     for chunk in plan.chunks:
         yield rank_results(
-            candidates_of(database, plan, chunk),
+            candidates_of(plan, chunk),
             None,
             query_types=plan.search.query_types,
             limit=plan.search.limit,
@@ -114,7 +114,7 @@ def rankings(database: Database, plan: Plan, stage: str) -> Iterator[pa.Table]:
 
 
 def _measure(
-    database: Database, plan: Plan, judgment_list: str, held: Grades, measures: Sequence[str]
+    database: Database, plan: Run, judgment_list: str, held: Grades, measures: Sequence[str]
 ) -> pa.Table:
     query_ids = read_queries(database, plan.queries).column("query_id").to_pylist()
     stages = ["first"] if plan.reranker is None else ["first", "reranked"]

@@ -12,7 +12,7 @@ from reranking.evaluation.evaluate_run import evaluate_run
 from reranking.evaluation.gates import Gate, GateResult, check_gates, failed_reasons
 from reranking.evaluation.summaries import summarise
 from reranking.runs.promotion import promoted_run
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.store import Database
 
 
@@ -58,7 +58,7 @@ class Gated:
         }
 
 
-def baseline(database: Database, plan: Plan, against: str) -> Party | None:
+def baseline(database: Database, plan: Run, against: str) -> Party | None:
     """The promoted run called `against`, the run's own first stage for `first`; None if neither."""
     if against == FIRST:
         return party(database, f"{plan.run_id}:{FIRST}")
@@ -67,7 +67,7 @@ def baseline(database: Database, plan: Plan, against: str) -> Party | None:
 
 def gate_run(
     database: Database,
-    plan: Plan,
+    plan: Run,
     gates: Sequence[Gate],
     settings: Settings,
     *,

@@ -10,7 +10,7 @@ from reranking.errors import MissingResource
 from reranking.evaluation.compare_run import FIRST, Party, party
 from reranking.runs.candidates import searched
 from reranking.runs.promotion import promoted_run
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.store import Database
 
 
@@ -45,9 +45,9 @@ def encoded_corpus(database: Database, table: str, scored: str | None, column: s
     return pin_managed(database, table, scored, column)
 
 
-def need_candidates(database: Database, plan: Plan) -> None:
+def need_candidates(database: Database, plan: Run) -> None:
     """Raise MissingResource where a chunk was not searched yet: another model needs no search."""
-    missing = set(plan.chunks) - set(searched(database, plan))
+    missing = set(plan.chunks) - set(searched(plan))
     if missing and not plan.finished:
         raise MissingResource(
             f"{len(missing)} of {len(plan.chunks)} chunks have no stored candidates for this "

@@ -14,14 +14,14 @@ from reranking.errors import ConfigError
 from reranking.judgments.qrels import write_beir, write_trec
 from reranking.labelling.worklist import work_list
 from reranking.labelling.worklist_run import shown_by
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.store import Database
 
 FORMATS = ("beir", "qrels")
 
 
 def export_judgments(
-    database: Database, plan: Plan, judgments: pa.Table, folder: Path, form: str, *, k: int = 10
+    database: Database, plan: Run, judgments: pa.Table, folder: Path, form: str, *, k: int = 10
 ) -> dict[str, int]:
     """Write judgments as a BEIR folder or TREC qrels; the pairs judged, and those unjudged.
 
@@ -42,7 +42,7 @@ def export_judgments(
     return {"judged": pairs, "unjudged": unjudged.num_rows}
 
 
-def _corpus(database: Database, plan: Plan) -> Iterator[pa.Table]:
+def _corpus(database: Database, plan: Run) -> Iterator[pa.Table]:
     """The run's documents in blocks: doc_id and text."""
     corpus = plan.corpus
     columns = [corpus.id, corpus.scored]

@@ -26,7 +26,7 @@ from reranking.labelling.agreement import (
 from reranking.labelling.judged import binarised, labels_as_grades, one_per_pair
 from reranking.labelling.label_run import Bench, current_wording, judgments_for
 from reranking.labelling.label_sets import find_label_set, read_labels, stale_labels
-from reranking.runs.run import Plan, find_run, plan_of
+from reranking.runs.run import Run, find_run
 from reranking.store import Database, equals
 
 KINDS = ("labels", "judgments", "run")
@@ -67,7 +67,7 @@ class Gradings:
         database: Database,
         query_set: str,
         relevant: int,
-        bench_of: Callable[[Plan], Bench],
+        bench_of: Callable[[Run], Bench],
     ) -> None:
         self._database, self._query_set = database, query_set
         self._relevant, self._bench_of = relevant, bench_of
@@ -113,7 +113,7 @@ class Gradings:
 
     def _labels(self, side: str, name: str) -> Grading:
         row = find_label_set(self._database, name)
-        plan = plan_of(find_run(self._database, row["runs"][0]))
+        plan = find_run(self._database, row["runs"][0])
         if plan.queries.name != self._query_set:
             raise ConfigError(
                 f"label set {row['label_set']} is of query set {plan.queries.name!r}, the config's "
@@ -128,7 +128,7 @@ class Gradings:
         return Grading(side, grades, 1, binary, stale=changed.num_rows)
 
     def _run(self, side: str, name: str) -> Grading:
-        prepared = self._bench_of(plan_of(find_run(self._database, name)))
+        prepared = self._bench_of(find_run(self._database, name))
         grades = labels_as_grades(prepared.label())
         return Grading(side, grades, 1, binary=not prepared.chosen.grades)
 

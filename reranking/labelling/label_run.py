@@ -39,7 +39,7 @@ from reranking.labelling.rules import (
     without_calibration,
 )
 from reranking.labelling.scored import ScoredRun
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.schemas import JUDGMENTS
 from reranking.store import Database, one_of
 
@@ -139,7 +139,7 @@ class Labelled:
     against: Agreement | None
 
 
-def bench(database: Database, plan: Plan, settings: LabelSettings) -> Bench:
+def bench(database: Database, plan: Run, settings: LabelSettings) -> Bench:
     """Everything that is known of the run's pairs; nothing is stored."""
     run = ScoredRun(database, plan, settings.other)
     pairs = run.pairs()

@@ -23,7 +23,7 @@ from reranking.corpus.corpus import Corpus, columns_of, hashes_of, pin_managed, 
 from reranking.errors import MissingResource
 from reranking.fingerprints import canonical, fingerprint
 from reranking.labelling.conflicts import stale
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.schemas import LABEL_SETS, LABELS
 from reranking.store import Database, equals, one_of
 
@@ -127,7 +127,7 @@ def _rows(database: Database, label_set: str) -> pl.DataFrame:
     return unique.sort("query_id", "doc_id").select(LABELS.names)
 
 
-def stale_labels(database: Database, labels: pa.Table, plan: Plan) -> pa.Table:
+def stale_labels(database: Database, labels: pa.Table, plan: Run) -> pa.Table:
     """The labels whose texts have changed since: query_id, doc_id, label and the reason.
 
     `plan` is that of the run whose scores were labelled; its query set and its documents table are
@@ -144,7 +144,7 @@ def stale_labels(database: Database, labels: pa.Table, plan: Plan) -> pa.Table:
     return stale(labels, queries, documents)
 
 
-def document_hashes(database: Database, plan: Plan, doc_ids: Sequence[str]) -> dict[str, bytes]:
+def document_hashes(database: Database, plan: Run, doc_ids: Sequence[str]) -> dict[str, bytes]:
     """The present hash of what the reranker reads of each document, by id; absent where gone."""
     corpus = plan.corpus
     if corpus.managed:

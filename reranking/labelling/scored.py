@@ -16,14 +16,14 @@ from reranking.errors import InputError, MissingResource, RuntimeFailure
 from reranking.labelling.judged import PAIR_COLUMNS
 from reranking.runs.candidates import candidates_of
 from reranking.runs.pairs import KEY, PairScores
-from reranking.runs.run import Plan, list_runs, published_epoch
+from reranking.runs.run import Run, list_rows, published_epoch
 from reranking.store import Database
 
 
 def reranker_named(database: Database, model_name: str) -> str:
     """The fingerprint of the reranker that the newest run with this model name recorded."""
     names = []
-    for row in list_runs(database):
+    for row in list_rows(database):
         names.append(str(row["reranker_model"]))
         if row["reranker"] is not None and row["reranker_model"] == model_name:
             return str(row["reranker"])
@@ -41,7 +41,7 @@ class ScoredRun:
     it has not scored a pair.
     """
 
-    def __init__(self, database: Database, plan: Plan, other: str | None = None) -> None:
+    def __init__(self, database: Database, plan: Run, other: str | None = None) -> None:
         epoch = published_epoch(database, plan.run_id)
         if plan.reranker is None:
             raise InputError(f"run {plan.run_id[:8]} has no reranker: there are no scores to label")
@@ -62,7 +62,7 @@ class ScoredRun:
 
     def chunk(self, number: int) -> pa.Table:
         """One chunk's pairs in (query_id, doc_id) order: PAIR_COLUMNS, and `other_score`."""
-        rows = frame(candidates_of(self.database, self.plan, number))
+        rows = frame(candidates_of(self.plan, number))
         pairs = rows.join(self._scores, on=KEY, how="left")
         lacking = pairs["score"].null_count()
         if lacking:

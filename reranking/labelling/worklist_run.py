@@ -26,7 +26,7 @@ from reranking.labelling.exchange import (
 )
 from reranking.labelling.judged import LABELS_PREFIX
 from reranking.labelling.worklist import with_texts, work_list
-from reranking.runs.run import Plan, published_epoch
+from reranking.runs.run import Run, published_epoch
 from reranking.schemas import JUDGMENTS
 from reranking.sources.rows import Reject
 from reranking.store import Database, equals
@@ -37,7 +37,7 @@ FORMATS = ("quepid", "label-studio")
 
 def work(
     database: Database,
-    plans: Sequence[Plan],
+    plans: Sequence[Run],
     judgments: pa.Table,
     *,
     query_type: str | None = None,
@@ -62,14 +62,14 @@ def work(
 
 
 def shown_by(
-    database: Database, plans: Sequence[Plan], query_type: str | None
+    database: Database, plans: Sequence[Run], query_type: str | None
 ) -> dict[str, pa.Table]:
     """What each run shows for a query type: query_id, doc_id and rank, by run id."""
     chosen = _query_type(plans, query_type)
     return {plan.run_id: _results(database, plan, chosen) for plan in plans}
 
 
-def _query_type(plans: Sequence[Plan], wanted: str | None) -> str:
+def _query_type(plans: Sequence[Run], wanted: str | None) -> str:
     shared = [
         t for t in plans[0].search.query_types if all(t in p.search.query_types for p in plans)
     ]
@@ -80,14 +80,14 @@ def _query_type(plans: Sequence[Plan], wanted: str | None) -> str:
     return wanted
 
 
-def _results(database: Database, plan: Plan, query_type: str) -> pa.Table:
+def _results(database: Database, plan: Run, query_type: str) -> pa.Table:
     if published_epoch(database, plan.run_id) is None:
         raise MissingResource(f"run {plan.run_id[:8]} is not finished: it has no results to judge")
     columns = ["query_id", "doc_id", "rank"]
     return database.read(plan.results_table, equals("query_type", query_type), columns)
 
 
-def _texts(database: Database, plans: Sequence[Plan], listed: pa.Table) -> pa.Table:
+def _texts(database: Database, plans: Sequence[Run], listed: pa.Table) -> pa.Table:
     """doc_id and text of the listed documents, at the first run's version that has them."""
     lacking = set(listed.column("doc_id").to_pylist())
     found: dict[str, str] = {}

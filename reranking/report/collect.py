@@ -20,7 +20,7 @@ from reranking.evaluation.agreement import agree, rankings_of, rbo
 from reranking.evaluation.compare_run import FIRST, Party, compare_runs, judgments_for
 from reranking.evaluation.comparison import Comparison, Settings
 from reranking.evaluation.evaluate_run import rankings
-from reranking.evaluation.history import done_runs, history
+from reranking.evaluation.history import history
 from reranking.evaluation.measures import parse_measures
 from reranking.evaluation.moves import MovedQuery, moved_documents
 from reranking.judgments.store import grades
@@ -40,7 +40,7 @@ from reranking.report.content import (
     ShownQuery,
 )
 from reranking.report.figures import distributions, most_changed, slices, with_grades
-from reranking.runs.run import Plan
+from reranking.runs.run import Run, done_runs
 from reranking.store import Database
 
 MOVED: Final = 50
@@ -272,7 +272,7 @@ def _primary_values(found: Comparison) -> dict[str, tuple[float, float]]:
 
 
 def _distributions(
-    database: Database, plan: Plan, judged: pa.Table | None
+    database: Database, plan: Run, judged: pa.Table | None
 ) -> tuple[Distribution, ...]:
     if plan.reranker is None:
         return ()
@@ -291,7 +291,7 @@ def _history(
     """The deciding measure over the pipeline's newest runs of the same query set."""
     if judgment_list is None:
         return None
-    of_set = [r for r in done_runs(database, run["pipeline"]) if r["query_set"] == run["query_set"]]
+    of_set = [r for r in done_runs(database, run["pipeline"]) if r.queries.name == run["query_set"]]
     measure = str(parse_measures([settings.primary])[0])
     rows = history(database, of_set[:_RUNS], judgment_list, measure)
     mine = [r for r in rows if r["query_type"] == settings.query_type]

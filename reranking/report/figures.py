@@ -10,12 +10,12 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from configs.part import LEGS
 from reranking.arrow import frame
 from reranking.evaluation.agreement import rbo
 from reranking.evaluation.statistics import compare_paired
 from reranking.evaluation.summaries import query_slices
 from reranking.report.content import Distribution, Group, SliceRow
-from reranking.schemas import LEGS
 
 BINS: Final = 40
 GROUPS: Final = ("judged relevant", "judged not relevant", "unjudged")

@@ -10,11 +10,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from configs.schema import Search
 from reranking.corpus.corpus import Corpus, texts_of
 from reranking.runs.pairs import PairScores, distinct_pairs
 from reranking.runs.search import (
     QueryEncoder,
-    SearchSettings,
     check_vectors,
     query_vectors,
     search_chunk,
@@ -50,7 +50,7 @@ def estimate(
     database: Database,
     corpus: Corpus,
     queries: pa.Table,
-    search: SearchSettings,
+    search: Search,
     encoder: QueryEncoder | None,
     reranker: tuple[bytes, Callable[[], Scorer]] | None,
 ) -> Estimate:

@@ -18,21 +18,19 @@ import pyarrow as pa
 
 from reranking.arrow import frame
 from reranking.errors import ConfigError, InputError
-from reranking.runs.run import Plan
-from reranking.store import Database, equals
+from reranking.runs.run import Run
+from reranking.store import equals
 
 FORMATS = ("trec", "parquet", "csv", "jsonl")
 
 
-def export_results(
-    database: Database, plan: Plan, format: str, out: Path, query_type: str | None = None
-) -> int:
+def export_results(run: Run, format: str, out: Path, query_type: str | None = None) -> int:
     """Write the run's results, of one query type if given; the number of rows.
 
     The file appears whole or not at all. Raises ConfigError for a format or query type that there
     is not, InputError where ids cannot be said in the format.
     """
-    types = plan.search.query_types
+    types = run.search.query_types
     if format not in FORMATS:
         raise ConfigError(f"format {format!r} is none of {', '.join(FORMATS)}")
     if query_type is not None and query_type not in types:
@@ -42,11 +40,11 @@ def export_results(
             raise ConfigError(f"a TREC run holds one ranking: choose --query-type of {types}")
         query_type = types[0]
     where = None if query_type is None else equals("query_type", query_type)
-    rows = frame(database.read(plan.results_table, where))
+    rows = frame(run.database.read(run.results_table, where))
     rows = rows.sort("query_type", "query_id", "rank")
     with _whole(out) as part:
         if format == "trec":
-            _write_trec(rows, part, f"rescore-{plan.run_id[:8]}")
+            _write_trec(rows, part, f"rescore-{run.run_id[:8]}")
         elif format == "parquet":
             rows.write_parquet(part)
         elif format == "csv":

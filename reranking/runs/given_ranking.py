@@ -20,8 +20,8 @@ from reranking.corpus.ingest import write_rejects
 from reranking.corpus.queries import QuerySet, read_queries
 from reranking.errors import InputError
 from reranking.fingerprints import ContentDigest, canonical
-from reranking.runs.candidates import chunk_of_queries, searched, store_chunk
-from reranking.runs.run import Plan
+from reranking.runs.candidates import searched, store_chunk
+from reranking.runs.run import Run
 from reranking.sources.rows import Reject, Row
 from reranking.store import Database
 
@@ -124,18 +124,16 @@ def _ranked(ordered: pl.DataFrame, limit: int) -> pl.DataFrame:
     return ranked.select("query_id", "doc_id", "doc_hash", "rank", "score")
 
 
-def store_given_ranking(
-    database: Database, plan: Plan, ranking: GivenRanking, source_fp: str
-) -> int:
-    """Store the ranking as the plan's candidates, as far as they are not; the number of rejects."""
-    write_rejects(database, list(ranking.rejects), source_fp, datetime.now(UTC))
-    done = searched(database, plan)
+def store_given_ranking(run: Run, ranking: GivenRanking, source_fp: str) -> int:
+    """Store the ranking as the run's candidates, as far as they are not; the number of rejects."""
+    write_rejects(run.database, list(ranking.rejects), source_fp, datetime.now(UTC))
+    done = searched(run)
     rows = frame(ranking.table)
-    for chunk in plan.chunks if not plan.finished else []:
+    for chunk in run.chunks if not run.finished else []:
         if chunk not in done:
-            queries = chunk_of_queries(database, plan, chunk)
-            found = _as_candidates(rows, queries, plan.search.query_types[0])
-            store_chunk(database, plan, chunk, queries, found)
+            queries = run.chunk_of_queries(chunk)
+            found = _as_candidates(rows, queries, run.search.query_types[0])
+            store_chunk(run, chunk, queries, found)
     return len(ranking.rejects)
 
 

@@ -28,14 +28,14 @@ def promote(database: Database, run: str, name: str) -> str:
             f"a run cannot be promoted as {name[:200]!r}: expected letters, digits, _ . -, "
             f"and not {_RESERVED!r}"
         )
-    row = find_run(database, run)
-    if row["status"] != "done":
+    chosen = find_run(database, run)
+    if chosen.status != "done":
         raise ConfigError(
-            f"run {row['run_id'][:8]} is {row['status']}, only a finished run can be promoted"
+            f"run {chosen.run_id[:8]} is {chosen.status}, only a finished run can be promoted"
         )
-    promoted = {"name": name, "run_id": row["run_id"], "promoted_at": datetime.now(UTC)}
+    promoted = {"name": name, "run_id": chosen.run_id, "promoted_at": datetime.now(UTC)}
     database.merge(TABLE, pa.Table.from_pylist([promoted], PROMOTIONS), PROMOTIONS)
-    return str(row["run_id"])
+    return chosen.run_id
 
 
 def promoted_run(database: Database, name: str) -> str | None:

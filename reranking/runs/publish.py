@@ -12,11 +12,11 @@ from reranking.arrow import frame
 from reranking.corpus.corpus import Corpus, columns_of, string_ids
 from reranking.errors import ConfigError, MissingResource, RuntimeFailure
 from reranking.fingerprints import canonical
-from reranking.runs.candidates import candidates_of, chunk_of_queries, searched
+from reranking.runs.candidates import candidates_of, searched
 from reranking.runs.pairs import KEY, PairScores, distinct_pairs
 from reranking.runs.ranking import rank_results
 from reranking.runs.refine import above_cuts, with_exact
-from reranking.runs.run import Plan, need_row, published_epoch
+from reranking.runs.run import Run, need_row, published_epoch
 from reranking.schemas import results_schema
 from reranking.store import Database, equals
 
@@ -24,76 +24,72 @@ _SCORE_FIELDS = [pa.field("_distance", pa.float32()), pa.field("_score", pa.floa
 _RESULTS = {*results_schema("", 0, _SCORE_FIELDS).names}
 
 
-def publish_results(
-    database: Database, plan: Plan, scores: PairScores | None, exact: PairScores | None = None
-) -> str:
+def publish_results(run: Run, scores: PairScores | None, exact: PairScores | None = None) -> str:
     """Write the run's results table unless it is there, and return its name.
 
     `exact` has the float32 scores of a run that refines.
     Two processes may publish the same run: the table of the first stays.
     """
-    published = published_epoch(database, plan.run_id)
-    if published is not None and published >= plan.epoch:
-        return plan.results_table
-    need_row(database, plan)  # results that no row tells of would never be found
-    fields = [f for f in _SCORE_FIELDS if f.name in plan.score_columns]
-    schema = results_schema(plan.run_id, plan.epoch, fields)
+    published = published_epoch(run.database, run.run_id)
+    if published is not None and published >= run.epoch:
+        return run.results_table
+    need_row(run)  # results that no row tells of would never be found
+    fields = [f for f in _SCORE_FIELDS if f.name in run.score_columns]
+    schema = results_schema(run.run_id, run.epoch, fields)
     if published is not None:
         # A forced run: measures of the results that it replaces hold no longer.
-        database.delete("metrics", equals("run_id", plan.run_id))
+        run.database.delete("metrics", equals("run_id", run.run_id))
     with suppress(FileExistsError):  # a racing process was first
-        database.publish(
-            plan.results_table,
+        run.database.publish(
+            run.results_table,
             schema,
-            lambda: _batches(database, plan, scores, exact, schema),
+            lambda: _batches(run, scores, exact, schema),
             replace=published is not None,
         )
-    found = published_epoch(database, plan.run_id)
-    if found is None or found < plan.epoch:
+    found = published_epoch(run.database, run.run_id)
+    if found is None or found < run.epoch:
         raise RuntimeFailure(
-            f"table {plan.results_table!r} could not be published: start the command again"
+            f"table {run.results_table!r} could not be published: start the command again"
         )
-    return plan.results_table
+    return run.results_table
 
 
-def publish_for_consumers(
-    database: Database, plan: Plan, name: str, columns: Sequence[str]
-) -> bool:
+def publish_for_consumers(run: Run, name: str, columns: Sequence[str]) -> bool:
     """Replace the table `name` by this run's results plus `columns`; whether that was needed.
 
     Raises MissingResource where a table of that name was not published by rescore.
     """
-    marks = consumer_marks(database, name)
-    results = database.need(plan.results_table)
+    marks = consumer_marks(run.database, name)
+    results = run.database.need(run.results_table)
     wanted = {
-        b"rescore.run_id": plan.run_id.encode(),
+        b"rescore.run_id": run.run_id.encode(),
         b"rescore.epoch": results.schema.metadata[b"rescore.epoch"],
         b"rescore.columns": canonical(list(columns)).encode(),
     }
     if marks is not None and {k: marks.get(k) for k in wanted} == wanted:
         return False
-    schema = _consumer_schema(database, plan, results.schema, columns).with_metadata(wanted)
+    schema = _consumer_schema(run, results.schema, columns).with_metadata(wanted)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for batch in database.stream(plan.results_table):
-            yield _with_columns(database, plan, batch, columns, schema)
+        for batch in run.database.stream(run.results_table):
+            yield _with_columns(run, batch, columns, schema)
 
     try:
-        database.publish(name, schema, batches, replace=marks is not None)
+        run.database.publish(name, schema, batches, replace=marks is not None)
     except FileExistsError:  # made meanwhile, by a process that publishes too or by somebody else
-        return publish_for_consumers(database, plan, name, columns)
+        return publish_for_consumers(run, name, columns)
     return True
 
 
-def run_counts(database: Database, plan: Plan, pairs: int | None, scored: int) -> dict[str, int]:
+def run_counts(run: Run, pairs: int | None, scored: int) -> dict[str, int]:
     """The final counts of a published run; `pairs` are counted again where None is given."""
     if pairs is None:
-        pairs = sum(len(distinct_pairs(candidates_of(database, plan, c))) for c in plan.chunks)
-    marks = searched(database, plan).values()
+        pairs = sum(len(distinct_pairs(candidates_of(run, c))) for c in run.chunks)
+    marks = searched(run).values()
     return {
-        "queries": plan.queries.count,
+        "queries": run.queries.count,
         "queries_without_hits": sum(int(m["no_hits"]) for m in marks),
-        "candidates": database.need(plan.results_table).count_rows(),
+        "candidates": run.database.need(run.results_table).count_rows(),
         "pairs": pairs,
         "scored": scored,
         "reused": pairs - scored,
@@ -118,38 +114,37 @@ def consumer_marks(database: Database, name: str) -> dict[bytes, bytes] | None:
 
 
 def _batches(
-    database: Database,
-    plan: Plan,
+    run: Run,
     scores: PairScores | None,
     exact: PairScores | None,
     schema: pa.Schema,
 ) -> Iterator[pa.RecordBatch]:
-    for chunk in plan.chunks:
-        candidates = candidates_of(database, plan, chunk)
+    for chunk in run.chunks:
+        candidates = candidates_of(run, chunk)
         known = None
         if scores is not None:
-            known = _scores_of(plan, chunk, candidates, scores, exact).to_arrow()
+            known = _scores_of(run, chunk, candidates, scores, exact).to_arrow()
         ranked = rank_results(
             candidates,
             known,
-            query_types=plan.search.query_types,
-            limit=plan.search.limit,
-            top_k=plan.top_k,
-            return_score=plan.return_score,
-            activation=plan.activation,
+            query_types=run.search.query_types,
+            limit=run.search.limit,
+            top_k=run.top_k,
+            return_score=run.return_score,
+            activation=run.activation,
         )
         yield from ranked.cast(schema).to_batches()
 
 
 def _scores_of(
-    plan: Plan, chunk: int, candidates: pa.Table, scores: PairScores, exact: PairScores | None
+    run: Run, chunk: int, candidates: pa.Table, scores: PairScores, exact: PairScores | None
 ) -> pl.DataFrame:
     """The scores of the chunk's pairs; raises RuntimeFailure where one is lacking."""
     pairs = distinct_pairs(candidates).select(KEY)
     lacking = len(scores.missing(pairs))
     known = scores.of(pairs)
     if exact is not None and not lacking:
-        lacking = len(exact.missing(above_cuts(candidates, known, plan, margin=0.0)))
+        lacking = len(exact.missing(above_cuts(candidates, known, run, margin=0.0)))
         known = with_exact(known, exact)
     if lacking:
         raise RuntimeFailure(
@@ -170,11 +165,9 @@ def check_columns(database: Database, corpus: Corpus, columns: Sequence[str]) ->
         )
 
 
-def _consumer_schema(
-    database: Database, plan: Plan, results: pa.Schema, columns: Sequence[str]
-) -> pa.Schema:
-    check_columns(database, plan.corpus, columns)
-    documents = database.need(plan.corpus.table, plan.corpus.version).schema
+def _consumer_schema(run: Run, results: pa.Schema, columns: Sequence[str]) -> pa.Schema:
+    check_columns(run.database, run.corpus, columns)
+    documents = run.database.need(run.corpus.table, run.corpus.version).schema
     fields = [
         pa.field(c, pa.string() if c == "query_text" else documents.field(c).type) for c in columns
     ]
@@ -182,8 +175,7 @@ def _consumer_schema(
 
 
 def _with_columns(
-    database: Database,
-    plan: Plan,
+    run: Run,
     batch: pa.RecordBatch,
     columns: Sequence[str],
     schema: pa.Schema,
@@ -194,15 +186,14 @@ def _with_columns(
         ids = rows["doc_id"].unique().to_list()
         parts = [
             frame(part.select(from_documents)).with_columns(
-                doc_id=pl.Series(string_ids(part.column(plan.corpus.id), plan.corpus))
+                doc_id=pl.Series(string_ids(part.column(run.corpus.id), run.corpus))
             )
-            for part in columns_of(database, plan.corpus, ids, from_documents)
+            for part in columns_of(run.database, run.corpus, ids, from_documents)
         ]
         rows = rows.join(pl.concat(parts), on="doc_id", how="left", maintain_order="left")
     if "query_text" in columns:
         texts = pl.concat(
-            frame(chunk_of_queries(database, plan, c).select(["query_id", "text"]))
-            for c in plan.chunks
+            frame(run.chunk_of_queries(c).select(["query_id", "text"])) for c in run.chunks
         ).rename({"text": "query_text"})
         rows = rows.join(texts, on="query_id", how="left", maintain_order="left")
     table = rows.select(schema.names).to_arrow().cast(schema)

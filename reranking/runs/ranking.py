@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import polars as pl
 import pyarrow as pa
 
+from configs.part import LEGS
 from reranking.arrow import frame
-from reranking.schemas import LEGS
 
 _PAIR = ["query_hash", "doc_hash"]
 RRF_K = 60  # LanceDB's RRFReranker and Cormack et al. (2009)

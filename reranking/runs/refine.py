@@ -20,7 +20,7 @@ from reranking.runs.candidates import candidates_of
 from reranking.runs.pairs import KEY, PairScores, distinct_pairs
 from reranking.runs.ranking import cut_of, rank_results, rows_of
 from reranking.runs.rerank import Rescorer
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +55,13 @@ class Refiner:
 
         All that is scored is stored under the float32 fingerprint, so a repeat scores nothing.
         """
-        plan = self.half.plan
-        candidates = candidates_of(self.half.database, plan, chunk)
+        run = self.half.run
+        candidates = candidates_of(run, chunk)
         known = self.half.store.of(distinct_pairs(candidates))
         checked, probes = sample(known)
         scored = self.exact.score_pairs(chunk, probes.drop("score"))
         margin = margin_of(self.exact.store.of(probes.rename({"score": "half"})))
-        above = above_cuts(candidates, known, plan, margin)
+        above = above_cuts(candidates, known, run, margin)
         wanted = pl.concat([above, checked]).unique(KEY, maintain_order=True)
         scored += self.exact.score_pairs(chunk, wanted.drop("score"))
         equal = self._equal_rankings(candidates, checked, above)
@@ -92,7 +92,7 @@ class Refiner:
             exact=pl.when(pl.col("near")).then(pl.col("exact"))
         )
         plain = both.select(*KEY, score="exact")
-        tops = [_tops(mine, scores, self.half.plan) for scores in (refined, plain)]
+        tops = [_tops(mine, scores, self.half.run) for scores in (refined, plain)]
         return [tops[0][key] == top for key, top in tops[1].items()]
 
 
@@ -118,19 +118,17 @@ def margin_of(probes: pl.DataFrame) -> float:
     return 2 * float(np.abs(gaps.to_numpy()).max(initial=0.0))
 
 
-def above_cuts(
-    candidates: pa.Table, scores: pl.DataFrame, plan: Plan, margin: float
-) -> pl.DataFrame:
+def above_cuts(candidates: pa.Table, scores: pl.DataFrame, run: Run, margin: float) -> pl.DataFrame:
     """The rows of `scores` at most `margin` below the last kept one of one of their rankings.
 
     Pure; `scores` has query_hash, doc_hash and score.
     """
     rows = frame(candidates).join(scores.select(*KEY, "score"), on=KEY)
-    cut = cut_of(plan.search.limit, plan.top_k)
+    cut = cut_of(run.search.limit, run.top_k)
     last = pl.col("score").sort(descending=True).head(cut).last().over("query_id")
     near = [
         rows_of(rows, t).filter(pl.col("score") >= last - margin).select(KEY)
-        for t in plan.search.query_types
+        for t in run.search.query_types
     ]
     return scores.join(pl.concat(near), on=KEY, how="semi", maintain_order="left")
 
@@ -142,15 +140,15 @@ def with_exact(half: pl.DataFrame, exact: PairScores) -> pl.DataFrame:
 
 
 def _tops(
-    candidates: pa.Table, scores: pl.DataFrame, plan: Plan
+    candidates: pa.Table, scores: pl.DataFrame, run: Run
 ) -> dict[tuple[object, ...], list[str]]:
     """The documents of each (query_id, query_type), best first."""
     ranked = rank_results(
         candidates,
         scores.to_arrow(),
-        query_types=plan.search.query_types,
-        limit=plan.search.limit,
-        top_k=plan.top_k,
+        query_types=run.search.query_types,
+        limit=run.search.limit,
+        top_k=run.top_k,
     )
     groups = frame(ranked).group_by("query_id", "query_type", maintain_order=True)
     return {key: rows.sort("rank")["doc_id"].to_list() for key, rows in groups}

@@ -11,14 +11,12 @@ import numpy as np
 import polars as pl
 
 from reranking.corpus.corpus import texts_of
-from reranking.corpus.queries import read_queries
 from reranking.errors import RuntimeFailure
 from reranking.progress import Progress, silent
-from reranking.runs.candidates import candidates_of, chunk_of_queries
+from reranking.runs.candidates import candidates_of
 from reranking.runs.pairs import Commits, PairScores, distinct_pairs, texts_by_hash
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.scoring.scorer import Scorer
-from reranking.store import Database
 
 log = logging.getLogger(__name__)
 
@@ -39,27 +37,26 @@ class Rescorer:
 
     def __init__(
         self,
-        database: Database,
-        plan: Plan,
+        run: Run,
         load: Callable[[], Scorer],
         *,
         reranker: str | None = None,
         commit_seconds: float = 30.0,
         progress: Progress = silent,
     ) -> None:
-        reranker = reranker or plan.reranker  # a fingerprint; another one than the plan's refines
+        reranker = reranker or run.reranker  # a fingerprint; another one than the run's refines
         if reranker is None:
-            raise ValueError("the plan has no reranker")
-        self.database, self.plan, self._load = database, plan, load
+            raise ValueError("the run has no reranker")
+        self.run, self._load = run, load
         self.commit_seconds, self.progress = commit_seconds, progress
-        hashes = read_queries(database, plan.queries).column("text_hash").to_pylist()
-        self.store = PairScores(database, bytes.fromhex(reranker), hashes, plan.least_epoch)
+        hashes = run.query_rows.column("text_hash").to_pylist()
+        self.store = PairScores(run.database, bytes.fromhex(reranker), hashes, run.least_epoch)
         self.scorer: Scorer | None = None
         self.seconds = 0.0  # in the scorer, load time aside
 
     def score_chunk(self, chunk: int) -> ChunkCounts:
         """Score the chunk's missing pairs."""
-        pairs = distinct_pairs(candidates_of(self.database, self.plan, chunk))
+        pairs = distinct_pairs(candidates_of(self.run, chunk))
         return ChunkCounts(pairs=len(pairs), scored=self.score_pairs(chunk, pairs))
 
     def score_pairs(self, chunk: int, pairs: pl.DataFrame) -> int:
@@ -81,7 +78,7 @@ class Rescorer:
 
     def _score(self, scorer: Scorer, chunk: int, missing: pl.DataFrame) -> None:
         batch = self._texts(chunk, missing)
-        commits = Commits(self.store, missing, self.plan.epoch, self.commit_seconds)
+        commits = Commits(self.store, missing, self.run.epoch, self.commit_seconds)
         done = 0
         started = time.monotonic()
         try:
@@ -97,19 +94,19 @@ class Rescorer:
         self, chunk: int, pairs: pl.DataFrame
     ) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
         """Distinct query texts, distinct document texts, and each pair's places in them."""
-        queries = chunk_of_queries(self.database, self.plan, chunk)
+        queries = self.run.chunk_of_queries(chunk)
         by_hash = dict(
             zip(queries["text_hash"].to_pylist(), queries["text"].to_pylist(), strict=True)
         )
         documents = pairs.unique("doc_hash", keep="first", maintain_order=True)
         ids, hashes = documents["doc_id"].to_list(), documents["doc_hash"].to_list()
-        texts = texts_by_hash(ids, hashes, texts_of(self.database, self.plan.corpus, ids))
+        texts = texts_by_hash(ids, hashes, texts_of(self.run.database, self.run.corpus, ids))
         good = [t for t in texts if t is not None]
         if len(good) < len(texts):
             gone = ids[texts.index(None)]
             raise RuntimeFailure(
-                f"document {gone!r} is not in version {self.plan.corpus.version} of table "
-                f"{self.plan.corpus.table!r} with the text that was searched. Start the command "
+                f"document {gone!r} is not in version {self.run.corpus.version} of table "
+                f"{self.run.corpus.table!r} with the text that was searched. Start the command "
                 "again: a changed corpus makes a new run."
             )
         query_at = {h: i for i, h in enumerate(by_hash)}

@@ -1,48 +1,75 @@
-"""Runs: a run is its inputs. Planned from digests, found again, listed, marked as finished."""
+"""A run is one object: its database, its inputs and their digests, its row in the table `runs`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from importlib.metadata import version as library_version
-from typing import Any
+from functools import cached_property
+from typing import Any, TypedDict
 
 import pyarrow as pa
+from pydantic import ValidationError
 
-from reranking import fingerprints
-from reranking.corpus.corpus import Corpus, content_digest
-from reranking.corpus.indexes import need_fts, vector_index
-from reranking.corpus.queries import QuerySet
+from configs.schema import Config, Search
+from reranking.corpus.corpus import Corpus
+from reranking.corpus.queries import QuerySet, read_queries
 from reranking.errors import MissingResource
 from reranking.runs.ranking import score_columns
-from reranking.runs.search import SearchSettings
 from reranking.schemas import RUNS
-from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.store import Database, equals
 
 TABLE = "runs"
-_LIBRARIES = ("lancedb", "pyarrow", "polars", "torch", "transformers", "sentence-transformers")
+
+
+class RunRow(TypedDict):
+    """A row of the table `runs` as it is read: the schema RUNS, with counts and seconds decoded."""
+
+    run_id: str
+    search_id: str
+    status: str
+    epoch: int
+    query_set: str
+    query_types: list[str]
+    pipeline: str
+    queries_version: int
+    queries_content: str
+    documents_table: str
+    documents_version: int
+    documents_content: str
+    encoder: str | None
+    reranker: str | None
+    reranker_model: str | None
+    reranker_revision: str | None
+    refiner: str | None
+    config_json: str
+    libraries_json: str
+    plan_json: str
+    score_path: str | None
+    counts: dict[str, float]
+    seconds: dict[str, float]
+    started_at: datetime
+    finished_at: datetime | None
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A run that is decided on: everything the steps after it need to know, and no data.
+class Run:
+    """A run: everything the steps after its planning need to know, and no data.
 
     `reranker` is the fingerprint in hex, None for a run of the first stage only; `refiner` that of
     the same model in float32, where what is near or above a cut is scored again. `epoch` numbers
-    what this run writes; what it reuses is of `least_epoch` or above.
+    what this run writes; what it reuses is of `least_epoch` or above. `row` is its row in the table
+    `runs`, None for a run that is only planned.
     """
 
-    database: str
+    database: Database = field(compare=False, repr=False)
     run_id: str
     search_id: str
     corpus: Corpus
     documents_content: str
     queries: QuerySet
-    search: SearchSettings
-    chunk_queries: int
+    search: Search
     reranker: str | None
     return_score: str
     top_k: int | None
@@ -51,11 +78,44 @@ class Plan:
     least_epoch: int
     finished: bool
     refiner: str | None = None
+    row: RunRow | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of_row(cls, database: Database, row: RunRow) -> Run:
+        """Return the run that a stored row describes; raises MissingResource if it cannot be read.
+
+        Plans of earlier versions have the same keys: new ones have defaults.
+        """
+        try:
+            values = json.loads(row["plan_json"])
+            search = values["search"] | {"chunk_queries": values["chunk_queries"]}
+            return cls(
+                database=database,
+                corpus=Corpus(**values["corpus"]),
+                queries=QuerySet(**values["queries"]),
+                row=row,
+                search=Search(**search),
+                **{k: values[k] for k in _PLAIN if k in values},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise MissingResource(
+                f"run {row['run_id']} in {database.uri} was stored by another rescore: its plan "
+                f"cannot be read ({type(error).__name__}). Install the version that wrote it"
+            ) from error
+
+    def plan_json(self) -> str:
+        """Write the plan as it is stored: the keys of all versions so far."""
+        own = {"database": self.database.uri, "chunk_queries": self.search.chunk_queries}
+        for name in _PLAIN:
+            own[name] = getattr(self, name)
+        search = self.search.model_dump(mode="json", exclude={"chunk_queries"})
+        corpus, queries = vars(self.corpus), vars(self.queries)
+        return json.dumps({**own, "search": search, "corpus": corpus, "queries": queries})
 
     @property
     def chunks(self) -> list[int]:
-        """The chunks' numbers; each has `chunk_queries` queries of the set, by id."""
-        return list(range(-(-self.queries.count // self.chunk_queries)))
+        """The chunks' numbers; each has `search.chunk_queries` queries of the set, by id."""
+        return list(range(-(-self.queries.count // self.search.chunk_queries)))
 
     @property
     def results_table(self) -> str:
@@ -67,101 +127,62 @@ class Plan:
         """The score columns of the results beside `_relevance_score`."""
         return score_columns(self.search.query_types, self.return_score)
 
+    @property
+    def status(self) -> str:
+        """`done`, `running` or `abandoned` as the tables say it; `planned` without a row."""
+        return "planned" if self.row is None else self.row["status"]
+
+    @property
+    def stored(self) -> RunRow:
+        """The run's row; raises MissingResource if the run is only planned."""
+        if self.row is None:
+            raise MissingResource(f"run {self.run_id} has no row in {self.database.uri} yet")
+        return self.row
+
+    @cached_property
+    def config(self) -> Config | None:
+        """The config that the run was started with; None if another rescore wrote other keys."""
+        try:
+            return Config.model_validate_json(self.stored["config_json"])
+        except ValidationError:
+            return None
+
+    @cached_property
+    def query_rows(self) -> pa.Table:
+        """The run's queries by id, the schema QUERIES; read once, for their version is pinned."""
+        return read_queries(self.database, self.queries)
+
+    def chunk_of_queries(self, chunk: int) -> pa.Table:
+        """Return the queries of one chunk, by id."""
+        size = self.search.chunk_queries
+        return self.query_rows.slice(chunk * size, size)
+
+    def results(self) -> pa.Table:
+        """Read the results: query_id, query_type, rank, doc_id and the score columns.
+
+        Raises MissingResource if the run has not published any.
+        """
+        return self.database.need(self.results_table).to_arrow()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs: the fields, without what was read meanwhile."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+_PLAIN = tuple(
+    f.name for f in fields(Run) if f.name not in ("database", "corpus", "queries", "search", "row")
+)
+
 
 def results_name(run_id: str) -> str:
-    """The name of a run's results table."""
+    """Return the name of a run's results table."""
     return f"results_{run_id}"
 
 
-def plan_run(
-    database: Database,
-    corpus: Corpus,
-    queries: QuerySet,
-    search: SearchSettings,
-    *,
-    encoder: str | None,
-    reranker: CrossEncoderModel | None,
-    return_score: str,
-    top_k: int | None,
-    chunk_queries: int,
-    refiner: CrossEncoderModel | None = None,
-    ranking: str | None = None,
-    force: bool = False,
-) -> Plan:
-    """The run that these inputs name: finished already, begun, or new. Nothing is written.
-
-    `ranking` names the content of a given ranking, which then stands for the search.
-    """
-    content, _ = content_digest(database, corpus, search.where)
-    if ranking is None:
-        search_inputs = _search_inputs(database, corpus, search, encoder)
-    else:
-        search_inputs = {"ranking": ranking, "legs": list(search.query_types)}
-    search_inputs |= {
-        "documents": content,
-        "queries": queries.content,
-        "chunk_queries": chunk_queries,
-    }
-    search_id = fingerprints.search_id(search_inputs)
-    run_id = fingerprints.run_id(
-        {
-            "search_id": search_id,
-            "reranker": None if reranker is None else reranker.fingerprint.hex(),
-            "query_types": list(search.query_types),
-            "return_score": return_score,
-            "activation": None if reranker is None else reranker.activation,
-            "top_k": top_k,
-            **({} if refiner is None else {"refiner": refiner.fingerprint.hex()}),
-        }
-    )
-    published = published_epoch(database, run_id)
-    epoch = _forced_epoch(database, run_id, published) if force else 0
-    return Plan(
-        database=database.uri,
-        run_id=run_id,
-        search_id=search_id,
-        corpus=corpus,
-        documents_content=content,
-        queries=queries,
-        search=search,
-        chunk_queries=chunk_queries,
-        reranker=None if reranker is None else reranker.fingerprint.hex(),
-        return_score=return_score,
-        top_k=top_k,
-        activation="identity" if reranker is None else reranker.activation,
-        epoch=epoch,
-        least_epoch=epoch if force else 0,
-        finished=published is not None and not force,
-        refiner=None if refiner is None else refiner.fingerprint.hex(),
-    )
-
-
-def _search_inputs(
-    database: Database, corpus: Corpus, search: SearchSettings, encoder: str | None
-) -> dict[str, Any]:
-    table = database.need(corpus.table, corpus.version)
-    inputs: dict[str, Any] = {
-        "legs": sorted(search.legs),
-        "limit": search.limit,
-        "where": dict(search.where),
-    }
-    if "vector" in search.legs:
-        inputs |= {
-            "encoder": encoder,
-            "metric": search.metric,
-            "ann": vector_index(table, corpus.vector),
-            "nprobes": search.nprobes,
-            "refine_factor": search.refine_factor,
-        }
-    if "fts" in search.legs:
-        inputs["fts"] = need_fts(table, corpus.table, corpus.text)
-    return inputs
-
-
 def published_epoch(database: Database, run_id: str) -> int | None:
-    """The epoch of the run's published results, None where there are none.
+    """Return the epoch of the run's published results, None if there are none.
 
-    The results table is the only done-mark. Raises MissingResource where a table of that name is
+    The results table is the only done-mark. Raises MissingResource if a table of that name is
     not this run's.
     """
     table = database.open(results_name(run_id))
@@ -175,135 +196,40 @@ def published_epoch(database: Database, run_id: str) -> int | None:
     return int(marks[b"rescore.epoch"])
 
 
-def _forced_epoch(database: Database, run_id: str, published: int | None) -> int:
-    """The epoch that a forced run writes: an unfinished forced one goes on, else the next."""
-    rows = database.read(TABLE, columns=["run_id", "epoch"]).to_pylist()
-    mine = next((r["epoch"] for r in rows if r["run_id"] == run_id), 0)
-    if mine > (published or 0):
-        return int(mine)
-    return 1 + max((int(r["epoch"]) for r in rows), default=0)
+def stored_row(database: Database, run_id: str) -> dict[str, Any] | None:
+    """Read the run's row of the schema RUNS as it stands, None if there is none."""
+    rows = database.read(TABLE, equals("run_id", run_id)).to_pylist()
+    return rows[0] if rows else None
 
 
-def start_run(database: Database, plan: Plan, description: Mapping[str, Any]) -> Plan:
-    """Pin the run's inputs by tags and write its row; the plan with the versions that are pinned.
-
-    A run that was begun before keeps its start and, while its tags stand, the versions it pinned:
-    other versions of the same content would do as well, but only tagged ones are never pruned.
-    """
-    stored = stored_run(database, plan.run_id)
-    if stored is not None and (kept := _still_pinned(database, plan, stored)) is not None:
-        if int(stored["epoch"]) >= plan.epoch:
-            return kept
-        plan = kept
-    tag = tag_of(plan.run_id)
-    if plan.corpus.managed:
-        database.tag(plan.corpus.table, tag, plan.corpus.version)
-    database.tag("queries", tag, plan.queries.version)
-    row = {
-        "run_id": plan.run_id,
-        "search_id": plan.search_id,
-        "status": "running",
-        "epoch": plan.epoch,
-        "query_set": plan.queries.name,
-        "query_types": list(plan.search.query_types),
-        "queries_version": plan.queries.version,
-        "queries_content": plan.queries.content,
-        "documents_table": plan.corpus.table,
-        "documents_version": plan.corpus.version,
-        "documents_content": plan.documents_content,
-        "reranker": plan.reranker,
-        "refiner": plan.refiner,
-        "libraries_json": json.dumps({name: library_version(name) for name in _LIBRARIES}),
-        "plan_json": json.dumps(asdict(plan)),
-        "counts_json": "{}",
-        "seconds_json": "{}",
-        "started_at": datetime.now(UTC) if stored is None else stored["started_at"],
-        **description,
-    }
-    _write(database, row, update=stored is not None)
-    return plan if stored is not None else start_run(database, plan, description)
-
-
-def tag_of(run_id: str) -> str:
-    """The tag on the versions of documents and queries that a run reads."""
-    return f"run-{run_id}"
-
-
-def _still_pinned(database: Database, plan: Plan, stored: Mapping[str, Any]) -> Plan | None:
-    """The plan at the versions that the stored row names, None where no tag holds them.
-
-    A table that was dropped and made again has lost its tags: its versions are other ones.
-    """
-    documents, queries = int(stored["documents_version"]), int(stored["queries_version"])
-    tag = tag_of(plan.run_id)
-    if database.tagged("queries", tag) != queries:
-        return None
-    if plan.corpus.managed:
-        if database.tagged(plan.corpus.table, tag) != documents:
-            return None
-    elif documents != plan.corpus.version:
-        return None
-    return replace(
-        plan,
-        corpus=replace(plan.corpus, version=documents),
-        queries=replace(plan.queries, version=queries),
-    )
-
-
-def finish_run(
-    database: Database,
-    plan: Plan,
-    counts: Mapping[str, float],
-    seconds: Mapping[str, float],
-    score_path: str | None,
-) -> None:
-    """Mark the run as done, with its counts and times."""
-    row = need_row(database, plan)
-    row |= {
-        "status": "done",
-        "counts_json": json.dumps(dict(counts)),
-        "seconds_json": json.dumps({k: round(v, 3) for k, v in seconds.items()}),
-        "score_path": score_path or row["score_path"],
-        "finished_at": datetime.now(UTC),
-    }
-    _write(database, row)
-
-
-def _write(database: Database, row: Mapping[str, Any], *, update: bool = True) -> None:
-    database.merge(TABLE, pa.Table.from_pylist([dict(row)], RUNS), RUNS, update=update)
-
-
-def need_row(database: Database, plan: Plan) -> dict[str, Any]:
-    """The run's row; raises MissingResource where somebody removed it while the run was at work."""
-    row = stored_run(database, plan.run_id)
+def need_row(run: Run) -> dict[str, Any]:
+    """Read the run's row; raises MissingResource if somebody removed it during the run's work."""
+    row = stored_row(run.database, run.run_id)
     if row is None:
         raise MissingResource(
-            f"run {plan.run_id} has no row in `runs` any more: somebody forgot the run or dropped "
+            f"run {run.run_id} has no row in `runs` any more: somebody forgot the run or dropped "
             "the table while it was at work; start the command again"
         )
     return row
 
 
-def stored_run(database: Database, run_id: str) -> dict[str, Any] | None:
-    """The run's row of the schema RUNS as it stands, None where there is none."""
-    rows = database.read(TABLE, equals("run_id", run_id)).to_pylist()
-    return rows[0] if rows else None
+def list_runs(database: Database) -> list[Run]:
+    """Return all runs, newest first, with their status as the tables say it.
 
-
-def list_runs(database: Database) -> list[dict[str, Any]]:
-    """All runs, newest first, with their status as the tables say it.
-
-    `done` where the results are published, `abandoned` where a later run of the same pipeline has
+    `done` if the results are published, `abandoned` if a later run of the same pipeline has
     begun (its inputs changed meanwhile), else `running`: at work, or waiting to be continued.
     """
-    rows = database.read(TABLE).to_pylist()
+    return [Run.of_row(database, row) for row in list_rows(database)]
+
+
+def list_rows(database: Database) -> list[RunRow]:
+    """Return the rows of `list_runs` alone."""
+    rows = [decoded(row) for row in database.read(TABLE).to_pylist()]
     names = set(database.names())
     newest: dict[str, datetime] = {}
     for row in rows:
         newest[row["pipeline"]] = max(row["started_at"], newest.get(row["pipeline"], _EPOCH))
     for row in rows:
-        row["counts"] = json.loads(row.pop("counts_json"))
-        row["seconds"] = json.loads(row.pop("seconds_json"))
         if _is_published(database, row, names):
             row["status"] = "done"
         else:
@@ -312,8 +238,60 @@ def list_runs(database: Database) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda r: r["started_at"], reverse=True)
 
 
+def decoded(row: Mapping[str, Any]) -> RunRow:
+    """Return a row of the schema RUNS with its counts and seconds as dictionaries."""
+    values: Any = dict(row)
+    values["counts"] = json.loads(values.pop("counts_json"))
+    values["seconds"] = json.loads(values.pop("seconds_json"))
+    typed: RunRow = values
+    return typed
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _is_published(database: Database, row: Mapping[str, Any], names: set[str]) -> bool:
+    """Whether the results exist; a name alone may be the folder of a killed publisher."""
+    name = results_name(row["run_id"])
+    return name in names and (row["status"] == "done" or database.open(name) is not None)
+
+
+def find_run(database: Database, run: str) -> Run:
+    """Return the run whose id is, or begins with, `run`.
+
+    Raises MissingResource if there is none or several.
+    """
+    rows = list_rows(database)
+    matching = [r for r in rows if r["run_id"].startswith(run)] if run else []
+    if len(matching) != 1:
+        known = ", ".join(r["run_id"][:8] for r in rows[:10]) or "none"
+        what = "no run" if not matching else f"{len(matching)} runs"
+        raise MissingResource(f"{what} {run!r} in {database.uri} (newest: {known})")
+    return Run.of_row(database, matching[0])
+
+
+def done_runs(database: Database, pipeline: str | None = None) -> list[Run]:
+    """Return the finished runs, newest first; of one pipeline if it is given."""
+    return [
+        Run.of_row(database, row)
+        for row in list_rows(database)
+        if row["status"] == "done" and pipeline in (None, row["pipeline"])
+    ]
+
+
+def newest_done(database: Database, pipeline: str) -> Run:
+    """Return the newest finished run of a pipeline; raises MissingResource if there is none."""
+    runs = done_runs(database, pipeline)
+    if not runs:
+        raise MissingResource(
+            f"no finished run of this config in {database.uri}: start `rescore run` first, or name "
+            "another run with --run (`rescore runs` lists them)"
+        )
+    return runs[0]
+
+
 def scoring_rate(database: Database, reranker: str) -> float | None:
-    """Pairs per second of the newest run that scored with the reranker; None where none did."""
+    """Return pairs per second of the newest run that scored with the reranker; None if none did."""
     columns = ["started_at", "counts_json", "seconds_json"]
     rows = database.read(TABLE, equals("reranker", reranker), columns).to_pylist()
     for row in sorted(rows, key=lambda r: r["started_at"], reverse=True):
@@ -324,35 +302,15 @@ def scoring_rate(database: Database, reranker: str) -> float | None:
     return None
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+def write_row(database: Database, row: Mapping[str, Any], *, update: bool = True) -> None:
+    """Commit one row of the table `runs`."""
+    database.merge(TABLE, pa.Table.from_pylist([dict(row)], RUNS), RUNS, update=update)
 
 
-def _is_published(database: Database, row: Mapping[str, Any], names: set[str]) -> bool:
-    """Whether the results are there; a name alone may be the folder of a killed publisher."""
-    name = results_name(row["run_id"])
-    return name in names and (row["status"] == "done" or database.open(name) is not None)
-
-
-def find_run(database: Database, run: str) -> dict[str, Any]:
-    """The run whose id is, or begins with, `run`; raises MissingResource where none or several."""
-    rows = list_runs(database)
-    found = [r for r in rows if r["run_id"].startswith(run)] if run else []
-    if len(found) != 1:
-        known = ", ".join(r["run_id"][:8] for r in rows[:10]) or "none"
-        what = "no run" if not found else f"{len(found)} runs"
-        raise MissingResource(f"{what} {run!r} in {database.uri} (newest: {known})")
-    return found[0]
-
-
-def plan_of(run: Mapping[str, Any]) -> Plan:
-    """The plan of a run that `find_run` or `list_runs` returned."""
-    values = json.loads(run["plan_json"])
-    search = values["search"] | {"query_types": tuple(values["search"]["query_types"])}
-    return Plan(
-        **values
-        | {
-            "corpus": Corpus(**values["corpus"]),
-            "queries": QuerySet(**values["queries"]),
-            "search": SearchSettings(**search),
-        }
+def with_versions(run: Run, documents: int, queries: int) -> Run:
+    """Return the run at other versions of the same content."""
+    return replace(
+        run,
+        corpus=replace(run.corpus, version=documents),
+        queries=replace(run.queries, version=queries),
     )

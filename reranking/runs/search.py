@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import lancedb
@@ -21,11 +20,11 @@ import pyarrow as pa
 from lancedb.query import MatchQuery
 from numpy.typing import NDArray
 
+from configs.schema import Search
 from reranking.corpus.corpus import Corpus, hashes_of, string_ids, vector_width
 from reranking.corpus.filters import where_expression
 from reranking.corpus.indexes import vector_index
 from reranking.errors import InputError
-from reranking.schemas import LEGS
 from reranking.store import Database
 
 _SPARE = 16  # hits asked for beyond the limit, to see where a tie ends
@@ -40,29 +39,12 @@ class QueryEncoder(Protocol):
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
 
 
-@dataclass(frozen=True)
-class SearchSettings:
-    """What decides the candidates, beside the documents and the queries."""
-
-    query_types: tuple[str, ...]
-    limit: int
-    metric: str = "cosine"
-    where: Mapping[str, Any] = field(default_factory=dict)
-    nprobes: int | None = None
-    refine_factor: int | None = None
-
-    @property
-    def legs(self) -> tuple[str, ...]:
-        """The legs that the query types need, each once."""
-        return tuple(dict.fromkeys(leg for t in self.query_types for leg in LEGS[t]))
-
-
 def search_chunk(
     database: Database,
     corpus: Corpus,
     queries: pa.Table,
     vectors: NDArray[np.float32] | None,
-    settings: SearchSettings,
+    settings: Search,
 ) -> pa.Table:
     """The candidates of the queries (query_id, text, text_hash), one row per query and document.
 
@@ -120,7 +102,7 @@ Ask = Callable[[list[int], int], pl.DataFrame]
 
 
 def _vector_leg(
-    database: Database, corpus: Corpus, vectors: NDArray[np.float32], settings: SearchSettings
+    database: Database, corpus: Corpus, vectors: NDArray[np.float32], settings: Search
 ) -> pl.DataFrame:
     table = database.need(corpus.table, corpus.version)
     # An ANN index searches differently for every limit: asking for more would change the hits.
@@ -136,7 +118,7 @@ def _vector_leg(
 
 
 def _fts_leg(
-    database: Database, corpus: Corpus, texts: Sequence[str], settings: SearchSettings
+    database: Database, corpus: Corpus, texts: Sequence[str], settings: Search
 ) -> pl.DataFrame:
     def ask(rows: list[int], limit: int) -> pl.DataFrame:
         return asyncio.run(_ask_texts(database, corpus, texts, rows, limit, settings))
@@ -162,10 +144,10 @@ def _ask_vectors(
     vectors: NDArray[np.float32],
     rows: list[int],
     limit: int,
-    settings: SearchSettings,
+    settings: Search,
 ) -> pl.DataFrame:
     query = table.search(vectors, vector_column_name=corpus.vector).limit(limit)
-    query = query.distance_type(settings.metric)
+    query = query.distance_type(settings.metric or "cosine")
     where = where_expression(settings.where)
     if where is not None:
         query = query.where(where, prefilter=True)
@@ -185,7 +167,7 @@ async def _ask_texts(
     texts: Sequence[str],
     rows: list[int],
     limit: int,
-    settings: SearchSettings,
+    settings: Search,
 ) -> pl.DataFrame:
     """The FTS hits of the texts in these rows; LanceDB answers one text a call, so many at once."""
     connection = await lancedb.connect_async(database.uri)

@@ -7,29 +7,30 @@ run is what switches between encoders.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from reranking.corpus.ingest import READY
 from reranking.corpus.vector_columns import FIRST_COLUMN, encoder_column, vector_columns
 from reranking.errors import InputError
 from reranking.runs.promotion import promoted_names
-from reranking.runs.run import list_runs, plan_of
+from reranking.runs.run import Run, RunRow, list_rows
 from reranking.store import Database
 
 
 def live_columns(database: Database, table: str) -> set[str]:
     """The columns that ingest and run may use: those of promoted runs, else the first one."""
     promoted = promoted_names(database)
-    rows = (r for r in list_runs(database) if r["run_id"] in promoted)
-    found = _searched(r for r in rows if r["documents_table"] == table)
+    rows = (r for r in list_rows(database) if r["run_id"] in promoted)
+    found = _searched(database, (r for r in rows if r["documents_table"] == table))
     return found & set(vector_columns(database, table)) or {FIRST_COLUMN}
 
 
-def _searched(runs: Iterable[Mapping[str, Any]]) -> set[str]:
+def _searched(database: Database, runs: Iterable[RunRow]) -> set[str]:
     """The vector columns that runs searched; FTS searches and given rankings used none."""
     plans = (
-        plan_of(run) for run in runs if json.loads(run["config_json"]).get("candidates") is None
+        Run.of_row(database, run)
+        for run in runs
+        if json.loads(run["config_json"]).get("candidates") is None
     )
     return {plan.corpus.vector for plan in plans if "vector" in plan.search.legs}
 
@@ -60,8 +61,8 @@ def superseded_columns(database: Database, table: str) -> list[str]:
     if ready is None:
         return []
     complete = set(vector_columns(database, table, ready))
-    rows = (r for r in list_runs(database) if r["documents_table"] == table)
-    used = _searched(rows) | live_columns(database, table)
+    rows = (r for r in list_rows(database) if r["documents_table"] == table)
+    used = _searched(database, rows) | live_columns(database, table)
     return sorted(complete - used)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from reranking.corpus.corpus import Corpus, hashes_of
 from reranking.corpus.ingest import READY
-from reranking.runs.run import list_runs, plan_of
+from reranking.runs.run import Run, RunRow, list_rows
 from reranking.store import Database, one_of
 from reranking.upkeep.columns import drop_superseded, superseded_columns
 from reranking.upkeep.orphans import (
@@ -111,7 +111,7 @@ def maintain(
 def _retain(database: Database, settings: MaintainSettings, done: Maintained) -> None:
     if settings.keep is None:
         return
-    rows = list_runs(database)
+    rows = list_rows(database)
     dropped = runs_to_drop(
         rows,
         settings.keep,
@@ -126,9 +126,9 @@ def _retain(database: Database, settings: MaintainSettings, done: Maintained) ->
                 drop_run(database, row)
 
 
-def _kept(database: Database, done: Maintained) -> list[dict[str, Any]]:
+def _kept(database: Database, done: Maintained) -> list[RunRow]:
     """The rows of the runs that stay; in a dry run those to be forgotten are still there."""
-    return [row for row in list_runs(database) if row["run_id"] not in done.forgotten]
+    return [row for row in list_rows(database) if row["run_id"] not in done.forgotten]
 
 
 def _sweep_candidates(database: Database, done: Maintained) -> None:
@@ -147,13 +147,11 @@ def _tidy(database: Database, settings: MaintainSettings, done: Maintained) -> N
     done.unused = tidied.unwanted
 
 
-def wanted_scores(
-    database: Database, kept: Sequence[Mapping[str, Any]], settings: MaintainSettings
-) -> Wanted:
+def wanted_scores(database: Database, kept: Sequence[RunRow], settings: MaintainSettings) -> Wanted:
     """The models and texts of the kept runs, the present queries and documents, and the config."""
-    used = [r.get(name) for r in kept for name in ("reranker", "refiner")]
+    used = [name for r in kept for name in (r["reranker"], r["refiner"])]
     rerankers = settings.rerankers | {bytes.fromhex(name) for name in used if name}
-    corpora = {replace(plan_of(row).corpus, version=0) for row in kept}
+    corpora = {replace(Run.of_row(database, row).corpus, version=0) for row in kept}
     if settings.corpus is not None:
         corpora.add(replace(settings.corpus, version=0))
     queries: set[bytes] = set()
@@ -183,7 +181,7 @@ def _present_texts(database: Database, corpus: Corpus) -> Iterable[bytes]:
 
 
 def _lone_tags(database: Database) -> list[tuple[str, str]]:
-    run_ids = {str(r["run_id"]) for r in list_runs(database)}
+    run_ids = {str(r["run_id"]) for r in list_rows(database)}
     return orphan_tags(database, our_tables(database), run_ids)
 
 

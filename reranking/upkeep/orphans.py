@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from reranking.arrow import frame
-from reranking.runs.run import list_runs
+from reranking.runs.run import list_rows
 from reranking.schemas import TABLES
 from reranking.store import Database, equals, one_of
 from reranking.upkeep.retention import drop_search, unfinished_runs
@@ -42,7 +42,7 @@ def orphan_candidates(database: Database, leaving: Iterable[str] = ()) -> Orphan
     marked = set(marks.column("attempt").to_pylist()) if marks.num_columns else set()
     searches = set(marks.column("search_id").to_pylist()) if marks.num_columns else set()
     gone = set(leaving)
-    rows = [row for row in list_runs(database) if row["run_id"] not in gone]
+    rows = [row for row in list_rows(database) if row["run_id"] not in gone]
     waiting = unfinished_runs(database, rows)
     named = {str(r["search_id"]) for r in rows}
     busy = {str(r["search_id"]) for r in rows if r["run_id"] in waiting}

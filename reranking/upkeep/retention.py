@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from reranking.errors import ConfigError
+from reranking.runs.plan import tag_of
 from reranking.runs.promotion import promoted_names
-from reranking.runs.run import TABLE, find_run, published_epoch, results_name, tag_of
+from reranking.runs.run import TABLE, find_run, published_epoch, results_name
 from reranking.store import Database, equals
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def forget_run(database: Database, run: str) -> str:
     Raises MissingResource for an unknown run, ConfigError where something still rests on the run.
     Killed half-way, it can be repeated: the row in `runs` goes last.
     """
-    row = find_run(database, run)
+    row = find_run(database, run).stored
     if reasons := held_runs(database).get(row["run_id"]):
         raise ConfigError(f"run {row['run_id'][:8]} is kept: {'; '.join(reasons)}")
     drop_run(database, row)

@@ -21,8 +21,7 @@ from reranking.evaluation.comparison import Settings
 from reranking.runs.candidates import candidates_of
 from reranking.runs.promotion import promote
 from reranking.runs.ranking import rank_results
-from reranking.runs.run import Plan
-from reranking.store import Database
+from reranking.runs.run import Run
 from tasks.gate import check_gates, refuse_failed
 from tasks.load import load_judgments
 from tests.support import judged, tiny
@@ -32,9 +31,9 @@ COMMANDS = CliRunner()
 BETTER = {"metric": "nDCG@10", "min_absolute_change": 0.001}
 
 
-def first_stage(run: Plan, query_type: str = "hybrid") -> dict[str, list[str]]:
+def first_stage(run: Run, query_type: str = "hybrid") -> dict[str, list[str]]:
     """The first stage's rankings of one query type."""
-    chunks = [candidates_of(database_of(run), run, chunk) for chunk in run.chunks]
+    chunks = [candidates_of(run, chunk) for chunk in run.chunks]
     ranked = rank_results(
         pa.concat_tables(chunks), None, query_types=[query_type], limit=run.search.limit
     )
@@ -56,7 +55,7 @@ class Collection:
         self.shuffled = walk_file(self.config, "rerank.max_length=32", ingest=False)[0]
         self.database = database_of(self.model)
 
-    def as_first_stage(self, run: Plan) -> judged.Score:
+    def as_first_stage(self, run: Run) -> judged.Score:
         """A reranker that does nothing: its scores fall in the order of the hybrid first stage."""
         database = database_of(run)
         queries = read_queries(database, run.queries).to_pylist()
@@ -130,7 +129,7 @@ def test_a_promoted_name_is_a_side(made: Collection) -> None:
         party(made.database, "tomorrow")
 
 
-def gated(made: Collection, run: Plan, *gates: dict[str, Any], against: str = "first") -> Any:
+def gated(made: Collection, run: Run, *gates: dict[str, Any], against: str = "first") -> Any:
     overrides = [f"gates={json.dumps(gates)}", f"comparison.against={against}"]
     return check_gates.fn(load_config(made.config, overrides), run)
 
@@ -235,7 +234,7 @@ def test_drifted_inputs_are_left_out_and_said(tmp_path: Path, cross_encoder: Pat
     tiny.write_jsonl(tmp_path / "queries.jsonl", asked)
     load_judgments.fn(load_config(path))
     after = walk_file(path)[0]
-    database = Database(before.database)
+    database = before.database
     sides = [party(database, r.run_id) for r in (before, after)]
     found = compare_runs(database, sides[0], sides[1:], "j", Settings(resamples=99))
     reasons = {n.reason: n for n in found.comparisons[0].notices}

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from configs.load import load_config
 from flows.cli import app
 from reranking.arrow import frame
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from tests.evaluation.test_compare_run import first_stage
 from tests.support import judged, tiny
 from tests.support.walk import database_of, walk_file
@@ -42,13 +42,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> Pat
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path) -> Plan:
+def run(folder: Path) -> Run:
     done = walk_file(folder / "config.yaml")[0]
     judged.judge(folder, first_stage(done))  # new judgments come after the run is finished
     return done
 
 
-def test_it_measures_both_stages_as_ir_measures_does(folder: Path, run: Plan) -> None:
+def test_it_measures_both_stages_as_ir_measures_does(folder: Path, run: Run) -> None:
     values = told("evaluate", folder / "config.yaml")
     assert values["run_id"] == run.run_id
     rows = {(r["query_type"], r["measure"]): r for r in values["measures"]}
@@ -79,7 +79,7 @@ def test_it_measures_both_stages_as_ir_measures_does(folder: Path, run: Plan) ->
     assert rows["hybrid", "Judged@10"]["first"] == pytest.approx(1.0)
 
 
-def test_slices_by_tag_and_length_mark_the_worst(folder: Path, run: Plan) -> None:
+def test_slices_by_tag_and_length_mark_the_worst(folder: Path, run: Run) -> None:
     values = told("evaluate", folder / "config.yaml", "--run", run.run_id[:10])
     hybrid = [
         r
@@ -99,7 +99,7 @@ def test_slices_by_tag_and_length_mark_the_worst(folder: Path, run: Plan) -> Non
     assert "tag: odd" in text and "worst" in text and "40 of 40 queries are judged" in text
 
 
-def test_a_failed_gate_is_exit_code_1_after_the_measures(folder: Path, run: Plan) -> None:
+def test_a_failed_gate_is_exit_code_1_after_the_measures(folder: Path, run: Run) -> None:
     gates = json.dumps([{"metric": "nDCG@10", "min_absolute_change": 0.01}])
     options = ["--set", f"gates={gates}", "--set", "comparison.against=first"]
     result = ask("evaluate", folder / "config.yaml", *options)
@@ -109,7 +109,7 @@ def test_a_failed_gate_is_exit_code_1_after_the_measures(folder: Path, run: Plan
     assert values["gates"]["verdict"] == "regressed" and values["measures"]
 
 
-def test_the_newest_run_of_the_config_is_meant(folder: Path, run: Plan) -> None:
+def test_the_newest_run_of_the_config_is_meant(folder: Path, run: Run) -> None:
     other = ["--set", "search.limit=5"]
     result = ask("evaluate", folder / "config.yaml", *other)
     assert result.exit_code == 4 and "rescore run" in result.stderr

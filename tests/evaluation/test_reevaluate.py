@@ -26,7 +26,7 @@ from reranking.corpus.vector_columns import (
 from reranking.errors import GateFailed, InputError, MissingResource
 from reranking.runs.candidates import candidates_of
 from reranking.runs.promotion import promote
-from reranking.runs.run import Plan, find_run, list_runs, plan_of
+from reranking.runs.run import Run, find_run, list_rows
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.scoring.encoder import SentenceEncoder
 from reranking.store import Database
@@ -54,7 +54,7 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 class Site:
     """A database with one run, promoted as production."""
 
-    def __init__(self, folder: Path, run: Plan) -> None:
+    def __init__(self, folder: Path, run: Run) -> None:
         self.folder, self.run = folder, run
         self.config = folder / "config.yaml"
         self.database = Database(str(folder / "db.lancedb"))
@@ -76,15 +76,15 @@ class Site:
 @pytest.fixture(scope="module")
 def original(
     tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path, encoders: list[Path]
-) -> tuple[Path, Plan]:
+) -> tuple[Path, Run]:
     folder = tmp_path_factory.mktemp("original")
     run = walk_file(judged.encoded_collection(folder, cross_encoder, encoders[0]))[0]
-    promote(Database(run.database), run.run_id, "production")
+    promote(run.database, run.run_id, "production")
     return folder, run
 
 
 @pytest.fixture
-def site(tmp_path: Path, original: tuple[Path, Plan]) -> Site:
+def site(tmp_path: Path, original: tuple[Path, Run]) -> Site:
     folder, run = original
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     return Site(tmp_path, run)
@@ -122,12 +122,12 @@ def test_gates_are_applied_against_the_promoted_run(
 
 
 def test_another_search_is_refused_and_leaves_no_run(site: Site) -> None:
-    before = [r["run_id"] for r in list_runs(site.database)]
+    before = [r["run_id"] for r in list_rows(site.database)]
     with pytest.raises(MissingResource, match="no stored candidates"):
         site.again("search.limit=5")
     with pytest.raises(MissingResource, match="no stored candidates"):  # with no baseline, too
         site.again("search.limit=5", "comparison.against=nobody")
-    assert [r["run_id"] for r in list_runs(site.database)] == before
+    assert [r["run_id"] for r in list_rows(site.database)] == before
 
 
 def test_a_changed_encoder_of_the_same_width_is_refused(site: Site, encoders: list[Path]) -> None:
@@ -152,9 +152,9 @@ def test_a_new_encoder_gets_a_column_and_promoting_switches(
     assert np.allclose(after[column].to_numpy(), expected)
     assert vector_columns(site.database, "documents")[column] == fingerprint
 
-    run = plan_of(find_run(site.database, found["run_id"]))
+    run = find_run(site.database, found["run_id"])
     assert run.corpus.vector == column
-    old, new = (frame(candidates_of(site.database, r, 0)) for r in (site.run, run))
+    old, new = (frame(candidates_of(r, 0)) for r in (site.run, run))
     words = ["query_id", "doc_id", "fts_rank", "_score"]
     assert same_rows(
         old.drop_nulls("fts_rank").select(words), new.drop_nulls("fts_rank").select(words)

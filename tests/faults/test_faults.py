@@ -19,7 +19,7 @@ from configs.load import load_config
 from reranking import retry
 from reranking.arrow import frame
 from reranking.errors import MissingResource, RescoreError, RuntimeFailure
-from reranking.runs.run import Plan, list_runs
+from reranking.runs.run import Run, list_rows
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.store import Database
 from tests.support import tiny
@@ -37,7 +37,7 @@ class World:
         asked = tiny.queries([tiny.sentence(rng, 2, 6) for _ in range(9)])
         tiny.write_jsonl(folder / "queries.jsonl", asked)
 
-    def run(self, database: str | Path = "db.lancedb", **changes: Any) -> Plan:
+    def run(self, database: str | Path = "db.lancedb", **changes: Any) -> Run:
         """Run the job as a new process would."""
         changes = {"search__chunk_queries": 3, "rerank__batch_tokens": 64, **changes}
         path = tiny.write_config(self.folder, self.model, database=str(database), **changes)
@@ -65,7 +65,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -
 def nothing_is_published(database: Database) -> bool:
     """Whether no results table can be opened and no run counts as done."""
     tables = [n for n in database.names() if n.startswith("results_")]
-    done = [row for row in list_runs(database) if row["status"] == "done"]
+    done = [row for row in list_rows(database) if row["status"] == "done"]
     return not done and all(database.open(n) is None for n in tables)
 
 
@@ -157,7 +157,7 @@ def test_a_read_only_database(world: World, disk: Path) -> None:
     assert world.run(database).finished  # nothing to write: a finished run is found
     with pytest.raises(RuntimeFailure, match="cannot be written: check its permissions"):
         world.run(database, search__limit=5)
-    assert [r["run_id"] for r in list_runs(Database(str(database)))] == [first.run_id]
+    assert [r["run_id"] for r in list_rows(Database(str(database)))] == [first.run_id]
     remount(disk, "rw")
     assert not world.run(database, search__limit=5).finished
 
@@ -211,8 +211,8 @@ def test_a_table_dropped_between_two_runs(world: World, table: str) -> None:
     third = world.run()
     assert third.run_id == first.run_id != second.run_id
     assert world.database.need(first.results_table).count_rows() == before
-    assert {r["status"] for r in list_runs(world.database)} == {"done"}
-    assert len(list_runs(world.database)) == 2
+    assert {r["status"] for r in list_rows(world.database)} == {"done"}
+    assert len(list_rows(world.database)) == 2
 
 
 def somebody_elses(world: World, name: str) -> None:
@@ -260,15 +260,15 @@ def test_a_table_of_ours_that_is_not_ours(world: World, undisturbed: Path, table
 
 
 def test_half_created_table_folders(world: World, undisturbed: Path) -> None:
-    (row,) = list_runs(Database(str(undisturbed)))
+    (row,) = list_rows(Database(str(undisturbed)))
     results = f"results_{row['run_id']}"
     for name in ("documents", "queries", "pair_scores", "runs", results, "for_the_shop"):
         folder = world.folder / "db.lancedb" / f"{name}.lance" / "data"
         folder.mkdir(parents=True)
         (folder / "abc.lance").write_bytes(b"left by a killed writer")
-    assert list_runs(world.database) == []
+    assert list_rows(world.database) == []
     world.run(results__publish="for_the_shop")
-    assert [row["status"] for row in list_runs(world.database)] == ["done"]
+    assert [row["status"] for row in list_rows(world.database)] == ["done"]
     assert_equal(world.folder / "db.lancedb", undisturbed)
 
 
@@ -276,7 +276,7 @@ def test_a_run_whose_publisher_was_killed_is_published(world: World, undisturbed
     plan = world.run()
     world.database.drop(plan.results_table)
     (world.folder / "db.lancedb" / f"{plan.results_table}.lance" / "data").mkdir(parents=True)
-    (row,) = list_runs(world.database)
+    (row,) = list_rows(world.database)
     assert row["run_id"] == plan.run_id
     world.run()
     assert_equal(world.folder / "db.lancedb", undisturbed)

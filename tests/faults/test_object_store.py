@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reranking.errors import MissingResource
-from reranking.runs.run import list_runs
+from reranking.runs.run import list_rows
 from reranking.store import Database
 from reranking.upkeep.maintain import MaintainSettings, maintain
 from reranking.upkeep.orphans import half_created, stale_files
@@ -100,5 +100,5 @@ def test_two_writers_of_which_one_is_killed(
     assert other.end() == 0, other.said()
     assert_equal(uri(stage), local)
     again, _ = walk_file(config)
-    (row,) = list_runs(Database(uri(stage)))
+    (row,) = list_rows(Database(uri(stage)))
     assert again.finished and row["status"] == "done"

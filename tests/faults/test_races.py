@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs.load import load_config
-from reranking.runs.run import list_runs
+from reranking.runs.run import list_rows
 from reranking.store import Database
 from tasks.ingest import ingest_documents
 from tests.faults.test_kill import make_world, undisturbed
@@ -68,7 +68,7 @@ def test_two_runs_on_one_database(world: Path) -> None:
     other = variant(world, "other", search__limit=4, results__publish="for_the_app")
     together(world, other)
     both = world.parent / "db.lancedb"
-    rows = list_runs(Database(str(both)))
+    rows = list_rows(Database(str(both)))
     assert [row["status"] for row in rows] == ["done", "done"]
     alone = variant(other, "alone", search__limit=4)
     values = alone.read_text().replace("db.lancedb", "alone.lancedb")
@@ -91,8 +91,8 @@ def test_an_ingest_during_a_run(world: Path) -> None:
     assert job.end() == 0, job.said()
     # The run read the version that it had pinned: its results are those of the old texts.
     database, before = Database(str(world.parent / "db.lancedb")), Database(str(expected))
-    (run,) = list_runs(database)
-    assert run["run_id"] == list_runs(before)[0]["run_id"] and run["status"] == "done"
+    (run,) = list_rows(database)
+    assert run["run_id"] == list_rows(before)[0]["run_id"] and run["status"] == "done"
     found, wanted = snapshot(database), snapshot(before)
     name = f"results_{run['run_id']}"
     assert found[name].drop("_relevance_score").equals(wanted[name].drop("_relevance_score"))
@@ -106,7 +106,7 @@ def test_a_continued_run_keeps_its_pinned_version(world: Path) -> None:
     job.send(signal.SIGKILL)
     job.end()
     database = Database(str(world.parent / "db.lancedb"))
-    (begun,) = list_runs(database)
+    (begun,) = list_rows(database)
     # The same content at a newer version: two edits that cancel out.
     for text in ("velvet", tiny.documents(1)[0]["text"]):
         rows = tiny.documents(60)
@@ -114,7 +114,7 @@ def test_a_continued_run_keeps_its_pinned_version(world: Path) -> None:
         tiny.write_jsonl(world.parent / "documents.jsonl", rows)
         ingest_documents.fn(load_config(world))
     plan, _ = walk_file(world)
-    (row,) = list_runs(database)
+    (row,) = list_rows(database)
     assert plan.run_id == begun["run_id"] == row["run_id"] and row["status"] == "done"
     assert plan.corpus.version == begun["documents_version"] == row["documents_version"]
     assert database.tagged("documents", f"run-{plan.run_id}") == plan.corpus.version

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from flows.cli import app
 from reranking.errors import worst
 from reranking.runs.export import trec_lines
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from tests.support import tiny
 from tests.support.walk import walk_file
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> Pat
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path) -> Plan:
+def run(folder: Path) -> Run:
     return walk_file(folder / "config.yaml")[0]
 
 
@@ -45,7 +45,7 @@ def last_json(result: Result) -> Any:
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 
-def test_runs_lists_the_run(folder: Path, run: Plan) -> None:
+def test_runs_lists_the_run(folder: Path, run: Run) -> None:
     result = ask("runs", "--config", folder / "config.yaml", "--json")
     assert result.exit_code == 0
     assert [r["run_id"] for r in last_json(result)] == [run.run_id]
@@ -54,7 +54,7 @@ def test_runs_lists_the_run(folder: Path, run: Plan) -> None:
     assert run.run_id[:8] in table.stdout
 
 
-def test_show_takes_the_beginning_of_an_id(folder: Path, run: Plan) -> None:
+def test_show_takes_the_beginning_of_an_id(folder: Path, run: Run) -> None:
     result = ask("show", run.run_id[:6], "--config", folder / "config.yaml", "--json")
     shown = last_json(result)
     assert shown["counts"]["queries"] == 3
@@ -63,7 +63,7 @@ def test_show_takes_the_beginning_of_an_id(folder: Path, run: Plan) -> None:
     assert run.run_id in ask("show", run.run_id, "--config", folder / "config.yaml").stdout
 
 
-def test_an_unknown_run_is_exit_code_4(folder: Path, run: Plan) -> None:
+def test_an_unknown_run_is_exit_code_4(folder: Path, run: Run) -> None:
     result = ask("show", "ffff", "--config", folder / "config.yaml")
     assert result.exit_code == 4
     assert f"no run 'ffff' in {folder / 'db.lancedb'} (newest: {run.run_id[:8]})" in result.stderr
@@ -91,7 +91,7 @@ def test_a_broken_config_is_exit_code_2_with_every_fault(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
-def test_tables_are_exported_whole(folder: Path, run: Plan, tmp_path: Path, form: str) -> None:
+def test_tables_are_exported_whole(folder: Path, run: Run, tmp_path: Path, form: str) -> None:
     out = tmp_path / f"results.{form}"
     result = ask(
         "export", run.run_id, "--format", form, "--out", out, "--config", folder / "config.yaml"
@@ -108,7 +108,7 @@ def test_tables_are_exported_whole(folder: Path, run: Plan, tmp_path: Path, form
 
 
 def test_a_trec_run_is_read_by_evaluators_in_rank_order(
-    folder: Path, run: Plan, tmp_path: Path
+    folder: Path, run: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "run.trec"
     chosen = ["--query-type", "hybrid", "--config", folder / "config.yaml"]
@@ -151,7 +151,7 @@ def test_ties_are_written_as_strictly_decreasing_scores() -> None:
     ],
 )
 def test_bad_exports_say_why(
-    folder: Path, run: Plan, tmp_path: Path, options: list[str], message: str
+    folder: Path, run: Run, tmp_path: Path, options: list[str], message: str
 ) -> None:
     out = tmp_path / "x"
     result = ask("export", run.run_id, *options, "--out", out, "--config", folder / "config.yaml")

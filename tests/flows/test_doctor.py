@@ -93,7 +93,7 @@ def test_all_faults_are_found_at_once_and_the_worst_code_wins(config: Path) -> N
 
 def test_a_broken_table_is_found(config: Path) -> None:
     run, _ = walk_file(config)
-    folder = Path(run.database) / f"{run.results_table}.lance" / "_versions"
+    folder = Path(run.database.uri) / f"{run.results_table}.lance" / "_versions"
     for manifest in folder.iterdir():
         manifest.write_bytes(b"not a manifest")
     code, values = doctor(config)

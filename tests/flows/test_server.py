@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from reranking.arrow import frame
-from reranking.runs.run import list_runs
+from reranking.runs.run import list_rows
 from reranking.store import Database
 from tests.conftest import REPOSITORY
 from tests.support import tiny
@@ -157,7 +157,7 @@ def test_deployed_flows_run_crash_and_go_on(cluster: Cluster, cross_encoder: Pat
     searched = database.need("searches").count_rows()
     assert cluster.prefect("deployment", "run", "rescore/nightly").returncode == 0
     until(lambda: "Completed" in cluster.states().values(), 240)
-    runs = list_runs(database)
+    runs = list_rows(database)
     assert [r["status"] for r in runs] == ["done"]
     assert database.need("searches").count_rows() == 30 > searched
     results = frame(database.read(f"results_{runs[0]['run_id']}"))
@@ -175,9 +175,9 @@ def test_deployed_flows_run_crash_and_go_on(cluster: Cluster, cross_encoder: Pat
         "emit_event(event='model.changed', resource={'prefect.resource.id': 'rescore.model.x'})\n"
     )
     assert cluster.run(sys.executable, "-c", emit).returncode == 0
-    until(lambda: len(list_runs(database)) == 2, 180)
-    until(lambda: list_runs(database)[0]["status"] == "done", 180)
-    new = list_runs(database)[0]
+    until(lambda: len(list_rows(database)) == 2, 180)
+    until(lambda: list_rows(database)[0]["status"] == "done", 180)
+    new = list_rows(database)[0]
     assert new["search_id"] == runs[0]["search_id"] and new["reranker"] != runs[0]["reranker"]
 
 

@@ -14,7 +14,6 @@ from reranking.errors import MissingResource
 from reranking.runs.promotion import promote
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.scoring.encoder import SentenceEncoder
-from reranking.store import Database
 from tasks.watch import changed_models
 from tests.evaluation.test_reevaluate import refuse
 from tests.support import judged, tiny
@@ -33,7 +32,7 @@ def test_watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = walk_file(tmp_path / "config.yaml")[0]
     with pytest.raises(MissingResource, match="rescore promote RUN_ID --as production"):
         changed_models.fn(config)
-    promote(Database(run.database), run.run_id, "production")
+    promote(run.database, run.run_id, "production")
 
     with monkeypatch.context() as patch:  # unchanged: no model is loaded
         patch.setattr(CrossEncoderModel, "load", refuse)
@@ -54,7 +53,7 @@ def test_watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert told["run_id"] != run.run_id and told["scored"] == told["pairs"]
     assert told["comparison"]["base"]["run_id"] == run.run_id
 
-    promote(Database(run.database), told["run_id"], "production")
+    promote(run.database, told["run_id"], "production")
     assert watch(config) == {"changed": []}
     judged.encoder_folder(encoder, 2)
     assert [c["kind"] for c in _changes(config)] == ["encoder"]

@@ -22,7 +22,7 @@ from reranking.labelling.label_sets import (
     read_labels,
     stale_labels,
 )
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.scoring.encoder import SentenceEncoder
 from reranking.store import Database
@@ -36,7 +36,7 @@ from tests.support.walk import walk_file
 
 
 @pytest.fixture
-def made(labelled_run: Path) -> tuple[Path, Plan]:
+def made(labelled_run: Path) -> tuple[Path, Run]:
     config = load_config(labelled_run)
     return labelled_run, labelling.run_of(Database(config.database), config, None)
 
@@ -78,7 +78,7 @@ def ask(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-def test_labels_are_stored_with_their_evidence(copy: Path, made: tuple[Path, Plan]) -> None:
+def test_labels_are_stored_with_their_evidence(copy: Path, made: tuple[Path, Run]) -> None:
     values = labelled(copy)
     assert values["status"] == "done"
     database = database_of(copy)
@@ -242,7 +242,7 @@ def test_people_have_the_last_word_and_conflicts_are_listed(copy: Path) -> None:
     assert first["source"] == "gold" and (first["label"] >= 1) != (first["relevance"] >= 1)
 
 
-def test_an_edited_text_makes_its_label_stale(copy: Path, made: tuple[Path, Plan]) -> None:
+def test_an_edited_text_makes_its_label_stale(copy: Path, made: tuple[Path, Run]) -> None:
     label_set = labelled(copy)["label_set"]
     database = database_of(copy)
     assert labelling.label_sets(database.uri)[0]["stale"] == 0
@@ -309,7 +309,7 @@ def test_labels_and_judgments_agree_by_the_tables(copy: Path) -> None:
     ],
 )
 def test_gradings_that_are_none_are_said(
-    made: tuple[Path, Plan], sides: list[str], code: int, message: str
+    made: tuple[Path, Run], sides: list[str], code: int, message: str
 ) -> None:
     result = ask("agreement", made[0], *sides)
     assert result.exit_code == code and message in result.stderr
@@ -326,17 +326,17 @@ def test_gradings_that_are_none_are_said(
         ("training.positives=labels", "needs training.label_set"),
     ],
 )
-def test_faults_of_the_config_are_said(made: tuple[Path, Plan], change: str, message: str) -> None:
+def test_faults_of_the_config_are_said(made: tuple[Path, Run], change: str, message: str) -> None:
     with pytest.raises(ConfigFault, match=message):
         load_config(made[0], [change])
 
 
-def test_a_rule_that_says_nothing_is_refused(made: tuple[Path, Plan]) -> None:
+def test_a_rule_that_says_nothing_is_refused(made: tuple[Path, Run]) -> None:
     with pytest.raises(ConfigError, match="rule 'empty': it needs one of"):
         labelled(made[0], "labels.rules=[{name: empty}]", "labels.apply=empty")
 
 
-def test_a_config_without_labels_or_run_says_so(made: tuple[Path, Plan]) -> None:
+def test_a_config_without_labels_or_run_says_so(made: tuple[Path, Run]) -> None:
     result = ask("label", made[0], "--set", "labels=null")
     assert result.exit_code == 2 and "no `labels`" in result.stderr
     result = ask("label", made[0], "--compare", "--run", "ffff")
@@ -359,7 +359,7 @@ def test_the_command_labels_on_a_server(copy: Path) -> None:
     assert "it was there already" in shown.stdout and "contradict" in shown.stdout
 
 
-def test_the_key_on_is_no_boolean(made: tuple[Path, Plan], tmp_path: Path) -> None:
+def test_the_key_on_is_no_boolean(made: tuple[Path, Run], tmp_path: Path) -> None:
     """YAML 1.1 reads a bare `on` as true; here it is the name of a rule's scale."""
     text = made[0].read_text().replace("'on': score", "on: score")
     assert "on: score" in text

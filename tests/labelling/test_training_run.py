@@ -17,7 +17,7 @@ from flows.cli import app
 from reranking.arrow import frame
 from reranking.judgments.store import grades
 from reranking.labelling.scored import ScoredRun
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.store import Database
 from tasks import labelling
@@ -42,7 +42,7 @@ def no_model(labelled_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run(labelled_run: Path) -> Plan:
+def run(labelled_run: Path) -> Run:
     config = load_config(labelled_run)
     return labelling.run_of(Database(config.database), config, None)
 
@@ -57,13 +57,13 @@ def told(*arguments: object) -> dict[str, Any]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def consensus(config: Path, run: Plan) -> pl.DataFrame:
-    database = Database(run.database)
+def consensus(config: Path, run: Run) -> pl.DataFrame:
+    database = run.database
     return frame(grades(database, "j", ScoredRun(database, run).queries).table)
 
 
 def test_negatives_are_the_best_candidates_that_nobody_calls_relevant(
-    labelled_run: Path, run: Plan, tmp_path: Path
+    labelled_run: Path, run: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "negatives.parquet"
     report = told("mine", labelled_run, "--out", out, "--set", "training.num_negatives=2")
@@ -84,12 +84,12 @@ def test_negatives_are_the_best_candidates_that_nobody_calls_relevant(
     assert " of " in report["hidden_positives"]
 
 
-def test_chunks_are_mined_as_one(labelled_run: Path, run: Plan, tmp_path: Path) -> None:
+def test_chunks_are_mined_as_one(labelled_run: Path, run: Run, tmp_path: Path) -> None:
     """The run has several chunks; mining all pairs at once selects the same."""
     from reranking.labelling.mining import Miner, Mining
 
     assert len(run.chunks) > 2
-    database = Database(run.database)
+    database = run.database
     whole = ScoredRun(database, run)
     held = consensus(labelled_run, run).with_columns(source=pl.lit("x"))
     at_once = Miner(Mining(), held.to_arrow(), relevant=2).mine(whole.pairs())
@@ -133,7 +133,7 @@ def test_files_load_and_train(
 
 @pytest.mark.parametrize("files", ["parquet", "jsonl", "lance"])
 def test_each_kind_of_file_holds_the_same_rows(
-    labelled_run: Path, tmp_path: Path, files: str, run: Plan
+    labelled_run: Path, tmp_path: Path, files: str, run: Run
 ) -> None:
     folder = tmp_path / "data"
     report = told("export-training", labelled_run, "--out", folder, "--files", files)
@@ -154,7 +154,7 @@ def test_each_kind_of_file_holds_the_same_rows(
     assert rows.columns == ["query", "positive", "negative"]
     assert len(rows) == report["rows"]["train"] == beside.metadata.num_rows
     provenance = pl.read_parquet(folder / "__provenance__" / "train.parquet")
-    database = Database(run.database)
+    database = run.database
     texts = dict(frame(database.read("documents")).select("doc_id", "text").rows())
     asked = dict(frame(database.read("queries")).select("query_id", "text").rows())
     for row, origin in zip(rows.to_dicts(), provenance.to_dicts(), strict=True):
@@ -229,7 +229,7 @@ def test_mining_on_probability_needs_a_calibration(labelled_run: Path) -> None:
     assert refused.exit_code == 5 and "needs a calibration" in refused.stderr
 
 
-def test_qrels_keep_raters_and_the_unjudged(labelled_run: Path, run: Plan, tmp_path: Path) -> None:
+def test_qrels_keep_raters_and_the_unjudged(labelled_run: Path, run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "qrels"
     said = told("export-judgments", labelled_run, "--out", folder)
     lines = [line.split() for line in (folder / "qrels.txt").read_text().splitlines()]
@@ -242,19 +242,17 @@ def test_qrels_keep_raters_and_the_unjudged(labelled_run: Path, run: Plan, tmp_p
     assert "gold" in (folder / "raters.tsv").read_text()
 
 
-def known_rows(config: Path, run: Plan) -> list[dict[str, Any]]:
+def known_rows(config: Path, run: Run) -> list[dict[str, Any]]:
     return consensus(config, run).to_dicts()
 
 
-def test_a_beir_folder_comes_back_as_a_config(
-    labelled_run: Path, run: Plan, tmp_path: Path
-) -> None:
+def test_a_beir_folder_comes_back_as_a_config(labelled_run: Path, run: Run, tmp_path: Path) -> None:
     from reranking.sources.open import SourceSpec, read_documents, read_judgments, read_queries
 
     folder = tmp_path / "beir"
     told("export-judgments", labelled_run, "--out", folder, "--format", "beir")
     spec = SourceSpec("beir", str(folder), "test", None, {})
-    database = Database(run.database)
+    database = run.database
     stored = {r["doc_id"]: r["text"] for r in database.read("documents").to_pylist()}
     assert {r.values["doc_id"]: r.values["text"] for r in read_documents(spec)} == stored
     assert len(list(read_queries(spec))) == run.queries.count
@@ -266,7 +264,7 @@ def test_a_beir_folder_comes_back_as_a_config(
     assert back == known
 
 
-def test_labels_fill_in_where_nobody_judged(labelled_run: Path, run: Plan, tmp_path: Path) -> None:
+def test_labels_fill_in_where_nobody_judged(labelled_run: Path, run: Run, tmp_path: Path) -> None:
     copy = copied(labelled_run, tmp_path)
     label_stored_run.fn(load_config(copy))
     folder = tmp_path / "qrels"

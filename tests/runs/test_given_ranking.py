@@ -14,8 +14,7 @@ from flows.cli import app
 from reranking.arrow import frame
 from reranking.errors import InputError
 from reranking.evaluation.evaluate_run import rankings
-from reranking.runs.run import Plan
-from reranking.store import Database
+from reranking.runs.run import Run
 from tests.evaluation.test_reevaluate import refuse
 from tests.support import judged, tiny
 from tests.support.walk import walk_file
@@ -40,16 +39,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> Pat
     return made
 
 
-def given(folder: Path, name: str, *overrides: str, query_type: str = "hybrid") -> Plan:
+def given(folder: Path, name: str, *overrides: str, query_type: str = "hybrid") -> Run:
     kind = {".trec": "trec", ".jsonl": "jsonl"}[Path(name).suffix]
     source = {"format": kind, "path": name}
     candidates = f"candidates={json.dumps({'source': source, 'query_type': query_type})}"
     return walk_file(folder / "config.yaml", candidates, *overrides, ingest=False)[0]
 
 
-def first(run: Plan) -> dict[str, list[str]]:
+def first(run: Run) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for part in rankings(Database(run.database), run, "first"):
+    for part in rankings(run.database, run, "first"):
         for row in part.sort_by([("query_id", "ascending"), ("rank", "ascending")]).to_pylist():
             found.setdefault(row["query_id"], []).append(row["doc_id"])
     return found
@@ -65,7 +64,7 @@ def test_its_order_is_the_first_stage_and_nothing_is_searched(
     monkeypatch.setattr("reranking.runs.candidates.search_chunk", refuse)
     run = given(folder, name, query_type=query_type)
     assert first(run) == RANKED
-    results = frame(Database(run.database).read(run.results_table))
+    results = frame(run.database.read(run.results_table))
     assert set(results["query_type"]) == {query_type}
     assert sorted(results["doc_id"]) == sorted(d for docs in RANKED.values() for d in docs)
     if "_distance" in results.columns:
@@ -83,7 +82,7 @@ def test_both_forms_of_one_ranking_are_told_apart_from_a_search(folder: Path) ->
 
 def test_bad_rows_are_rejects(folder: Path) -> None:
     run = given(folder, "run.trec")
-    rows = Database(run.database).read("rejects").to_pylist()
+    rows = run.database.read("rejects").to_pylist()
     assert sorted(r["reason"] for r in rows) == [
         "document not in the corpus",
         "document ranked twice for the query",

@@ -25,7 +25,7 @@ from configs.schema import Encoder
 from reranking.arrow import frame
 from reranking.corpus.queries import read_queries
 from reranking.reranker import CrossEncoderReranker as DropIn
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.store import Database
 from tests.conftest import real_data
 from tests.support import tiny
@@ -59,9 +59,9 @@ LANCEDB_RAISES = {
 class Oracle:
     """LanceDB's answers on the table of a run."""
 
-    def __init__(self, run: Plan, model: str, vectors: dict[str, Any]) -> None:
+    def __init__(self, run: Run, model: str, vectors: dict[str, Any]) -> None:
         self.run, self.vectors = run, vectors
-        self.table = lancedb.connect(run.database).open_table(run.corpus.table)
+        self.table = lancedb.connect(run.database.uri).open_table(run.corpus.table)
         self.table.checkout(run.corpus.version)
         self.rerankers = {
             s: _memoised(CrossEncoderReranker(model, return_score=s, trust_remote_code=False))
@@ -159,13 +159,13 @@ def _same_column(ours: pl.DataFrame, theirs: pl.DataFrame, column: str, ids: Any
             assert given[doc_id] == pytest.approx(expected[doc_id], abs=1e-6, rel=1e-6)
 
 
-def _run(folder: Path, model: Path | str, **changes: Any) -> Plan:
+def _run(folder: Path, model: Path | str, **changes: Any) -> Run:
     path = tiny.write_config(folder, Path(model), **{"search__chunk_queries": 7} | changes)
     return walk(load_config(path))[0]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> dict[str, Plan]:
+def runs(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> dict[str, Run]:
     """One run per return_score over a fixture with edge-case queries."""
     folder = tmp_path_factory.mktemp("oracle")
     rng = np.random.default_rng(5)
@@ -176,7 +176,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> dict[
 
 
 @pytest.fixture(scope="module")
-def oracles(runs: dict[str, Plan], cross_encoder: Path) -> dict[str, Oracle]:
+def oracles(runs: dict[str, Run], cross_encoder: Path) -> dict[str, Oracle]:
     """LanceDB's answers on the tables of the runs."""
     found = {}
     for return_score, run in runs.items():
@@ -188,7 +188,7 @@ def oracles(runs: dict[str, Plan], cross_encoder: Path) -> dict[str, Oracle]:
 
 @pytest.mark.parametrize(("query_type", "return_score"), CELLS)
 def test_a_cell_equals_lancedb(
-    runs: dict[str, Plan], oracles: dict[str, Oracle], query_type: str, return_score: str
+    runs: dict[str, Run], oracles: dict[str, Oracle], query_type: str, return_score: str
 ) -> None:
     run, oracle = runs[return_score], oracles[return_score]
     results = frame(database_of(run).read(run.results_table))
@@ -228,7 +228,7 @@ def _assert_documented(
         assert len(mine) == min(oracle.run.search.limit, max(len(expected), len(mine)))
 
 
-def test_columns_are_exactly_those_asked_for(runs: dict[str, Plan]) -> None:
+def test_columns_are_exactly_those_asked_for(runs: dict[str, Run]) -> None:
     base = ["query_id", "query_type", "rank", "doc_id", "_relevance_score"]
     for return_score, run in runs.items():
         table = database_of(run).need(run.results_table)
@@ -245,7 +245,7 @@ def test_columns_are_exactly_those_asked_for(runs: dict[str, Plan]) -> None:
 
 @pytest.mark.parametrize(("query_type", "return_score"), CELLS)
 def test_the_drop_in_equals_lancedb(
-    runs: dict[str, Plan],
+    runs: dict[str, Run],
     oracles: dict[str, Oracle],
     cross_encoder: Path,
     query_type: str,
@@ -270,14 +270,14 @@ def test_the_drop_in_equals_lancedb(
 
 
 def test_the_drop_in_shares_the_stored_scores_of_the_run(
-    runs: dict[str, Plan], oracles: dict[str, Oracle], cross_encoder: Path
+    runs: dict[str, Run], oracles: dict[str, Oracle], cross_encoder: Path
 ) -> None:
     class Raises:
         def score(self, *_: Any) -> Any:
             raise AssertionError("a stored pair was scored again")
 
     run, oracle = runs["all"], oracles["all"]
-    online = DropIn(str(cross_encoder), return_score="all", database=run.database)
+    online = DropIn(str(cross_encoder), return_score="all", database=run.database.uri)
     online.__dict__["scorer"] = Raises()
     results = frame(database_of(run).read(run.results_table))
     theirs, oracle.rerankers["all"] = oracle.rerankers["all"], online

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from flows.cli import app
 from reranking.errors import ConfigError, MissingResource
 from reranking.runs.promotion import promote, promoted_names, promoted_run
-from reranking.runs.run import Plan, results_name
+from reranking.runs.run import Run, results_name
 from reranking.schemas import LABEL_SETS
 from reranking.store import Database, equals
 from reranking.upkeep.retention import Keep, forget_run, runs_to_drop
@@ -31,7 +31,7 @@ def ask(*arguments: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> tuple[Path, Plan, Plan]:
+def made(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> tuple[Path, Run, Run]:
     """A folder with two runs of one search: they differ in what is published."""
     folder = tmp_path_factory.mktemp("made")
     tiny.write_jsonl(folder / "documents.jsonl", tiny.documents(20))
@@ -47,20 +47,20 @@ def made(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> tuple
 
 
 @pytest.fixture
-def config(tmp_path: Path, made: tuple[Path, Plan, Plan]) -> Path:
+def config(tmp_path: Path, made: tuple[Path, Run, Run]) -> Path:
     """The config of a copy of that folder."""
     shutil.copytree(made[0], tmp_path / "copy")
     return tmp_path / "copy" / "config.yaml"
 
 
 @pytest.fixture
-def two(config: Path, made: tuple[Path, Plan, Plan]) -> tuple[Plan, Plan]:
+def two(config: Path, made: tuple[Path, Run, Run]) -> tuple[Run, Run]:
     """The two runs, in the copy."""
     uri = str(config.parent / "db.lancedb")
-    return replace(made[1], database=uri), replace(made[2], database=uri)
+    return replace(made[1], database=Database(uri)), replace(made[2], database=Database(uri))
 
 
-def tables_of(database: Database, run: Plan) -> dict[str, int]:
+def tables_of(database: Database, run: Run) -> dict[str, int]:
     """How many rows each table has of the run."""
     found = {"results": len(database.read(results_name(run.run_id)))}
     for name in ("runs", "metrics"):
@@ -72,7 +72,7 @@ def tables_of(database: Database, run: Plan) -> dict[str, int]:
     return found
 
 
-def test_a_name_moves_from_run_to_run(two: tuple[Plan, Plan]) -> None:
+def test_a_name_moves_from_run_to_run(two: tuple[Run, Run]) -> None:
     first, second = two
     database = database_of(first)
     assert promoted_run(database, "production") is None
@@ -87,12 +87,12 @@ def test_a_name_moves_from_run_to_run(two: tuple[Plan, Plan]) -> None:
 
 
 @pytest.mark.parametrize("name", ["first", "", "a b", "a:first", "../x", "n" * 129, "a\n"])
-def test_a_name_is_a_name(two: tuple[Plan, Plan], name: str) -> None:
+def test_a_name_is_a_name(two: tuple[Run, Run], name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be promoted as"):
         promote(database_of(two[0]), two[0].run_id, name)
 
 
-def test_only_a_finished_run_is_promoted(two: tuple[Plan, Plan]) -> None:
+def test_only_a_finished_run_is_promoted(two: tuple[Run, Run]) -> None:
     run = two[0]
     database = database_of(run)
     database.drop(results_name(run.run_id))
@@ -102,7 +102,7 @@ def test_only_a_finished_run_is_promoted(two: tuple[Plan, Plan]) -> None:
         promote(database, "ffff", "production")
 
 
-def test_the_commands_promote_list_and_forget(config: Path, two: tuple[Plan, Plan]) -> None:
+def test_the_commands_promote_list_and_forget(config: Path, two: tuple[Run, Run]) -> None:
     first, second = two
     done = ask("promote", first.run_id[:8], "--as", "production", "--config", config)
     assert (done.exit_code, done.stdout) == (0, f"run {first.run_id[:8]} is now production\n")
@@ -122,7 +122,7 @@ def test_the_commands_promote_list_and_forget(config: Path, two: tuple[Plan, Pla
     assert ask("forget", second.run_id, "--config", config).exit_code == 4
 
 
-def test_what_runs_share_goes_with_the_last_of_them(two: tuple[Plan, Plan]) -> None:
+def test_what_runs_share_goes_with_the_last_of_them(two: tuple[Run, Run]) -> None:
     first, second = two
     database = database_of(first)
     before = tables_of(database, second)
@@ -138,7 +138,7 @@ def test_what_runs_share_goes_with_the_last_of_them(two: tuple[Plan, Plan]) -> N
     assert len(database.read("pair_scores")) == scores > 0
 
 
-def test_a_run_under_a_label_set_stays(two: tuple[Plan, Plan]) -> None:
+def test_a_run_under_a_label_set_stays(two: tuple[Run, Run]) -> None:
     database = database_of(two[0])
     row = {"label_set": "l", "runs": [two[0].run_id], "rule": "{}", "created_at": NOW}
     database.merge("label_sets", pa.Table.from_pylist([row], LABEL_SETS), LABEL_SETS)
@@ -149,7 +149,7 @@ def test_a_run_under_a_label_set_stays(two: tuple[Plan, Plan]) -> None:
 
 @pytest.mark.parametrize("writes", range(7))
 def test_forgetting_can_be_killed_and_repeated(
-    two: tuple[Plan, Plan], monkeypatch: pytest.MonkeyPatch, writes: int
+    two: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     """Killed before its n-th write; the run is still listed, and forgetting it again finishes."""
     run = two[0]
@@ -179,7 +179,7 @@ def test_forgetting_can_be_killed_and_repeated(
 
 
 def test_a_forgotten_run_can_be_made_again_from_stored_scores(
-    config: Path, two: tuple[Plan, Plan]
+    config: Path, two: tuple[Run, Run]
 ) -> None:
     before = database_of(two[0]).read(two[0].results_table)
     forget_run(database_of(two[0]), two[0].run_id)
@@ -189,16 +189,16 @@ def test_a_forgotten_run_can_be_made_again_from_stored_scores(
     assert database_of(again).read(again.results_table).equals(before)
 
 
-def test_a_killed_drop_of_the_results_is_repeated(two: tuple[Plan, Plan]) -> None:
+def test_a_killed_drop_of_the_results_is_repeated(two: tuple[Run, Run]) -> None:
     run = two[0]
-    folder = Path(run.database) / f"{results_name(run.run_id)}.lance"
+    folder = Path(run.database.uri) / f"{results_name(run.run_id)}.lance"
     for path in (folder / "_versions").iterdir():
         path.unlink()
     forget_run(database_of(run), run.run_id)
     assert not folder.exists()
 
 
-def test_a_results_table_of_somebody_else_is_not_dropped(two: tuple[Plan, Plan]) -> None:
+def test_a_results_table_of_somebody_else_is_not_dropped(two: tuple[Run, Run]) -> None:
     run = two[0]
     database = database_of(run)
     name = results_name(run.run_id)

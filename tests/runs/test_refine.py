@@ -49,9 +49,9 @@ class _Plan:
     """As much of a plan as a ranking needs."""
 
     def __init__(self, top_k: int) -> None:
-        from reranking.runs.search import SearchSettings
+        from reranking.runs.search import Search
 
-        self.search, self.top_k = SearchSettings(("vector", "fts", "hybrid"), 10), top_k
+        self.search, self.top_k = Search(query_types=("vector", "fts", "hybrid"), limit=10), top_k
 
 
 def test_what_is_within_the_margin_of_a_cut_by_hand() -> None:
@@ -141,7 +141,7 @@ def test_the_top_k_is_that_of_float32(runs: dict[str, Any]) -> None:
 
 def test_it_reports_what_it_did_and_scores_less_than_everything(runs: dict[str, Any]) -> None:
     plan, counts, _ = runs["refined"]
-    row = find_run(database_of(plan), plan.run_id)
+    row = find_run(database_of(plan), plan.run_id).stored
     assert row["counts"] == counts
     assert 0 < counts["refined"] <= counts["refine_scored"] < counts["pairs"]
     assert counts["refine_margin"] > 0

@@ -20,7 +20,7 @@ from reranking.errors import RuntimeFailure
 from reranking.evaluation.evaluate_run import stored_means
 from reranking.fingerprints import text_hash
 from reranking.runs.candidates import candidates_of
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.store import Database
 from tests.support import tiny
@@ -89,7 +89,7 @@ class World:
         self.documents = tiny.documents(120)
         self.queries = tiny.queries([tiny.sentence(rng, 2, 6) for _ in range(9)])
 
-    def run(self, force: bool = False, **changes: Any) -> tuple[Plan, list[Pair]]:
+    def run(self, force: bool = False, **changes: Any) -> tuple[Run, list[Pair]]:
         """Run the job as a new process would; its plan and the pairs that were scored."""
         tiny.write_jsonl(self.folder / "documents.jsonl", self.documents)
         tiny.write_jsonl(self.folder / "queries.jsonl", self.queries)
@@ -104,12 +104,12 @@ class World:
     def database(self) -> Database:
         return Database(str(self.folder / "db.lancedb"))
 
-    def pairs(self, plan: Plan) -> set[Pair]:
+    def pairs(self, plan: Run) -> set[Pair]:
         """The distinct pairs of texts among the run's candidates."""
         texts, asked = self.texts()
         found = set()
         for chunk in plan.chunks:
-            rows = candidates_of(self.database, plan, chunk)
+            rows = candidates_of(plan, chunk)
             ids = zip(rows["query_id"].to_pylist(), rows["doc_id"].to_pylist(), strict=True)
             found |= {(asked[q], texts[d]) for q, d in ids}
         return found
@@ -119,12 +119,12 @@ class World:
         documents = {d["doc_id"]: d["text"] for d in self.documents}
         return documents, {q["query_id"]: q["text"] for q in self.queries}
 
-    def results(self, plan: Plan) -> pl.DataFrame:
+    def results(self, plan: Run) -> pl.DataFrame:
         """The published results, in order."""
         rows = frame(self.database.need(plan.results_table).to_arrow())
         return rows.sort("query_type", "query_id", "rank")
 
-    def right(self, plan: Plan, shift: float = 0.0) -> bool:
+    def right(self, plan: Run, shift: float = 0.0) -> bool:
         """Whether every result carries the score that its texts have."""
         texts, asked = self.texts()
         rows = self.results(plan)

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pytest
 from lancedb.index import FTS
 
+from configs.schema import Search
 from reranking.arrow import frame
 from reranking.corpus.corpus import Corpus, content_digest, pin_foreign
 from reranking.corpus.indexes import need_fts
 from reranking.errors import ConfigError, InputError, MissingResource
 from reranking.fingerprints import text_hash
-from reranking.runs.search import SearchSettings, query_vectors, search_chunk
+from reranking.runs.search import query_vectors, search_chunk
 from reranking.store import Database
 from tests.support import tiny
 
@@ -67,7 +68,7 @@ def search(
     database, corpus, _ = products
     chosen: dict[str, Any] = {"query_types": ("hybrid",), "limit": 7} | options
     vectors = query_vectors(queries, None, tiny.WIDTH)
-    return frame(search_chunk(database, corpus, queries, vectors, SearchSettings(**chosen)))
+    return frame(search_chunk(database, corpus, queries, vectors, Search(**chosen)))
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "dot"])

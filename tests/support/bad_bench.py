@@ -16,7 +16,7 @@ from lancedb import index as lance_index
 from configs.load import ConfigFault, load_config
 from reranking.arrow import frame
 from reranking.errors import EXIT_DONE, EXIT_REJECTS, ConfigError, RescoreError
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.store import Database
 from tests.support import tiny
 from tests.support.walk import walk
@@ -28,12 +28,12 @@ class Outcome:
 
     code: int
     text: str
-    run: Plan | None = None
+    run: Run | None = None
 
     def table(self, name: str) -> pl.DataFrame:
         """A table of the run's database."""
         assert self.run is not None, self.text
-        return frame(Database(self.run.database).read(name))
+        return frame(self.run.database.read(name))
 
     def column(self, name: str) -> list[Any]:
         """A column of the documents, by id; with its type checked by whoever compares it."""
@@ -96,7 +96,7 @@ class Bench:
         return self.run(documents=names | changes)
 
 
-def attempt(action: Callable[[], Plan | None], database: Path) -> Outcome:
+def attempt(action: Callable[[], Run | None], database: Path) -> Outcome:
     """What the action comes to. An error that is none of ours fails the test."""
     try:
         run = action()

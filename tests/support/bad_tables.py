@@ -237,7 +237,7 @@ def exported(bench: Bench, format: str, out: str = "out") -> Outcome:
     assert run is not None
     path = bench.folder / out
     outcome = attempt(
-        lambda: export_results(Database(run.database), run, format, path) and None,
+        lambda: export_results(run.database, run, format, path) and None,
         bench.folder / "db.lancedb",
     )
     assert not [p for p in bench.folder.iterdir() if p.name.startswith((".out", "out"))]
@@ -264,4 +264,4 @@ def _(bench: Bench) -> Outcome:
 def _(bench: Bench) -> Outcome:
     run = bench.run().run
     assert run is not None
-    return attempt(lambda: find_run(Database(run.database), "zz") and None, Path("/none"))
+    return attempt(lambda: find_run(run.database, "zz") and None, Path("/none"))

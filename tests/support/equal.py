@@ -16,7 +16,7 @@ from reranking.arrow import frame
 from reranking.corpus.corpus import pin_managed
 from reranking.runs.candidates import candidates_of, searched
 from reranking.runs.pairs import PairScores
-from reranking.runs.run import list_runs, plan_of
+from reranking.runs.run import Run, list_rows
 from reranking.store import Database
 
 CLOSE = 1e-5
@@ -52,8 +52,8 @@ def snapshot(database: Database) -> dict[str, pl.DataFrame]:
         "runs": _keyed(_runs(database), "run_id"),
     }
     _keyed(frame(database.read("searches")), "search_id", "chunk", "epoch")
-    for row in list_runs(database):
-        plan = plan_of(row)
+    for row in list_rows(database):
+        plan = Run.of_row(database, row)
         found |= _run(database, plan, row["status"] == "done")
     metrics = frame(database.read("metrics"))
     if len(metrics.columns):
@@ -70,8 +70,8 @@ def pair_scores(database: Database, reranker: str, hashes: list[bytes]) -> pl.Da
 
 def _run(database: Database, plan: Any, done: bool) -> dict[str, pl.DataFrame]:
     found = {}
-    assert sorted(searched(database, plan)) == plan.chunks or not done
-    parts = [frame(candidates_of(database, plan, c)) for c in searched(database, plan)]
+    assert sorted(searched(plan)) == plan.chunks or not done
+    parts = [frame(candidates_of(plan, c)) for c in searched(plan)]
     candidates = pl.concat(parts).drop("attempt")
     found[f"candidates {plan.search_id}"] = _keyed(candidates, "query_id", "doc_id")
     if plan.reranker is not None:
@@ -86,7 +86,7 @@ def _run(database: Database, plan: Any, done: bool) -> dict[str, pl.DataFrame]:
 
 
 def _runs(database: Database) -> pl.DataFrame:
-    return pl.DataFrame([{k: row[k] for k in _RUN} for row in list_runs(database)])
+    return pl.DataFrame([{k: row[k] for k in _RUN} for row in list_rows(database)])
 
 
 def _keyed(rows: pl.DataFrame, *key: str) -> pl.DataFrame:

@@ -11,8 +11,7 @@ import polars as pl
 
 from reranking.arrow import frame
 from reranking.labelling.scored import ScoredRun
-from reranking.runs.run import Plan
-from reranking.store import Database
+from reranking.runs.run import Run
 from tests.support import tiny
 from tests.support.walk import walk_file
 
@@ -65,7 +64,7 @@ def judge_by_score(path: Path, pairs: pl.DataFrame, seed: int = 3) -> None:
     path.write_text("".join(f"{query} 0 {doc} {grade}\n" for query, doc, grade in rows))
 
 
-def finished(config: Path, *overrides: str) -> Plan:
+def finished(config: Path, *overrides: str) -> Run:
     """A finished run whose pairs are judged, three in four of them."""
     run, _ = walk_file(config, *overrides)
     pairs = scored(run)
@@ -73,9 +72,9 @@ def finished(config: Path, *overrides: str) -> Plan:
     return walk_file(config, *overrides)[0]
 
 
-def scored(run: Plan) -> pl.DataFrame:
+def scored(run: Run) -> pl.DataFrame:
     """The run's scored pairs."""
-    return frame(ScoredRun(Database(run.database), run).pairs())
+    return frame(ScoredRun(run.database, run).pairs())
 
 
 def copied(config: Path, to: Path) -> Path:

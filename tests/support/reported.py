@@ -12,7 +12,7 @@ import pytest
 from configs.load import load_config
 from reranking.labelling.label_run import LabelSettings, bench, label_run
 from reranking.labelling.rules import Rule
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.store import Database
 from tasks.load import load_judgments
 from tests.evaluation.test_compare_run import first_stage
@@ -38,8 +38,8 @@ class Reported:
 
     config: Path
     database: Database
-    run: Plan
-    other: Plan
+    run: Run
+    other: Run
     label_set: str
 
 

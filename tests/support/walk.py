@@ -7,7 +7,7 @@ from typing import Any
 
 from configs.load import load_config
 from configs.schema import Config
-from reranking.runs.run import Plan
+from reranking.runs.run import Run
 from reranking.store import Database
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest_documents
@@ -18,9 +18,7 @@ from tasks.rerank import score_chunk
 from tasks.search import search_chunk, store_ranking
 
 
-def walk(
-    config: Config, *, force: bool = False, ingest: bool = True
-) -> tuple[Plan, dict[str, Any]]:
+def walk(config: Config, *, force: bool = False, ingest: bool = True) -> tuple[Run, dict[str, Any]]:
     """Run the main job; the plan and the final counts ({} where the run was finished before)."""
     check(config)
     if ingest:
@@ -46,11 +44,11 @@ def walk(
     return run, counts
 
 
-def walk_file(path: Path, *overrides: str, **options: Any) -> tuple[Plan, dict[str, Any]]:
+def walk_file(path: Path, *overrides: str, **options: Any) -> tuple[Run, dict[str, Any]]:
     """`walk` on a config file."""
     return walk(load_config(path, overrides), **options)
 
 
-def database_of(run: Plan) -> Database:
+def database_of(run: Run) -> Database:
     """The run's database."""
-    return Database(run.database)
+    return run.database

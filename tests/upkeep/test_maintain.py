@@ -22,7 +22,8 @@ from flows.cli import app
 from reranking import store
 from reranking.errors import MissingResource
 from reranking.runs.pairs import TABLE
-from reranking.runs.run import Plan, results_name, tag_of
+from reranking.runs.plan import tag_of
+from reranking.runs.run import Run, results_name
 from reranking.schemas import CANDIDATES, RUNS, VERSION_KEY
 from reranking.store import Database
 from reranking.upkeep import versions
@@ -41,7 +42,7 @@ LONG_AGO = time.time() - 2 * 24 * 3600
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> tuple[Path, Plan]:
+def made(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> tuple[Path, Run]:
     """A folder with a config and one finished run of three chunks."""
     folder = tmp_path_factory.mktemp("made")
     tiny.write_jsonl(folder / "documents.jsonl", tiny.documents(40))
@@ -57,20 +58,20 @@ def made(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> tuple
 
 
 @pytest.fixture
-def config(tmp_path: Path, made: tuple[Path, Plan]) -> Path:
+def config(tmp_path: Path, made: tuple[Path, Run]) -> Path:
     """The config of a copy of that folder."""
     shutil.copytree(made[0], tmp_path / "copy")
     return tmp_path / "copy" / "config.yaml"
 
 
 @pytest.fixture
-def run(config: Path, made: tuple[Path, Plan]) -> Plan:
+def run(config: Path, made: tuple[Path, Run]) -> Run:
     """The finished run, in the copy."""
-    return replace(made[1], database=str(config.parent / "db.lancedb"))
+    return replace(made[1], database=Database(str(config.parent / "db.lancedb")))
 
 
 @pytest.fixture
-def database(run: Plan) -> Database:
+def database(run: Run) -> Database:
     return database_of(run)
 
 
@@ -176,7 +177,7 @@ def indexes(database: Database) -> set[str]:
 
 
 def test_a_dry_run_changes_nothing_and_says_what_would_happen(
-    run: Plan, config: Path, database: Database
+    run: Run, config: Path, database: Database
 ) -> None:
     walk_file(config, "rerank.top_k=3")
     database.append(TABLE, database.read(TABLE))
@@ -194,7 +195,7 @@ def test_a_dry_run_changes_nothing_and_says_what_would_happen(
     }
 
 
-def lose_a_mark(database: Database, run: Plan) -> None:
+def lose_a_mark(database: Database, run: Run) -> None:
     """Candidates as a killed search leaves them: of an attempt that was never marked."""
     rows = database.read("candidates").slice(0, 5)
     at = rows.schema.get_field_index("attempt")
@@ -202,7 +203,7 @@ def lose_a_mark(database: Database, run: Plan) -> None:
     database.append("candidates", rows.set_column(at, CANDIDATES.field("attempt"), lost))
 
 
-def test_candidates_of_killed_and_forgotten_work_go(run: Plan, database: Database) -> None:
+def test_candidates_of_killed_and_forgotten_work_go(run: Run, database: Database) -> None:
     whole = database.read("candidates")
     lose_a_mark(database, run)
     at = whole.schema.get_field_index("search_id")
@@ -213,7 +214,7 @@ def test_candidates_of_killed_and_forgotten_work_go(run: Plan, database: Databas
     assert look_after(database).candidates == 0
 
 
-def test_an_attempt_of_an_unfinished_run_is_left_alone(run: Plan, database: Database) -> None:
+def test_an_attempt_of_an_unfinished_run_is_left_alone(run: Run, database: Database) -> None:
     lose_a_mark(database, run)
     database.drop(results_name(run.run_id))
     assert look_after(database).candidates == 0
@@ -221,7 +222,7 @@ def test_an_attempt_of_an_unfinished_run_is_left_alone(run: Plan, database: Data
 
 
 def test_unused_scores_are_those_that_nobody_asks_for(
-    run: Plan, config: Path, database: Database
+    run: Run, config: Path, database: Database
 ) -> None:
     """Every text is edited: the old ones are wanted while a kept run has them as candidates."""
     old = len(database.read(TABLE))
@@ -249,7 +250,7 @@ def test_without_keep_nothing_is_forgotten(config: Path, database: Database) -> 
     assert len(database.read("runs")) == 2
 
 
-def test_tags_of_a_run_that_was_killed_as_it_began_go(run: Plan, database: Database) -> None:
+def test_tags_of_a_run_that_was_killed_as_it_began_go(run: Run, database: Database) -> None:
     database.tag("documents", tag_of("f" * 32), 2)
     database.tag("queries", "mine", 1)
     assert look_after(database).tags == 1
@@ -281,7 +282,7 @@ def test_files_of_killed_writers_go_in_our_tables_alone(database: Database, tmp_
 
 
 def test_half_created_tables_go_when_nobody_works_on_them(
-    run: Plan, database: Database, tmp_path: Path
+    run: Run, database: Database, tmp_path: Path
 ) -> None:
     root = Path(database.uri)
     for name in ("results_dead", "results_begun", "labels", "theirs"):
@@ -326,7 +327,7 @@ def test_old_versions_go_up_to_the_oldest_tag(
     assert database.need(TABLE).count_rows() == 60
 
 
-def test_a_pinned_run_reads_its_inputs_after_pruning(run: Plan, database: Database) -> None:
+def test_a_pinned_run_reads_its_inputs_after_pruning(run: Run, database: Database) -> None:
     for day in range(3):
         documents = database.need("documents")
         documents.update(where="doc_id = 'd001'", values={"title": f"of day {day}"})
@@ -369,7 +370,7 @@ def test_there_is_a_step_to_every_version() -> None:
 
 @pytest.mark.usefixtures("newer_code")
 def test_an_older_database_is_refused_until_maintain_upgraded_it(
-    run: Plan, database: Database, monkeypatch: pytest.MonkeyPatch
+    run: Run, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(MissingResource, match="has schema version 1.*Run `rescore maintain"):
         database.need("runs")
@@ -419,7 +420,7 @@ def test_a_newer_database_is_refused(database: Database) -> None:
 
 @pytest.mark.usefixtures("prefect_server")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_the_command_says_what_it_does(run: Plan, config: Path, database: Database) -> None:
+def test_the_command_says_what_it_does(run: Run, config: Path, database: Database) -> None:
     walk_file(config, "search.limit=7")
     row = {"run_id": run.run_id, "started_at": datetime(2020, 1, 1, tzinfo=UTC)}
     database.need("runs").update(where=f"run_id = '{run.run_id}'", values=row)

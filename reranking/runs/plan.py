@@ -1,0 +1,203 @@
+"""Which run the inputs name: planned from digests, begun with its inputs pinned, finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version as library_version
+from typing import Any
+
+from configs.schema import Search
+from reranking import fingerprints
+from reranking.corpus.corpus import Corpus, content_digest
+from reranking.corpus.indexes import need_fts, vector_index
+from reranking.corpus.queries import QuerySet
+from reranking.runs.run import (
+    TABLE,
+    Run,
+    decoded,
+    need_row,
+    published_epoch,
+    stored_row,
+    with_versions,
+    write_row,
+)
+from reranking.scoring.crossencoder import CrossEncoderModel
+from reranking.store import Database
+
+_LIBRARIES = ("lancedb", "pyarrow", "polars", "torch", "transformers", "sentence-transformers")
+
+
+def plan_run(
+    database: Database,
+    corpus: Corpus,
+    queries: QuerySet,
+    search: Search,
+    *,
+    encoder: str | None,
+    reranker: CrossEncoderModel | None,
+    return_score: str,
+    top_k: int | None,
+    refiner: CrossEncoderModel | None = None,
+    ranking: str | None = None,
+    force: bool = False,
+) -> Run:
+    """Return the run that these inputs name: finished already, begun, or new. Nothing is written.
+
+    `search` has its metric resolved. `ranking` names the content of a given ranking, which then
+    stands for the search.
+    """
+    content, _ = content_digest(database, corpus, search.where)
+    if ranking is None:
+        search_inputs = _search_inputs(database, corpus, search, encoder)
+    else:
+        search_inputs = {"ranking": ranking, "legs": list(search.query_types)}
+    search_inputs |= {
+        "documents": content,
+        "queries": queries.content,
+        "chunk_queries": search.chunk_queries,
+    }
+    search_id = fingerprints.search_id(search_inputs)
+    run_id = fingerprints.run_id(
+        {
+            "search_id": search_id,
+            "reranker": None if reranker is None else reranker.fingerprint.hex(),
+            "query_types": list(search.query_types),
+            "return_score": return_score,
+            "activation": None if reranker is None else reranker.activation,
+            "top_k": top_k,
+            **({} if refiner is None else {"refiner": refiner.fingerprint.hex()}),
+        }
+    )
+    published = published_epoch(database, run_id)
+    epoch = _forced_epoch(database, run_id, published) if force else 0
+    return Run(
+        database=database,
+        run_id=run_id,
+        search_id=search_id,
+        corpus=corpus,
+        documents_content=content,
+        queries=queries,
+        search=search,
+        reranker=None if reranker is None else reranker.fingerprint.hex(),
+        return_score=return_score,
+        top_k=top_k,
+        activation="identity" if reranker is None else reranker.activation,
+        epoch=epoch,
+        least_epoch=epoch if force else 0,
+        finished=published is not None and not force,
+        refiner=None if refiner is None else refiner.fingerprint.hex(),
+    )
+
+
+def _search_inputs(
+    database: Database, corpus: Corpus, search: Search, encoder: str | None
+) -> dict[str, Any]:
+    table = database.need(corpus.table, corpus.version)
+    inputs: dict[str, Any] = {
+        "legs": sorted(search.legs),
+        "limit": search.limit,
+        "where": dict(search.where),
+    }
+    if "vector" in search.legs:
+        inputs |= {
+            "encoder": encoder,
+            "metric": search.metric,
+            "ann": vector_index(table, corpus.vector),
+            "nprobes": search.nprobes,
+            "refine_factor": search.refine_factor,
+        }
+    if "fts" in search.legs:
+        inputs["fts"] = need_fts(table, corpus.table, corpus.text)
+    return inputs
+
+
+def _forced_epoch(database: Database, run_id: str, published: int | None) -> int:
+    """The epoch that a forced run writes: an unfinished forced one goes on, else the next."""
+    rows = database.read(TABLE, columns=["run_id", "epoch"]).to_pylist()
+    stored = next((r["epoch"] for r in rows if r["run_id"] == run_id), 0)
+    if stored > (published or 0):
+        return int(stored)
+    return 1 + max((int(r["epoch"]) for r in rows), default=0)
+
+
+def begin_run(run: Run, description: Mapping[str, Any]) -> Run:
+    """Pin the run's inputs by tags and write its row; the run with the versions that are pinned.
+
+    A run that was begun before keeps its start and, while its tags stand, the versions it pinned:
+    other versions of the same content would do as well, but only tagged ones are never pruned.
+    """
+    database = run.database
+    stored = stored_row(database, run.run_id)
+    if stored is not None and (kept := _still_pinned(run, stored)) is not None:
+        if int(stored["epoch"]) >= run.epoch:
+            return replace(kept, row=decoded(stored))
+        run = kept
+    tag = tag_of(run.run_id)
+    if run.corpus.managed:
+        database.tag(run.corpus.table, tag, run.corpus.version)
+    database.tag("queries", tag, run.queries.version)
+    row = {
+        "run_id": run.run_id,
+        "search_id": run.search_id,
+        "status": "running",
+        "epoch": run.epoch,
+        "query_set": run.queries.name,
+        "query_types": list(run.search.query_types),
+        "queries_version": run.queries.version,
+        "queries_content": run.queries.content,
+        "documents_table": run.corpus.table,
+        "documents_version": run.corpus.version,
+        "documents_content": run.documents_content,
+        "reranker": run.reranker,
+        "refiner": run.refiner,
+        "libraries_json": json.dumps({name: library_version(name) for name in _LIBRARIES}),
+        "plan_json": run.plan_json(),
+        "counts_json": "{}",
+        "seconds_json": "{}",
+        "started_at": datetime.now(UTC) if stored is None else stored["started_at"],
+        **description,
+    }
+    write_row(database, row, update=stored is not None)
+    if stored is None:
+        return begin_run(run, description)  # a racing process may have been first
+    return replace(run, row=decoded(row))
+
+
+def tag_of(run_id: str) -> str:
+    """Return the tag on the versions of documents and queries that a run reads."""
+    return f"run-{run_id}"
+
+
+def _still_pinned(run: Run, stored: Mapping[str, Any]) -> Run | None:
+    """The run at the versions that the stored row names, None if no tag holds them.
+
+    A table that was dropped and made again has lost its tags: its versions are other ones.
+    """
+    documents, queries = int(stored["documents_version"]), int(stored["queries_version"])
+    tag = tag_of(run.run_id)
+    if run.database.tagged("queries", tag) != queries:
+        return None
+    if run.corpus.managed:
+        if run.database.tagged(run.corpus.table, tag) != documents:
+            return None
+    elif documents != run.corpus.version:
+        return None
+    return with_versions(run, documents, queries)
+
+
+def finish_run(
+    run: Run, counts: Mapping[str, float], seconds: Mapping[str, float], score_path: str | None
+) -> None:
+    """Mark the run as done, with its counts and times."""
+    row = need_row(run)
+    row |= {
+        "status": "done",
+        "counts_json": json.dumps(dict(counts)),
+        "seconds_json": json.dumps({k: round(v, 3) for k, v in seconds.items()}),
+        "score_path": score_path or row["score_path"],
+        "finished_at": datetime.now(UTC),
+    }
+    write_row(run.database, row)
