@@ -237,7 +237,7 @@ def exported(bench: Bench, format: str, out: str = "out") -> Outcome:
     assert run is not None
     path = bench.folder / out
     outcome = attempt(
-        lambda: export_results(run.database, run, format, path) and None,
+        lambda: export_results(run, format, path) and None,
         bench.folder / "db.lancedb",
     )
     assert not [p for p in bench.folder.iterdir() if p.name.startswith((".out", "out"))]
