@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.engine import LENGTH, needed_flops
 from benchmarks.pipeline import Took
+from reranking.models.files import read_model_files
 from reranking.scoring.cpu import attention, linears
 from reranking.scoring.engines import Pairs
 from reranking.scoring.fast_bert import FastEngine, fast_layout
@@ -25,7 +26,7 @@ class Ladder:
     """Two scorers between LanceDB's way and ours, and what tokenising costs both."""
 
     def __init__(self, folder: Path, device: str) -> None:
-        self.stock = load_stock(folder, device, LENGTH, False)
+        self.stock = load_stock(read_model_files(folder), device, LENGTH, False)
         assembler = build_assembler(self.stock, LENGTH)
         layout = fast_layout(self.stock)
         assert assembler is not None and layout is not None

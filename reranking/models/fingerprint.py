@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
+from types import MappingProxyType
 
-from reranking.models.hashing import file_digest
+from reranking.models.files import ModelFiles, read_model_files
 
 SCORE_VERSION = 1  # bumped by hand when our code changes scores by more than float32 noise
 
-_BYTES_MATTER = (
-    "*.safetensors",
-    "tokenizer.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "*.jinja",
-    "*.py",
-)
-_VALUES_MATTER = (
-    "config.json",
-    "modules.json",
-    "sentence_*_config.json",
-    "config_sentence_transformers.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "*.safetensors.index.json",
-)
 # Keys that name versions, places and storage types, or that are digested on their own.
 _IGNORED_KEYS = frozenset(
     {
@@ -54,7 +37,7 @@ _IGNORED_KEYS = frozenset(
 
 
 def fingerprint_reranker(
-    folder: Path,
+    folder: Path | ModelFiles,
     *,
     max_length: int,
     dtype: str,
@@ -69,53 +52,53 @@ def fingerprint_reranker(
 
 
 def fingerprint_encoder(
-    folder: Path,
+    folder: Path | ModelFiles,
     *,
     max_length: int,
     dtype: str,
     prompt: str | None = None,
     revision: str | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> bytes:
-    """16 bytes that name the vectors of an encoder."""
-    return _fingerprint("encoder", folder, max_length, dtype, prompt, revision)
+    """16 bytes that name the vectors of an encoder.
+
+    `settings` are those that its files add to what config and weights say (`folder.own_settings`).
+    """
+    more = {"settings": dict(settings)} if settings else {}
+    return _fingerprint("encoder", folder, max_length, dtype, prompt, revision, more)
 
 
 def _fingerprint(
     kind: str,
-    folder: Path,
+    folder: Path | ModelFiles,
     max_length: int,
     dtype: str,
     prompt: str | None,
     revision: str | None,
+    more: Mapping[str, object] = MappingProxyType({}),
 ) -> bytes:
     parts = {
         "kind": kind,
         "score_version": SCORE_VERSION,
-        "files": _file_digests(folder),
+        "files": _file_digests(read_model_files(folder)),
         "max_length": max_length,
         "dtype": dtype,
         "prompt": prompt or "",
         "revision": revision,
+        **more,
     }
     return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).digest()
 
 
-def _file_digests(folder: Path) -> dict[str, str]:
+def _file_digests(files: ModelFiles) -> dict[str, str]:
     """Relative path -> digest of each file that decides scores, in sub-folders too (1_Pooling)."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if relative.parts[0] in ("onnx", "openvino") or relative.parts[0].startswith("."):
-            continue
-        if any(path.match(pattern) for pattern in _BYTES_MATTER):
-            found[relative.as_posix()] = file_digest(path)
-        elif any(path.match(pattern) for pattern in _VALUES_MATTER):
-            found[relative.as_posix()] = _value_digest(path)
-    return found
+    return {
+        name: _value_digest(files.json(name)) if name in files.values else file.digest
+        for name, file in files.files.items()
+    }
 
 
-def _value_digest(path: Path) -> str:
-    value = json.loads(path.read_bytes())
+def _value_digest(value: object) -> str:
     if isinstance(value, dict):
         value = {k: v for k, v in value.items() if k not in _IGNORED_KEYS}
     return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from reranking.errors import ConfigError, MissingPrerequisite
+from reranking.models.chain import Module, transformer_settings, weight_files
+from reranking.models.files import ModelFiles, read_model_files
+from reranking.models.weights import read_headers
 
 # Position ids of these start after the padding id: two rows of the table are not usable.
 _OFFSET_TYPES = frozenset(
@@ -22,61 +25,38 @@ _OFFSET_TYPES = frozenset(
 )
 # These fail beyond their position table; models with relative or rotary positions do not.
 _TABLE_TYPES = _OFFSET_TYPES | {"bert", "electra", "distilbert", "albert", "ernie"}
-_TRANSFORMER_CONFIGS = (
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-)
 _UNLIMITED = int(1e20)  # transformers writes about 1e30 for "no limit"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; empty if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(
-            f"{path} is not valid JSON ({error}); restore the model folder"
-        ) from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path} holds a JSON {type(value).__name__}, expected an object")
-    return value
-
-
-def model_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json."""
-    config = read_json(folder / "config.json")
+def model_config(files: ModelFiles) -> dict[str, Any]:
+    """The model's config.json."""
+    config = files.object("config.json")
     if not config:
         raise MissingPrerequisite(
-            f"{folder} has no config.json, so it is not a model folder; "
+            f"{files.folder} has no config.json, so it is not a model folder; "
             "give the folder that a model was saved to (save_pretrained)"
         )
     return config
 
 
-def check_one_label(folder: Path) -> str | None:
+def check_one_label(folder: Path | ModelFiles) -> str | None:
     """What keeps the folder from being a reranker with one label, or None if it is one.
 
     A model without a trained head must not pass: sentence-transformers would give it a random one.
     """
-    config = model_config(folder)
+    files = read_model_files(folder)
+    config = model_config(files)
     architectures = config.get("architectures") or []
     if not any(str(name).endswith("ForSequenceClassification") for name in architectures):
         named = ", ".join(map(str, architectures)) or "no architecture"
         return (
-            f"{folder} is no reranker: config.json names {named}, expected "
+            f"{files.folder} is no reranker: config.json names {named}, expected "
             "...ForSequenceClassification with one label; give a cross-encoder's folder"
         )
     labels = _label_count(config)
     if labels != 1:
         return (
-            f"{folder} classifies into {labels} labels, a reranker has one; "
+            f"{files.folder} classifies into {labels} labels, a reranker has one; "
             "give a cross-encoder trained for ranking (num_labels = 1)"
         )
     return None
@@ -89,22 +69,23 @@ def _label_count(config: dict[str, Any]) -> int:
     return int(config.get("num_labels") or 2)
 
 
-def resolve_max_length(folder: Path, max_length: int | None) -> int:
+def resolve_max_length(folder: Path | ModelFiles, max_length: int | None) -> int:
     """Most tokens of a pair, special tokens included.
 
     `max_length` if given, otherwise what sentence_transformers.CrossEncoder takes for the folder;
     models of the RoBERTa family get two less than their position table where CrossEncoder would
     take it whole and fail on the first pair of that length.
     """
-    config = model_config(folder)
+    files = read_model_files(folder)
+    config = model_config(files)
     positions = _usable_positions(config)
     if max_length is not None:
         has_table = config.get("model_type") in _TABLE_TYPES
-        return _checked_length(folder, max_length, positions if has_table else None)
-    declared = _declared_length(folder)
+        return _checked_length(files.folder, max_length, positions if has_table else None)
+    declared = _declared_length(files)
     found = min((n for n in (declared, positions) if n is not None), default=None)
     if found is None or found >= _UNLIMITED:
-        raise ConfigError(f"{folder} states no token limit; set max_length (e.g. 512)")
+        raise ConfigError(f"{files.folder} states no token limit; set max_length (e.g. 512)")
     return found
 
 
@@ -129,38 +110,85 @@ def _usable_positions(config: dict[str, Any]) -> int | None:
     return positions
 
 
-def _declared_length(folder: Path) -> int | None:
+def _declared_length(files: ModelFiles) -> int | None:
     """The limit in the sentence-transformers module config (stronger) or the tokenizer config."""
-    if (folder / "modules.json").is_file():
-        module = next((c for n in _TRANSFORMER_CONFIGS if (c := read_json(folder / n))), {})
+    if "modules.json" in files:
+        module = transformer_settings(files, Module("Transformer", ""))
         arguments = module.get("processor_kwargs") or module.get("tokenizer_args") or {}
         for found in (arguments.get("model_max_length"), module.get("max_seq_length")):
             if found is not None:
-                return int(found)
-    tokenizer = read_json(folder / "tokenizer_config.json")
+                return _count(files, found)
+    tokenizer = files.object("tokenizer_config.json")
     found = tokenizer.get("model_max_length", tokenizer.get("max_len"))
-    return None if found is None else int(found)
+    return None if found is None else _count(files, found)
 
 
-def model_activation(folder: Path) -> Literal["identity", "sigmoid"]:
+def model_activation(folder: Path | ModelFiles) -> Literal["identity", "sigmoid"]:
     """The activation that sentence_transformers.CrossEncoder applies by default for one label."""
-    name = _saved_activation(folder)
+    files = read_model_files(folder)
+    name = _saved_activation(files)
     if name is None or name.endswith(".Sigmoid"):
         return "sigmoid"
     if name.endswith(".Identity"):
         return "identity"
     raise ConfigError(
-        f"{folder} asks for the activation {name}, known are Identity and Sigmoid; "
+        f"{files.folder} asks for the activation {name}, known are Identity and Sigmoid; "
         "set rerank.activation to one of them"
     )
 
 
-def _saved_activation(folder: Path) -> str | None:
-    saved = read_json(folder / "config_sentence_transformers.json").get("activation_fn")
-    if saved and (folder / "modules.json").is_file():
+def _saved_activation(files: ModelFiles) -> str | None:
+    saved = files.object("config_sentence_transformers.json").get("activation_fn")
+    if saved and "modules.json" in files:
         return str(saved)
-    config = model_config(folder)
+    config = model_config(files)
     current = config.get("sentence_transformers") or {}
     legacy = config.get("sbert_ce_default_activation_function")
     found = current.get("activation_fn", legacy)
     return None if found is None else str(found)
+
+
+def own_settings(files: ModelFiles, chain: Iterable[Module]) -> dict[str, object]:
+    """What an encoder's files set about length and storage beyond what config and weights say.
+
+    Empty for a model that reads as many tokens as it has positions, in the type it is stored in.
+    """
+    found: dict[str, object] = {}
+    for module in chain:
+        config = files.object(module.file("config.json"))
+        if module.kind != "Transformer" or not config:
+            continue
+        length = _encoder_length(files, module, config)
+        if length not in (config.get("max_position_embeddings"), _usable_positions(config)):
+            found[f"{module.path}:max_length"] = length
+        dtype = config.get("dtype") or config.get("torch_dtype")
+        if dtype is not None and dtype not in _stored_types(files, module):
+            found[f"{module.path}:dtype"] = str(dtype)
+    return found
+
+
+def _encoder_length(files: ModelFiles, module: Module, config: dict[str, Any]) -> int | None:
+    settings = transformer_settings(files, module)
+    arguments = settings.get("processor_kwargs") or settings.get("tokenizer_args") or {}
+    declared = arguments.get("model_max_length", settings.get("max_seq_length"))
+    if declared is not None:
+        return _count(files, declared)
+    tokenizer = files.object(module.file("tokenizer_config.json"))
+    limits = (tokenizer.get("model_max_length"), config.get("max_position_embeddings"))
+    return min((_count(files, n) for n in limits if n is not None and n != -1), default=None)
+
+
+def _stored_types(files: ModelFiles, module: Module) -> set[str]:
+    """The torch names of the types that a module's weights are stored in."""
+    paths = [files.files[name].path for name in weight_files(files, module)]
+    return {_TYPES.get(tensor.dtype, tensor.dtype) for tensor in read_headers(paths).values()}
+
+
+_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+
+
+def _count(files: ModelFiles, value: object) -> int:
+    """A number of tokens in a JSON file; raises ConfigError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 1:
+        raise ConfigError(f"{files.folder} states {value!r} as its number of tokens")
+    return int(min(value, _UNLIMITED))

@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from reranking.errors import ConfigError, MissingPrerequisite
 from reranking.models.builtin import BUILTIN_PREFIX, builtin_folder
-from reranking.models.folder import read_json
+from reranking.models.chain import Module, read_chain
+from reranking.models.files import BYTES_MATTER, VALUES_MATTER, ModelFiles, read_model_files
 
-# Weights in any other format than safetensors may run code when they are opened.
-_HUB_FILES = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "*/config.json",
-    "modules.json",
-    "sentence_*_config.json",
-    "config_sentence_transformers.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "*.jinja",
-)
 _HUB_IGNORED = ("onnx/*", "openvino/*")
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model on this machine: its name as the user gave it, its folder, its commit on the hub."""
+    """A model on this machine: its name as the user gave it, its files, its commit on the hub,
+    and the modules that make it."""
 
     name: str
-    path: Path
+    files: ModelFiles
     revision: str | None
+    chain: tuple[Module, ...]
+
+    @property
+    def path(self) -> Path:
+        """The folder's place."""
+        return self.files.folder
 
 
 def resolve_model(
@@ -55,18 +44,18 @@ def resolve_model(
     if name.startswith(BUILTIN_PREFIX):
         if revision is not None:
             raise ConfigError(f"{name} has no revisions; remove revision {revision!r}")
-        return ModelFolder(name, builtin_folder(name, cache_dir), None)
+        return _checked(name, builtin_folder(name, cache_dir), None)
     path = (base_dir or Path()) / Path(name).expanduser()
     if path.is_dir():
         if revision is not None:
             raise ConfigError(f"{path} is a local folder and has no revisions; remove {revision!r}")
-        return ModelFolder(name, _checked(path.resolve(), trust_remote_code), None)
+        return _checked(name, path.resolve(), None, trust_remote_code)
     if not _may_be_hub_id(name):
         raise MissingPrerequisite(
             f"model folder {path} does not exist; give an existing folder, builtin:NAME or a hub id"
         )
     folder = _download(name, revision, trust_remote_code)
-    return ModelFolder(name, _checked(folder, trust_remote_code), folder.name)
+    return _checked(name, folder, folder.name, trust_remote_code)
 
 
 def _may_be_hub_id(name: str) -> bool:
@@ -78,7 +67,10 @@ def _download(name: str, revision: str | None, trust_remote_code: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    patterns = [*_HUB_FILES, "*.py"] if trust_remote_code else list(_HUB_FILES)
+    # Weights in any other format than safetensors may run code when they are opened.
+    code = ("*.py",)
+    patterns = [p for p in BYTES_MATTER + VALUES_MATTER if trust_remote_code or p not in code]
+    patterns = [q for p in patterns for q in (p, f"*/{p}")]
     try:
         found = snapshot_download(
             name, revision=revision, allow_patterns=patterns, ignore_patterns=list(_HUB_IGNORED)
@@ -99,49 +91,9 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0][:200]
 
 
-def _checked(folder: Path, trust_remote_code: bool) -> Path:
-    """The folder, if it has weights that may be read and needs no code that may not be run."""
-    code = None if trust_remote_code else _code_needed(folder)
-    if code is not None:
-        raise ConfigError(
-            f"{folder} brings code of its own ({code}), and that is not run. If you have read it "
-            "and trust it, set trust_remote_code: true; the run then records it"
-        )
-    return _with_weights(folder)
-
-
-def _code_needed(folder: Path) -> str | None:
-    """What of the folder's own code loading it would run, or None."""
-    modules = folder / "modules.json"
-    if modules.is_file():
-        for module in _json_list(modules):
-            kind = str(module.get("type")) if isinstance(module, dict) else ""
-            if kind and not kind.startswith("sentence_transformers."):
-                return kind
-    config = read_json(folder / "config.json")
-    if not config.get("auto_map"):
-        return None
-    # transformers prefers its own code where it knows the type
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
-    known = config.get("model_type") in CONFIG_MAPPING_NAMES
-    return None if known else f"config.json: auto_map of {config.get('model_type')!r}"
-
-
-def _json_list(path: Path) -> list[object]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON ({error})") from error
-    return value if isinstance(value, list) else []
-
-
-def _with_weights(folder: Path) -> Path:
-    if any(folder.glob("*.safetensors")):
-        return folder
-    names = sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())
-    raise MissingPrerequisite(
-        f"{folder} has no *.safetensors file; it holds {', '.join(names[:12]) or 'nothing'}. "
-        "Other weight formats may run code when opened and are not read: "
-        "convert the model with save_pretrained(..., safe_serialization=True)"
-    )
+def _checked(
+    name: str, folder: Path, revision: str | None, trust_remote_code: bool = False
+) -> ModelFolder:
+    """The model, if it has weights that may be read and needs no code that may not be run."""
+    files = read_model_files(folder)
+    return ModelFolder(name, files, revision, read_chain(files, trust_remote_code))

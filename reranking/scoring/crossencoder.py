@@ -31,7 +31,7 @@ class CrossEncoderModel:
         from reranking.scoring.devices import load_scorer
 
         resolved = {"max_length": self.max_length, "precision": self.dtype}
-        return load_scorer(self.folder.path, self.settings.model_copy(update=resolved))
+        return load_scorer(self.folder.files, self.settings.model_copy(update=resolved))
 
 
 def find_cross_encoder(settings: Rerank) -> CrossEncoderModel:
@@ -45,14 +45,14 @@ def find_cross_encoder(settings: Rerank) -> CrossEncoderModel:
         revision=settings.revision,
         trust_remote_code=settings.trust_remote_code,
     )
-    if fault := check_one_label(folder.path):
+    if fault := check_one_label(folder.files):
         raise ConfigError(fault)
     dtype = _dtype(settings)
-    max_length = resolve_max_length(folder.path, settings.max_length)
+    max_length = resolve_max_length(folder.files, settings.max_length)
     fingerprint = fingerprint_reranker(
-        folder.path, max_length=max_length, dtype=dtype, revision=folder.revision
+        folder.files, max_length=max_length, dtype=dtype, revision=folder.revision
     )
-    activation = settings.activation or model_activation(folder.path)
+    activation = settings.activation or model_activation(folder.files)
     return CrossEncoderModel(settings, folder, fingerprint, dtype, max_length, activation)
 
 

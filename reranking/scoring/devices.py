@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from configs.schema import Rerank
 from reranking import errors
 from reranking.errors import ConfigError, RescoreError, RuntimeFailure
+from reranking.models.files import ModelFiles
 from reranking.scoring.scorer import Batch, PairScorer, Scorer, resolve_dtype
 
 _CALLS = 100  # of a process, before a fresh one takes over: no leak grows for longer
@@ -24,7 +25,7 @@ _CALLS = 100  # of a process, before a fresh one takes over: no leak grows for l
 Message = tuple[str, int, Any]  # kind, request, payload
 
 
-def load_scorer(folder: Path, settings: Rerank) -> Scorer:
+def load_scorer(folder: Path | ModelFiles, settings: Rerank) -> Scorer:
     """A scorer on the device, or on all of the devices, that `settings` names."""
     device = settings.device
     if device is None or isinstance(device, str):
@@ -46,7 +47,7 @@ class _Worker:
 class MultiScorer:
     """A reranker on several devices; each process loads the model from the folder by itself."""
 
-    def __init__(self, folder: Path, settings: Rerank) -> None:
+    def __init__(self, folder: Path | ModelFiles, settings: Rerank) -> None:
         devices = list(settings.device or ())
         dtype = resolve_dtype(settings.precision, devices[0])
         threads = max(1, (os.cpu_count() or 1) // max(1, devices.count("cpu")))
@@ -186,7 +187,7 @@ def _subset(
     return [queries[i] for i in used_q], [documents[i] for i in used_d], new_q, new_d
 
 
-def _start(folder: Path, settings: Rerank, threads: int) -> _Worker:
+def _start(folder: Path | ModelFiles, settings: Rerank, threads: int) -> _Worker:
     # spawn, because CUDA and the tokenizers' threads do not survive a fork
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -199,7 +200,9 @@ def _start(folder: Path, settings: Rerank, threads: int) -> _Worker:
     return _Worker(device, process, ours)
 
 
-def _serve(connection: Connection, folder: Path, settings: Rerank, threads: int) -> None:
+def _serve(
+    connection: Connection, folder: Path | ModelFiles, settings: Rerank, threads: int
+) -> None:
     """A worker's life: load, then answer requests until the pipe closes."""
     request = 0
     try:
@@ -214,7 +217,7 @@ def _serve(connection: Connection, folder: Path, settings: Rerank, threads: int)
         connection.send(("error", request, (type(error).__name__, str(error))))
 
 
-def _load(folder: Path, settings: Rerank, threads: int) -> PairScorer:
+def _load(folder: Path | ModelFiles, settings: Rerank, threads: int) -> PairScorer:
     import torch
 
     if settings.device == "cpu":

@@ -6,14 +6,16 @@ import logging
 import threading
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from configs.schema import Encoder
+from reranking.errors import MissingPrerequisite
+from reranking.models.builtin import is_published
 from reranking.models.fingerprint import fingerprint_encoder
+from reranking.models.folder import own_settings
 from reranking.models.resolve import resolve_model
 
 if TYPE_CHECKING:
@@ -37,27 +39,45 @@ class SentenceEncoder:
             revision=settings.revision,
             trust_remote_code=settings.trust_remote_code,
         )
+        files = self.folder.files
+        own = {} if is_published(files) else own_settings(files, self.folder.chain)
+        self.fingerprint = self._fingerprint(own)
+        # What earlier versions called this encoder, which did not look at its own settings.
+        self.former_fingerprint = self._fingerprint({}) if own else None
+
+    def _fingerprint(self, own: dict[str, object]) -> str:
+        settings = self.settings
         prompts = [settings.prompt, settings.query_prompt, settings.truncate_dim]
-        self.fingerprint = fingerprint_encoder(
-            self.folder.path,
+        return fingerprint_encoder(
+            self.folder.files,
             prompt=None if prompts == [None, None, None] else repr(prompts),
-            max_length=0,  # the model's own, which its files say
+            max_length=0,
             dtype="float32",
             revision=self.folder.revision,
+            settings=own,
         ).hex()
 
     @cached_property
     def _model(self) -> Any:
         from sentence_transformers import SentenceTransformer
 
-        with _LOADING:
-            return SentenceTransformer(
-                str(self.folder.path),
-                device=self.settings.device,
-                truncate_dim=self.settings.truncate_dim,
-                trust_remote_code=self.settings.trust_remote_code,
-                local_files_only=Path(self.folder.path).is_dir(),
-            )
+        from reranking.scoring.load import not_loaded, own_weights
+
+        files, trusted = self.folder.files, self.settings.trust_remote_code
+        with _LOADING, files.staged(with_code=trusted) as staged:
+            try:
+                model = SentenceTransformer(
+                    str(staged),
+                    device=self.settings.device,
+                    truncate_dim=self.settings.truncate_dim,
+                    trust_remote_code=trusted,
+                    local_files_only=True,
+                    model_kwargs={"use_safetensors": True},
+                )
+            except Exception as error:  # a broken folder makes each library raise its own kind
+                raise MissingPrerequisite(not_loaded(files, staged, error)) from error
+            own_weights(model)
+        return model
 
     @cached_property
     def _fast(self) -> FastEncoder | None:

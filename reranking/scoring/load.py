@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reranking.errors import ConfigError, MissingPrerequisite
+from reranking.models.chain import Module, weight_files
+from reranking.models.files import ModelFiles
+from reranking.models.weights import read_headers
 from reranking.scoring.engines import Pairs
 from reranking.scoring.generic import GenericEngine, build_assembler
 from reranking.scoring.sample import score_sample
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from sentence_transformers import CrossEncoder
 
@@ -29,12 +33,12 @@ HALF = 0.05  # the same for half precision, where the stock model itself is not 
 
 
 def load_engine(
-    folder: Path, device: str, dtype: str, max_length: int, trust_remote_code: bool
+    files: ModelFiles, device: str, dtype: str, max_length: int, trust_remote_code: bool
 ) -> Engine:
-    """The engine for the model in `folder`, on `device`, in `dtype`."""
+    """The engine for the model, on `device`, in `dtype`."""
     import torch
 
-    model = load_stock(folder, device, max_length, trust_remote_code)
+    model = load_stock(files, device, max_length, trust_remote_code)
     wanted: torch.dtype = getattr(torch, dtype)
     assembler = build_assembler(model, max_length)
     generic = GenericEngine(model, assembler)
@@ -107,41 +111,60 @@ def _logits(engine: Engine, sample: list[tuple[str, str]], size: int) -> NDArray
         return torch.cat(parts).numpy()
 
 
-def load_stock(folder: Path, device: str, max_length: int, trust_remote_code: bool) -> CrossEncoder:
-    """The folder's CrossEncoder in float32, ready for inference."""
+def load_stock(
+    files: ModelFiles, device: str, max_length: int, trust_remote_code: bool
+) -> CrossEncoder:
+    """The model's CrossEncoder in float32, ready for inference.
+
+    Raises MissingPrerequisite if the model cannot be loaded, RuntimeFailure if its files were
+    changed meanwhile.
+    """
     import torch
     from sentence_transformers import CrossEncoder
 
-    try:
-        model: CrossEncoder = CrossEncoder(
-            str(folder),
-            device=device,
-            max_length=max_length,
-            trust_remote_code=trust_remote_code,
-            local_files_only=True,
-            model_kwargs={"dtype": torch.float32},
-        )
-    except Exception as error:  # a broken folder makes each library raise its own kind
-        raise MissingPrerequisite(
-            f"the model in {folder} could not be loaded ({type(error).__name__}: {error}); "
-            "check that the folder is complete, and set trust_remote_code if the model brings code"
-        ) from error
+    with files.staged(with_code=trust_remote_code) as staged:
+        try:
+            model: CrossEncoder = CrossEncoder(
+                str(staged),
+                device=device,
+                max_length=max_length,
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+                model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+                activation_fn=torch.nn.Identity(),  # the one that the config names is not imported
+            )
+        except Exception as error:  # a broken folder makes each library raise its own kind
+            raise MissingPrerequisite(not_loaded(files, staged, error)) from error
+        own_weights(model)
     model.eval()
-    _check_head(folder, model)
+    _check_head(files, model)
     return model
 
 
-def _check_head(folder: Path, model: CrossEncoder) -> None:
-    """Raise ConfigError for a head without saved weights: transformers makes up random ones."""
-    from safetensors import safe_open
+def not_loaded(files: ModelFiles, staged: Path, error: Exception) -> str:
+    """What to say of a model whose loading failed; names the folder that the user gave."""
+    said = str(error).replace(str(staged), str(files.folder))
+    return (
+        f"the model in {files.folder} could not be loaded ({type(error).__name__}: {said}); "
+        "check that the folder is complete, and set trust_remote_code if the model brings code"
+    )
 
+
+def own_weights(model: torch.nn.Module) -> None:
+    """Copy weights that are views of a mapped file: a writer of the file would change them."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
+
+
+def _check_head(files: ModelFiles, model: CrossEncoder) -> None:
+    """Raise ConfigError for a head without saved weights: transformers makes up random ones."""
     stock: Any = model.transformers_model
     head = {n for n, _ in stock.named_parameters() if n.split(".")[0] in _HEADS}
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="np") as weights:
-            head -= set(weights.keys())
+    shards = weight_files(files, Module("Transformer", ""))
+    head -= set(read_headers([files.files[name].path for name in shards]))
     if head:
         raise ConfigError(
-            f"{folder} has no weights for {', '.join(sorted(head))}: the model was never trained "
-            "as a reranker, or its files are incomplete"
+            f"{files.folder} has no weights for {', '.join(sorted(head))}: the model was never "
+            "trained as a reranker, or its files are incomplete"
         )

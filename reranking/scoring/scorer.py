@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from configs.schema import Rerank
 from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
+from reranking.models.chain import read_chain
+from reranking.models.files import ModelFiles, read_model_files
 from reranking.models.folder import check_one_label, resolve_max_length
 
 if TYPE_CHECKING:
@@ -108,18 +110,20 @@ class PairScorer:
         )
 
     @classmethod
-    def load(cls, folder: Path, settings: Rerank) -> PairScorer:
+    def load(cls, folder: Path | ModelFiles, settings: Rerank) -> PairScorer:
         """The reranker in `folder`, checked against the stock model before it is used."""
         from reranking.scoring.load import load_engine
 
         if settings.device is not None and not isinstance(settings.device, str):
             raise ConfigError("several devices were given; load them with devices.load_scorer")
-        if fault := check_one_label(folder):
+        files = read_model_files(folder)
+        read_chain(files, settings.trust_remote_code)
+        if fault := check_one_label(files):
             raise ConfigError(fault)
         device = resolve_device(settings.device)
         dtype = resolve_dtype(settings.precision, device)
-        max_length = resolve_max_length(folder, settings.max_length)
-        engine = load_engine(folder, device, dtype, max_length, settings.trust_remote_code)
+        max_length = resolve_max_length(files, settings.max_length)
+        engine = load_engine(files, device, dtype, max_length, settings.trust_remote_code)
         logger.info("scoring with %s in %s, %d tokens a pair", engine.path, dtype, max_length)
         return cls(engine, dtype=dtype, max_length=max_length, batch_tokens=settings.batch_tokens)
 
