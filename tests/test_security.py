@@ -180,7 +180,7 @@ def change(path: Path, **values: Any) -> None:
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt", "model.pkl"])
 def test_weights_that_may_run_code_are_refused(name: str, model: Path) -> None:
     (model / "model.safetensors").rename(model / name)
-    with pytest.raises(MissingPrerequisite, match=r"no \*\.safetensors file; it holds") as caught:
+    with pytest.raises(MissingPrerequisite, match=r"no model\.safetensors; it holds") as caught:
         resolve_model(str(model))
     assert "safe_serialization" in str(caught.value)
     assert name in str(caught.value)

@@ -235,7 +235,7 @@ def weight_files(files: ModelFiles, module: Module) -> tuple[str, ...]:
         else []
     )
     raise MissingPrerequisite(
-        f"{place} has no *.safetensors file; it holds {', '.join(names[:12]) or 'nothing'}. "
+        f"{place} has no model.safetensors; it holds {', '.join(names[:12]) or 'nothing'}. "
         "Other weight formats may run code when opened and are not read: convert the model with "
         "save_pretrained(..., safe_serialization=True), which writes model.safetensors"
     )

@@ -54,7 +54,7 @@ def test_what_cannot_be_found_says_why(folder, tmp_path):
     with pytest.raises(ConfigError, match="known are builtin:all-MiniLM-L6-v2 and"):
         resolve_model("builtin:other")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(MissingPrerequisite, match=r"no \*.safetensors.*pytorch_model.bin"):
+    with pytest.raises(MissingPrerequisite, match=r"no model\.safetensors.*pytorch_model.bin"):
         resolve_model("model", base_dir=tmp_path)
 
 

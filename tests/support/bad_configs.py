@@ -14,6 +14,7 @@ from configs.load import load_config
 from reranking.errors import EXIT_DONE
 from tests.support import tiny
 from tests.support.bad_bench import CASES, Bench, Outcome, attempt, case
+from tests.support.hostile import HOSTILE
 from tests.support.walk import walk
 
 # The config -------------------------------------------------------------------------------------
@@ -118,6 +119,42 @@ def _(bench: Bench) -> Outcome:
     folder = spoiled(bench)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     return bench.rerank(model_name=str(folder))
+
+
+def hostile(bench: Bench, name: str) -> Outcome:
+    folder = spoiled(bench)
+    HOSTILE[name](folder)
+    return bench.rerank(model_name=str(folder))
+
+
+@case("a settings file that lets weights be unpickled")
+def _(bench: Bench) -> Outcome:
+    return hostile(bench, "unpickling_settings")
+
+
+@case("an index of weights that names other files")
+def _(bench: Bench) -> Outcome:
+    return hostile(bench, "pickle_in_the_index")
+
+
+@case("a model's file that is a link out of its folder")
+def _(bench: Bench) -> Outcome:
+    return hostile(bench, "weights_link_out_of_the_folder")
+
+
+@case("a model's file that is a pipe or a device")
+def _(bench: Bench) -> Outcome:
+    return hostile(bench, "weights_are_a_pipe")
+
+
+@case("a config with a million layers")
+def _(bench: Bench) -> Outcome:
+    return hostile(bench, "a_million_layers")
+
+
+@case("weights that were cut off")
+def _(bench: Bench) -> Outcome:
+    return hostile(bench, "truncated_weights")
 
 
 @case("a model that brings code of its own")
