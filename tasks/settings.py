@@ -10,6 +10,7 @@ from reranking.corpus.corpus import Corpus, check_filter, encoder_mark, pin_fore
 from reranking.corpus.indexes import IndexSettings, vector_index
 from reranking.corpus.ingest import IngestSettings
 from reranking.corpus.queries import QuerySet
+from reranking.corpus.takeover import check_stored_texts, take_over
 from reranking.corpus.vector_columns import need_complete
 from reranking.errors import ConfigError, InputError
 from reranking.runs.given_ranking import GivenRanking, read_given_ranking
@@ -124,6 +125,8 @@ def by_vectors(config: Config) -> bool:
 
 def vector_column(config: Config, database: Database, encoder: SentenceEncoder | None) -> str:
     """The managed table's column that ingest and run use; raises where it is not in use."""
+    if encoder is not None:
+        take_over(database, config.documents.table, encoder)
     fingerprint = "supplied" if encoder is None else encoder.fingerprint
     return column_in_use(database, config.documents.table, fingerprint)
 
@@ -133,6 +136,11 @@ def _check_encoder(database: Database, corpus: Corpus, encoder: SentenceEncoder 
     if encoder is None or corpus.vector not in table.schema.names:
         return
     mark = encoder_mark(table, corpus)
+    if mark is not None and mark == encoder.former_fingerprint:
+        check_stored_texts(
+            database, corpus.table, corpus.vector, encoder, corpus.text, corpus.version
+        )
+        return
     if mark is not None and mark != encoder.fingerprint:
         raise InputError(
             f"the vectors of table {corpus.table!r} come from encoder {mark[:8]}, the config names "

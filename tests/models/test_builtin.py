@@ -151,3 +151,25 @@ def test_the_cache_can_be_moved(tmp_path, monkeypatch):
     monkeypatch.delenv("RESCORE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert builtin.default_cache() == tmp_path / "rescore"
+
+
+def test_changed_weights_in_the_cache_are_built_again(tmp_path: Path) -> None:
+    folder = resolve_model(builtin.RERANKER, cache_dir=tmp_path).path
+    weights = folder / "model.safetensors"
+    expected = file_digest(weights)
+    for spoil in ("weights", "config", "missing", "more"):
+        if spoil == "weights":
+            data = bytearray(weights.read_bytes())
+            data[-100] ^= 1
+            weights.write_bytes(data)
+        elif spoil == "config":
+            (folder / "config.json").write_text("{}")
+        elif spoil == "missing":
+            (folder / "tokenizer.json").unlink()
+        else:
+            (folder / "chat_template.jinja").write_text("x")
+        again = resolve_model(builtin.RERANKER, cache_dir=tmp_path).path
+        assert again == folder
+        assert file_digest(weights) == expected
+        assert not (folder / "chat_template.jinja").exists()
+    assert [p.name for p in folder.parent.iterdir()] == [folder.name]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,22 +11,11 @@ import pytest
 from configs.schema import Encoder
 from reranking.scoring.encoder import SentenceEncoder
 from reranking.scoring.fast_encoder import fast_encoder
-from tests.support import tiny
+from tests.support import judged
+from tests.support.hostile import chain
+from tests.support.model_zoo import tiny_encoder
 
 TEXTS = ["river stone", "", "winter lamp garden " * 40, "a", "violin, harbor!", "river stone"]
-
-
-def tiny_encoder(folder: Path, pooling: str = "mean", normalise: bool = True) -> Path:
-    """A sentence encoder around the tiny BERT's trunk."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-
-    trunk = Transformer(str(tiny.tiny_cross_encoder(folder / "trunk")), max_seq_length=32)
-    parts: list[Any] = [trunk, Pooling(32, pooling_mode=pooling)]
-    SentenceTransformer(modules=parts + [Normalize()] * normalise, device="cpu").save(
-        str(folder / "encoder"), create_model_card=False
-    )
-    return folder / "encoder"
 
 
 @pytest.mark.parametrize(("pooling", "normalise"), [("mean", True), ("cls", False)])
@@ -87,3 +76,44 @@ def test_prompts_and_dimensions_change_the_fingerprint_and_the_vectors(tmp_path:
 def test_the_fingerprint_needs_no_model(tmp_path: Path) -> None:
     encoder = SentenceEncoder(Encoder(model=str(tiny_encoder(tmp_path))))
     assert "_model" not in encoder.__dict__
+
+
+def test_weights_in_a_modules_folder_are_found(tmp_path: Path) -> None:
+    """As earlier versions of sentence-transformers saved a StaticEmbedding, and as a Router has."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router
+
+    plain = judged.encoder_folder(tmp_path / "static", seed=1)
+    expected = SentenceEncoder(Encoder(model=str(plain))).encode_queries(TEXTS)
+    inner = tmp_path / "nested" / "0_StaticEmbedding"
+    inner.mkdir(parents=True)
+    for name in ("model.safetensors", "tokenizer.json"):
+        shutil.copy(plain / name, inner)
+    chain(inner.parent, ("StaticEmbedding", "0_StaticEmbedding"))
+    parts = {
+        task: [SentenceTransformer(str(judged.encoder_folder(tmp_path / task, seed)))[0]]
+        for task, seed in (("query", 1), ("document", 2))
+    }
+    router = SentenceTransformer(
+        modules=[
+            Router.for_query_document(
+                **{f"{task}_modules": modules for task, modules in parts.items()}
+            )
+        ],
+        device="cpu",
+    )
+    router.save(str(tmp_path / "router"))
+    for name in ("nested", "router"):
+        encoder = SentenceEncoder(Encoder(model=str(tmp_path / name)))
+        assert np.allclose(encoder.encode_queries(TEXTS), expected, atol=1e-6)
+    other = router.encode_document(TEXTS)
+    assert np.allclose(encoder.encode_documents(TEXTS), other, atol=1e-6)
+    assert not np.allclose(other, expected)
+    router_config = tmp_path / "router" / "router_config.json"
+    before = encoder.fingerprint
+    text = router_config.read_text()
+    router_config.write_text(text.replace("query_0", "x").replace("document_0", "query_0"))
+    (tmp_path / "router" / "x_StaticEmbedding").mkdir()
+    for name in ("model.safetensors", "tokenizer.json"):
+        shutil.copy(plain / name, tmp_path / "router" / "x_StaticEmbedding")
+    assert SentenceEncoder(Encoder(model=str(tmp_path / "router"))).fingerprint != before

@@ -192,3 +192,16 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "modernbert": modernbert,
     "deberta": deberta,
 }
+
+
+def tiny_encoder(folder: Path, pooling: str = "mean", normalise: bool = True) -> Path:
+    """A sentence encoder around the tiny BERT's trunk."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    trunk = Transformer(str(tiny_cross_encoder(folder / "trunk")), max_seq_length=32)
+    parts: list[Any] = [trunk, Pooling(32, pooling_mode=pooling)]
+    SentenceTransformer(modules=parts + [Normalize()] * normalise, device="cpu").save(
+        str(folder / "encoder"), create_model_card=False
+    )
+    return folder / "encoder"
