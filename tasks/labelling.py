@@ -11,11 +11,11 @@ from typing import Any
 from configs.labelling import BY_GOAL, Labels
 from configs.schema import Config
 from reranking.errors import ConfigError
-from reranking.labelling.agreement import Agreement
+from reranking.judgments.consensus import RELEVANT
 from reranking.labelling.calibration import Calibration, Uncalibrated
 from reranking.labelling.goal import Goal
 from reranking.labelling.gradings import Gradings
-from reranking.labelling.judged import RELEVANT
+from reranking.labelling.kappa import Agreement
 from reranking.labelling.label_run import Bench, LabelSettings, bench
 from reranking.labelling.label_sets import (
     find_label_set,

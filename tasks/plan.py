@@ -9,7 +9,7 @@ from configs.schema import Config
 from reranking.corpus.corpus import Corpus
 from reranking.corpus.queries import QuerySet, pin_queries, read_queries
 from reranking.evaluation.measures import parse_measures
-from reranking.judgments.store import grades
+from reranking.judgments.lists import grades
 from reranking.runs.plan import begin_run, plan_run
 from reranking.runs.publish import check_columns, consumer_marks
 from reranking.runs.run import Run, stored_row

@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from configs.schema import Config
 from reranking.corpus.queries import read_queries
-from reranking.judgments.export import export_judgments
+from reranking.judgments.lists import current_wording, read_lists
 from reranking.labelling.calibration import Calibration, Uncalibrated, fit
-from reranking.labelling.label_run import calibration_of, current_wording, judgments_for
+from reranking.labelling.judgment_files import export_judgments
+from reranking.labelling.label_run import calibration_of
 from reranking.labelling.label_sets import find_label_set
 from reranking.labelling.mining import Mining, MiningReport
 from reranking.labelling.scored import ScoredRun
@@ -68,7 +69,7 @@ def judgment_files(
     """Write the judgments, with `label_set` its labels where nobody judged, as BEIR or qrels."""
     database = open_database(config)
     plan = run_of(database, config, run)
-    judgments = judgments_for(database, lists_of(config), plan.queries.name)
+    judgments = read_lists(database, lists_of(config), plan.queries.name)
     if label_set is None:
         held = current_wording(judgments, read_queries(database, plan.queries))
     else:
@@ -83,9 +84,7 @@ def _inputs(config: Config, run: str | None) -> tuple[ScoredRun, MiningInputs]:
     given, database = config.training, open_database(config)
     scored = ScoredRun(database, run_of(database, config, run))
     relevant = relevant_of(config) if given.relevant is None else given.relevant
-    judgments = answerable(
-        scored, judgments_for(database, lists_of(config), scored.plan.queries.name)
-    )
+    judgments = answerable(scored, read_lists(database, lists_of(config), scored.plan.queries.name))
     label_set, labels = None, None
     calibration = _calibration(database, config, scored, judgments, relevant)
     if given.label_set is not None:

@@ -9,7 +9,8 @@ from typing import Any
 from configs.schema import Config
 from reranking.corpus.queries import pin_queries, read_queries
 from reranking.errors import ConfigError
-from reranking.labelling.label_run import bench, current_wording, judgments_for
+from reranking.judgments.lists import current_wording, read_lists
+from reranking.labelling.label_run import bench
 from reranking.labelling.worklist_run import Order, import_answers, work, write_work
 from reranking.runs.run import find_run
 from tasks.labelling import label_settings, lists_of, open_database, run_of
@@ -30,7 +31,7 @@ def write_worklist(
     database = open_database(config)
     plans = [find_run(database, run) for run in runs]
     plans = plans or [run_of(database, config, None)]
-    judgments = judgments_for(database, lists_of(config), plans[0].queries.name)
+    judgments = read_lists(database, lists_of(config), plans[0].queries.name)
     pairs = None
     if order == "calibration":
         pairs = bench(database, plans[0], label_settings(database, config)).pairs

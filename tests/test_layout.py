@@ -41,6 +41,26 @@ def test_packages_import_only_what_they_may() -> None:
             assert "prefect" not in roots, path
 
 
+LEVELS = (
+    {"errors", "retry", "schemas", "fingerprints", "arrow", "files", "format", "progress", "store"},
+    *({name} for name in ("sources", "models", "scoring", "corpus", "judgments", "runs")),
+    {"reranker"},
+    {"evaluation", "labelling", "upkeep"},
+    {"report"},
+)
+
+
+def test_the_library_imports_downwards_and_peers_know_nothing_of_each_other() -> None:
+    level = {name: number for number, names in enumerate(LEVELS) for name in names}
+    for path in (REPOSITORY / "reranking").rglob("*.py"):
+        own = path.relative_to(REPOSITORY / "reranking").parts[0].removesuffix(".py")
+        for name in imported(path):
+            other = name.split(".")[1] if name.startswith("reranking.") else own
+            if own in level and other in level and other != own:
+                ground = level[own] == level[other] == 0
+                assert ground or level[other] < level[own], f"{path}: {name}"
+
+
 def test_no_flow_imports_a_flow() -> None:
     flows = {p.stem for p in (REPOSITORY / "flows").glob("*.py")}
     helpers = {p for p in flows if p.startswith("commands_") or p.endswith("tables")}

@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 
 from reranking.corpus.corpus import columns_of, hashes_of, string_ids
 from reranking.corpus.queries import read_queries
-from reranking.errors import ConfigError, InputError, MissingResource
+from reranking.errors import InputError, MissingResource
 from reranking.evaluation.comparison import Comparison, Settings, compare
 from reranking.evaluation.evaluate_run import rankings
 from reranking.evaluation.sides import Side
-from reranking.judgments.store import list_judgments, worded_grades
+from reranking.judgments.lists import choose_list, worded_grades
 from reranking.runs.promotion import promoted_run
 from reranking.runs.run import Run, find_run
 from reranking.store import Database
@@ -231,19 +231,11 @@ def judgments_for(database: Database, asked: str | None, runs: Sequence[Party]) 
 
     None where the database has none for their query set; raises ConfigError where it cannot choose.
     """
-    if asked is not None:
-        return asked
-    stored = list_judgments(database, runs[0].plan.queries.name)
-    for run in reversed(runs):
-        named = (json.loads(run.run["config_json"]).get("judgments") or {}).get("judgment_list")
-        if named in stored:
-            return str(named)
-    if len(stored) > 1:
-        raise ConfigError(
-            f"there are several judgment lists for query set {runs[0].plan.queries.name!r}: "
-            f"choose one of {', '.join(stored)} with --judgments"
-        )
-    return stored[0] if stored else None
+    named = [
+        (json.loads(run.run["config_json"]).get("judgments") or {}).get("judgment_list")
+        for run in reversed(runs)
+    ]
+    return choose_list(database, runs[0].plan.queries.name, asked, named)
 
 
 def deciding_query_type(asked: str | None, runs: Sequence[Party]) -> str:

@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from ir_measures.measures import Measure
 
 from reranking.errors import ConfigError, InputError
-from reranking.evaluation.agreement import Agreement, agree, rankings_of
 from reranking.evaluation.measures import (
     DEFAULT_JUDGED,
     DEFAULT_MEASURES,
@@ -26,6 +25,7 @@ from reranking.evaluation.measures import (
     with_judged,
 )
 from reranking.evaluation.moves import MovedQuery, moved_queries
+from reranking.evaluation.overlap import Overlap, rankings_of, rankings_overlap
 from reranking.evaluation.sides import Comparable, Notice, Side, comparable, frame
 from reranking.evaluation.statistics import (
     RESAMPLES,
@@ -77,7 +77,7 @@ class Comparison:
     reason: str
     rows: tuple[Row, ...]
     notices: tuple[Notice, ...]
-    agreement: Agreement
+    agreement: Overlap
     changed: Changed
     moved: tuple[MovedQuery, ...]
     per_query: pa.Table
@@ -288,7 +288,7 @@ def _decided(draft: _Draft, judgments: pa.Table, settings: Settings) -> Comparis
         reason=reason,
         rows=draft.rows,
         notices=draft.common.notices,
-        agreement=agree(left, right, draft.common.shared, k=k),
+        agreement=rankings_overlap(left, right, draft.common.shared, k=k),
         changed=changed,
         moved=moved_queries(
             _primary_values(draft, primary), left, right, judgments, k=k, limit=settings.moved

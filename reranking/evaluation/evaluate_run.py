@@ -13,7 +13,7 @@ from reranking.arrow import frame
 from reranking.corpus.queries import read_queries
 from reranking.evaluation.measures import evaluate, parse_measures
 from reranking.evaluation.summaries import slices, worst_slice
-from reranking.judgments.store import Grades, grades
+from reranking.judgments.lists import Grades, grades
 from reranking.runs.candidates import candidates_of
 from reranking.runs.ranking import rank_results
 from reranking.runs.run import Run

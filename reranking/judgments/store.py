@@ -17,14 +17,12 @@ import pyarrow as pa
 
 from reranking.arrow import frame
 from reranking.corpus.ingest import write_rejects
-from reranking.errors import InputError, MissingResource
-from reranking.fingerprints import ContentDigest, canonical
+from reranking.errors import InputError
+from reranking.judgments.lists import TABLE, stored_list
 from reranking.schemas import JUDGMENTS
 from reranking.sources.rows import Reject, Row
 from reranking.store import Database, equals
 
-TABLE = "judgments"
-LABELS_PREFIX = "labels:"  # grades that a label set gave, not a person
 _VALUES = ["query_id", "query_hash", "doc_id", "source", "relevance"]
 
 
@@ -34,15 +32,6 @@ class JudgmentImport:
 
     stored: int
     rejected: int
-    stale: int
-
-
-@dataclass(frozen=True)
-class Grades:
-    """One grade per query and document: query_id, doc_id, relevance; and what names them."""
-
-    table: pa.Table
-    fingerprint: str
     stale: int
 
 
@@ -74,60 +63,11 @@ def store_judgments(
     if not good:
         reason = f"; {len(rejects)} rows rejected, e.g. {rejects[0].reason}" if rejects else ""
         raise InputError(f"judgment list {judgment_list!r} has no usable rows{reason}")
-    stored = _stored(database, judgment_list)
+    stored = stored_list(database, judgment_list)
     stale = 0 if accept_reworded else _keep_old_wording(good, stored)
     wanted = pa.Table.from_pylist(list(good.values()), JUDGMENTS)
     _write(database, judgment_list, wanted, stored)
     return JudgmentImport(len(good), len(rejects), stale)
-
-
-def grades(database: Database, judgment_list: str, queries: pa.Table) -> Grades:
-    """The grades that hold for these queries' present texts; raises MissingResource if no list.
-
-    Where several sources judged a pair, people and imports come before label sets, and the lower
-    median of their grades counts.
-    """
-    rows = frame(_stored(database, judgment_list))
-    if not len(rows):
-        raise MissingResource(
-            f"no judgment list {judgment_list!r} in {database.uri}: give it a `judgments.source`"
-        )
-    current = frame(queries.select(["query_id", "text_hash"]))
-    mine = rows.join(current, on="query_id", how="inner")
-    held = mine.filter(pl.col("query_hash") == pl.col("text_hash"))
-    first = held.with_columns(derived=pl.col("source").str.starts_with(LABELS_PREFIX))
-    first = first.filter(pl.col("derived") == pl.col("derived").min().over("query_id", "doc_id"))
-    one = (
-        first.group_by("query_id", "doc_id")
-        .agg(pl.col("relevance").sort().get((pl.len() - 1) // 2))
-        .sort("query_id", "doc_id")
-    )
-    content = ContentDigest()
-    content.add(canonical(list(row)).encode() for row in one.iter_rows())
-    return Grades(one.to_arrow(), content.hex(), len(mine) - len(held))
-
-
-def worded_grades(
-    database: Database, judgment_list: str, queries: pa.Table
-) -> tuple[pa.Table, str]:
-    """As `grades`, with the wording each was given for (query_hash); and what names them.
-
-    A query with nothing but grades for another wording keeps those, so that it can be told apart
-    from one that nobody judged.
-    """
-    held = grades(database, judgment_list, queries)
-    current = frame(queries.select(["query_id", "text_hash"])).rename({"text_hash": "query_hash"})
-    good = frame(held.table).join(current, on="query_id", how="left")
-    stored = frame(_stored(database, judgment_list))
-    old = stored.join(current, on=["query_id", "query_hash"], how="anti")
-    old = old.join(good, on="query_id", how="anti").unique(["query_id", "doc_id"], keep="first")
-    return pl.concat([good, old.select(good.columns)]).to_arrow(), held.fingerprint
-
-
-def list_judgments(database: Database, query_set: str) -> list[str]:
-    """The names of the judgment lists for a query set."""
-    rows = database.read(TABLE, equals("query_set", query_set), columns=["judgment_list"])
-    return sorted(set(rows.to_pydict().get("judgment_list", [])))
 
 
 class _Queries:
@@ -154,11 +94,6 @@ class _Queries:
             "source": str(values.get("source") or rater),
             "judged_at": values.get("judged_at"),
         }
-
-
-def _stored(database: Database, judgment_list: str) -> pa.Table:
-    rows = database.read(TABLE, equals("judgment_list", judgment_list))
-    return rows if rows.num_columns else JUDGMENTS.empty_table()
 
 
 def _keep_old_wording(good: dict[tuple[str, str, str], dict[str, Any]], stored: pa.Table) -> int:

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from reranking.errors import InputError
 from reranking.fingerprints import canonical, fingerprint
+from reranking.judgments.consensus import RELEVANT
 from reranking.labelling.intervals import proportion
-from reranking.labelling.judged import RELEVANT, judged, pair_frame
+from reranking.labelling.judged import judged, pair_frame
 
 log = logging.getLogger(__name__)
 

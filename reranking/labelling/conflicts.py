@@ -5,7 +5,8 @@ from __future__ import annotations
 import polars as pl
 import pyarrow as pa
 
-from reranking.labelling.judged import RELEVANT, frame, human, one_per_pair
+from reranking.arrow import frame
+from reranking.judgments.consensus import RELEVANT, human, one_per_pair
 
 LABEL_SOURCE = "label"
 """The `source` of a grade that a rule gave, where labels and judgments stand in one table."""

@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from reranking.errors import ConfigError
 from reranking.fingerprints import digest
+from reranking.judgments.consensus import RELEVANT
 from reranking.labelling.intervals import Proportion, proportion
-from reranking.labelling.judged import RELEVANT, judged, pair_frame
+from reranking.labelling.judged import judged, pair_frame
 from reranking.labelling.rules import Rule
 
 CHOOSING_CONFIDENCE = 0.998

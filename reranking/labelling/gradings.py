@@ -16,15 +16,17 @@ import pyarrow as pa
 
 from reranking.arrow import frame
 from reranking.errors import ConfigError, MissingResource
-from reranking.labelling.agreement import (
+from reranking.judgments.consensus import binarised, one_per_pair
+from reranking.judgments.lists import current_wording, read_lists
+from reranking.labelling.judged import labels_as_grades
+from reranking.labelling.kappa import (
     Agreement,
     RaterAgreement,
     agreement,
     disagreements,
     rater_agreement,
 )
-from reranking.labelling.judged import binarised, labels_as_grades, one_per_pair
-from reranking.labelling.label_run import Bench, current_wording, judgments_for
+from reranking.labelling.label_run import Bench
 from reranking.labelling.label_sets import find_label_set, read_labels, stale_labels
 from reranking.runs.run import Run, find_run
 from reranking.store import Database, equals
@@ -108,7 +110,7 @@ class Gradings:
         if not queries.num_rows:
             raise MissingResource(f"no query set {self._query_set!r} in {self._database.uri}")
         return current_wording(
-            judgments_for(self._database, [judgment_list], self._query_set), queries
+            read_lists(self._database, [judgment_list], self._query_set), queries
         )
 
     def _labels(self, side: str, name: str) -> Grading:

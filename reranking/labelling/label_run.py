@@ -7,7 +7,7 @@ calibration or why there is none, what the goal's cut achieved - is JSON in its 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,13 +15,15 @@ import polars as pl
 import pyarrow as pa
 
 from reranking.arrow import frame
-from reranking.errors import InputError, MissingResource
+from reranking.errors import InputError
 from reranking.fingerprints import ContentDigest, canonical
-from reranking.labelling.agreement import Agreement, agreement
+from reranking.judgments.consensus import binarised, one_per_pair
+from reranking.judgments.lists import current_wording, read_lists
 from reranking.labelling.calibration import Calibration, Uncalibrated, fit, with_probability
 from reranking.labelling.conflicts import conflicts
 from reranking.labelling.goal import Goal, cut_for_precision
-from reranking.labelling.judged import LABELS_PREFIX, binarised, labels_as_grades, one_per_pair
+from reranking.labelling.judged import labels_as_grades
+from reranking.labelling.kappa import Agreement, agreement
 from reranking.labelling.label_sets import (
     find_label_set,
     is_whole,
@@ -40,8 +42,7 @@ from reranking.labelling.rules import (
 )
 from reranking.labelling.scored import ScoredRun
 from reranking.runs.run import Run
-from reranking.schemas import JUDGMENTS
-from reranking.store import Database, one_of
+from reranking.store import Database
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def bench(database: Database, plan: Run, settings: LabelSettings) -> Bench:
     run = ScoredRun(database, plan, settings.other)
     pairs = run.pairs()
     run.check_other(pairs)
-    judgments = judgments_for(database, settings.judgments, plan.queries.name)
+    judgments = read_lists(database, settings.judgments, plan.queries.name)
     calibration = _calibration(database, run, pairs, judgments, settings)
     other: Calibration | Uncalibrated | None = None
     if isinstance(calibration, Calibration):
@@ -195,34 +196,6 @@ def _is_current(database: Database, label_set: str, evidence: Mapping[str, objec
     stored = json.loads(row["calibration"])
     stored.pop("labels")
     return bool(row["label_set"] == label_set and canonical(stored) == canonical(evidence))
-
-
-def judgments_for(database: Database, lists: Sequence[str], query_set: str) -> pa.Table:
-    """The judgments of several lists for a query set; raises MissingResource for an unknown list.
-
-    With several lists a source is named LIST/RATER, since `imported` may mean two people.
-    """
-    if not lists:
-        return JUDGMENTS.empty_table()
-    rows = database.read("judgments", one_of("judgment_list", lists))
-    known = set(rows.column("judgment_list").to_pylist()) if rows.num_columns else set()
-    if missing := [name for name in lists if name not in known]:
-        raise MissingResource(
-            f"no judgment list {', '.join(missing)} in {database.uri}: `rescore run` imports the "
-            "config's own, `rescore worklist-import` people's answers"
-        )
-    mine = frame(rows).filter(pl.col("query_set") == query_set)
-    if len(lists) > 1:
-        person = ~pl.col("source").str.starts_with(LABELS_PREFIX)
-        named = pl.concat_str("judgment_list", "source", separator="/")
-        mine = mine.with_columns(pl.when(person).then(named).otherwise("source").alias("source"))
-    return mine.sort("query_id", "doc_id", "source").to_arrow()
-
-
-def current_wording(judgments: pa.Table, queries: pa.Table) -> pa.Table:
-    """The judgments given for the queries' present texts."""
-    now = frame(queries).select("query_id", pl.col("text_hash").alias("query_hash"))
-    return frame(judgments).join(now, on=["query_id", "query_hash"], how="semi").to_arrow()
 
 
 def calibration_of(row: Mapping[str, Any]) -> Calibration | Uncalibrated:

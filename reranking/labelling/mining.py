@@ -24,10 +24,12 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from reranking.arrow import frame
 from reranking.errors import ConfigError, InputError
 from reranking.fingerprints import digest
+from reranking.judgments.consensus import RELEVANT, consensus
 from reranking.labelling.intervals import Proportion, proportion
-from reranking.labelling.judged import RELEVANT, consensus, frame, pair_frame
+from reranking.labelling.judged import pair_frame
 
 TextLookup = Callable[[Sequence[str]], Mapping[str, str]]
 """From document ids to their texts; ids without a text may be absent."""

@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from reranking.errors import ConfigError, InputError
 from reranking.fingerprints import canonical
+from reranking.judgments.consensus import RELEVANT
 from reranking.labelling.intervals import Proportion, proportion
-from reranking.labelling.judged import RELEVANT, judged, pair_frame, ranked
+from reranking.labelling.judged import judged, pair_frame, ranked
 from reranking.schemas import LABELS, conform
 
 LABEL_COLUMNS = pa.schema([field for field in LABELS if field.name != "label_set"])

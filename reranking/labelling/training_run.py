@@ -23,10 +23,10 @@ from reranking.arrow import frame
 from reranking.corpus.corpus import texts_of
 from reranking.errors import ConfigError, InputError
 from reranking.fingerprints import canonical
+from reranking.judgments.consensus import consensus, human
+from reranking.judgments.lists import current_wording
 from reranking.labelling.calibration import Calibration, with_probability
 from reranking.labelling.conflicts import LABEL_SOURCE, prefer_human
-from reranking.labelling.judged import consensus, human
-from reranking.labelling.label_run import current_wording
 from reranking.labelling.label_sets import find_label_set, hashes_by_id, read_labels, stale_labels
 from reranking.labelling.mining import Mined, Miner, Mining, MiningReport
 from reranking.labelling.scored import ScoredRun

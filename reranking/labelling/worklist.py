@@ -17,8 +17,10 @@ from typing import Literal
 import polars as pl
 import pyarrow as pa
 
+from reranking.arrow import frame
 from reranking.errors import InputError
-from reranking.labelling.judged import frame, human, judged, pair_frame
+from reranking.judgments.consensus import human
+from reranking.labelling.judged import judged, pair_frame
 
 REGIONS = 10
 

@@ -16,6 +16,7 @@ from reranking.corpus.ingest import write_rejects
 from reranking.corpus.queries import read_queries
 from reranking.errors import ConfigError, InputError, MissingResource
 from reranking.fingerprints import digest
+from reranking.judgments.consensus import LABELS_PREFIX
 from reranking.labelling.exchange import (
     Answers,
     label_studio,
@@ -24,7 +25,6 @@ from reranking.labelling.exchange import (
     read_label_studio,
     read_quepid,
 )
-from reranking.labelling.judged import LABELS_PREFIX
 from reranking.labelling.worklist import with_texts, work_list
 from reranking.runs.run import Run, published_epoch
 from reranking.schemas import JUDGMENTS

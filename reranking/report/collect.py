@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 from reranking.arrow import frame
 from reranking.corpus.corpus import texts_of
 from reranking.corpus.queries import read_queries
-from reranking.evaluation.agreement import agree, rankings_of, rbo
 from reranking.evaluation.compare_run import FIRST, Party, compare_runs, judgments_for
 from reranking.evaluation.comparison import Comparison, Settings
 from reranking.evaluation.evaluate_run import rankings
 from reranking.evaluation.history import history
 from reranking.evaluation.measures import parse_measures
 from reranking.evaluation.moves import MovedQuery, moved_documents
-from reranking.judgments.store import grades
+from reranking.evaluation.overlap import rankings_of, rankings_overlap, rbo
+from reranking.judgments.lists import grades
 from reranking.labelling.label_run import calibration_of
 from reranking.labelling.label_sets import list_label_sets, read_labels
 from reranking.labelling.scored import ScoredRun
@@ -162,7 +162,7 @@ class _Contrasted:
         left, right = (self._rankings(p) for p in (self.base, self.run))
         shared = self._shared()
         both = [t for t in right if t in left]
-        agreements = [(t, agree(left[t], right[t], shared, k=RANKS)) for t in both]
+        agreements = [(t, rankings_overlap(left[t], right[t], shared, k=RANKS)) for t in both]
         asked = self.settings.query_type
         sides = left.get(asked, {}), right.get(asked, {})
         report = replace(report, agreements=tuple(agreements))

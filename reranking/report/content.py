@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from reranking.evaluation.agreement import Agreement
 from reranking.evaluation.comparison import Comparison
+from reranking.evaluation.overlap import Overlap
 from reranking.evaluation.statistics import Paired
 from reranking.evaluation.verdict import Rules
 from reranking.labelling.calibration import Calibration, Uncalibrated
@@ -163,7 +163,7 @@ class Report:
     judged_pairs: int
     rules: Rules
     comparison: Comparison | None
-    agreements: tuple[tuple[str, Agreement], ...]
+    agreements: tuple[tuple[str, Overlap], ...]
     per_query: tuple[tuple[str, float], ...]
     slices: tuple[SliceRow, ...]
     slices_left_out: int

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from configs.part import LEGS
 from reranking.arrow import frame
-from reranking.evaluation.agreement import rbo
+from reranking.evaluation.overlap import rbo
 from reranking.evaluation.statistics import compare_paired
 from reranking.evaluation.summaries import query_slices
 from reranking.report.content import Distribution, Group, SliceRow

@@ -15,9 +15,9 @@ from flows.cli import app
 from reranking.corpus.corpus import texts_of
 from reranking.corpus.queries import read_queries
 from reranking.errors import ConfigError, GateFailed, InputError, MissingResource
-from reranking.evaluation.agreement import rankings_of
 from reranking.evaluation.compare_run import Party, compare_runs, party
 from reranking.evaluation.comparison import Settings
+from reranking.evaluation.overlap import rankings_of
 from reranking.runs.candidates import candidates_of
 from reranking.runs.promotion import promote
 from reranking.runs.ranking import rank_results

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from reranking.errors import ConfigError, InputError
-from reranking.evaluation.agreement import agree, overlap, rankings_of, rbo
 from reranking.evaluation.comparison import Comparison, Settings, compare
 from reranking.evaluation.moves import moved_documents
+from reranking.evaluation.overlap import overlap_at, rankings_of, rankings_overlap, rbo
 from reranking.evaluation.sides import Side, comparable
 from reranking.evaluation.verdict import Rules
 from reranking.fingerprints import text_hash
@@ -318,7 +318,7 @@ def test_the_queries_that_moved_most_come_first() -> None:
     }
 
 
-# --- agreement ---
+# --- overlap ---
 
 
 def test_rank_biased_overlap_by_hand() -> None:
@@ -337,14 +337,14 @@ def test_rank_biased_overlap_by_hand() -> None:
     assert rbo("ab", "b", 0.8) == rbo("b", "ab", 0.8)
 
 
-def test_agreement_needs_no_judgments() -> None:
+def test_overlap_needs_no_judgments() -> None:
     left = {"q": ["a", "b"], "r": ["a"], "s": []}
     right = {"q": ["b", "c"], "r": ["a"]}
-    result = agree(left, right, ["q", "r", "s"], k=2)
+    result = rankings_overlap(left, right, ["q", "r", "s"], k=2)
     assert (result.queries, result.identical) == (3, 2)
     assert result.overlap == pytest.approx((0.5 + 1 + 1) / 3)
-    assert overlap("abc", "cab", 1) == 0.0
-    assert agree({}, {}, []).overlap is None
+    assert overlap_at("abc", "cab", 1) == 0.0
+    assert rankings_overlap({}, {}, []).overlap is None
 
 
 def test_rankings_follow_the_rank() -> None:

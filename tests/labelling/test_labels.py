@@ -12,7 +12,6 @@ from reranking.fingerprints import text_hash
 from reranking.labelling.conflicts import conflicts, prefer_human, stale
 from reranking.labelling.goal import cut_for_precision
 from reranking.labelling.intervals import clopper_pearson, proportion
-from reranking.labelling.judged import consensus, one_per_pair
 from reranking.labelling.rules import (
     LABEL_COLUMNS,
     Rule,
@@ -310,37 +309,8 @@ def test_a_target_is_a_share(target):
 # --- people and labels
 
 
-def test_several_raters_are_brought_to_the_lower_median():
-    table = consensus(
-        judgments(
-            ("q", "a", 0, "x"),
-            ("q", "a", 3, "y"),
-            ("q", "a", 2, "z"),
-            ("q", "b", 1, "x"),
-            ("q", "b", 2, "y"),
-        )
-    )
-    assert table.to_pylist() == [
-        {"query_id": "q", "doc_id": "a", "relevance": 2, "raters": 3},
-        {"query_id": "q", "doc_id": "b", "relevance": 1, "raters": 2},
-    ]
-
-
-def test_grades_that_a_label_set_gave_are_no_judgments():
-    table = judgments(
-        ("q", "a", 3, "labels:night"), ("q", "a", 0, "ann"), ("q", "b", 1, "labels:x")
-    )
-    assert consensus(table)["relevance"].to_pylist() == [0]
+def test_grades_that_a_label_set_gave_conflict_with_nothing():
     assert conflicts(labelled(), judgments(("q1", "a", 0, "labels:x"))).num_rows == 0
-
-
-def test_two_wordings_of_a_query_are_not_mixed():
-    table = judgments(("q", "a", 0, "x"), ("q", "a", 3, "y")).append_column(
-        "query_hash", pa.array([text_hash("old"), text_hash("new")], pa.binary(16))
-    )
-    assert consensus(table).num_rows == 2
-    with pytest.raises(InputError, match="several wordings"):
-        one_per_pair(table)
 
 
 def labelled():

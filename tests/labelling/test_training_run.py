@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from configs.load import load_config
 from flows.cli import app
 from reranking.arrow import frame
-from reranking.judgments.store import grades
+from reranking.judgments.lists import grades
 from reranking.labelling.scored import ScoredRun
 from reranking.runs.run import Run
 from reranking.scoring.crossencoder import CrossEncoderModel

@@ -109,6 +109,7 @@ def test_quepid_answers_come_back_under_their_raters(copy: Path) -> None:
     load_judgments.fn(load_config(copy))  # the nightly import leaves people's answers alone
     assert sorted(judged(copy)["source"].unique()) == ["ann", "bob", "gold"]
     raters = ask("agreement", copy, "judgments:j", "--json")
+    assert raters.exit_code == 0, raters.output
     assert json.loads(raters.stdout)["nominal"]["value"] == pytest.approx(1.0)
     listed = ask("worklist", copy, "--out", out, "--json")
     assert rows[0] not in lines_of(out)

@@ -11,7 +11,7 @@ from reranking.arrow import frame
 from reranking.corpus.corpus import string_ids
 from reranking.corpus.queries import read_queries
 from reranking.errors import ConfigError
-from reranking.judgments.qrels import write_beir, write_trec
+from reranking.judgments.files import write_beir, write_trec
 from reranking.labelling.worklist import work_list
 from reranking.labelling.worklist_run import shown_by
 from reranking.runs.run import Run
@@ -37,7 +37,7 @@ def export_judgments(
         write_trec(folder, judgments, unjudged)
     else:
         queries = read_queries(database, plan.queries)
-        write_beir(folder, _corpus(database, plan), queries, judgments, unjudged=unjudged)
+        write_beir(folder, _corpus(database, plan), queries, judgments, unjudged)
     pairs = frame(judgments).select("query_id", "doc_id").n_unique()
     return {"judged": pairs, "unjudged": unjudged.num_rows}
 

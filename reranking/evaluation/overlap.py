@@ -1,4 +1,4 @@
-"""How alike are two rankings, without any judgments? Overlap at k and rank-biased overlap."""
+"""How much two rankings have in common, without any judgments: overlap at k and RBO."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
+
+from reranking.arrow import frame
 
 Rankings = Mapping[str, Sequence[str]]
 
@@ -16,7 +17,7 @@ PERSISTENCE: Final = 0.9  # a reader's chance to go one rank deeper: the top 10 
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Overlap:
     """Means over queries; `identical` counts queries whose rankings are equal at every rank."""
 
     queries: int
@@ -26,36 +27,35 @@ class Agreement:
     rbo: float | None
 
 
-def agree(
+def rankings_overlap(
     base: Rankings,
     candidate: Rankings,
     query_ids: Sequence[str],
     *,
     k: int = 10,
-    p: float = PERSISTENCE,
-) -> Agreement:
-    """The agreement of two runs over `query_ids`; a query absent from a mapping had no hits."""
+) -> Overlap:
+    """Return the overlap of two runs over `query_ids`; a query that a mapping lacks had no hits."""
     overlaps, rbos, identical = [], [], 0
     for query_id in query_ids:
         left, right = base.get(query_id, ()), candidate.get(query_id, ())
         same = list(left) == list(right)
         identical += same
-        overlaps.append(1.0 if same else overlap(left, right, k))
-        rbos.append(1.0 if same else rbo(left, right, p))
+        overlaps.append(1.0 if same else overlap_at(left, right, k))
+        rbos.append(1.0 if same else rbo(left, right))
     if not overlaps:
-        return Agreement(0, 0, k, None, None)
-    return Agreement(len(overlaps), identical, k, float(np.mean(overlaps)), float(np.mean(rbos)))
+        return Overlap(0, 0, k, None, None)
+    return Overlap(len(overlaps), identical, k, float(np.mean(overlaps)), float(np.mean(rbos)))
 
 
-def overlap(left: Sequence[str], right: Sequence[str], k: int) -> float:
-    """The share of documents that the two top k have in common; 1 if both are empty."""
+def overlap_at(left: Sequence[str], right: Sequence[str], k: int) -> float:
+    """Return the share of documents that the two top k have in common; 1 if both are empty."""
     a, b = set(left[:k]), set(right[:k])
     longest = max(len(a), len(b))
     return len(a & b) / longest if longest else 1.0
 
 
 def rbo(left: Sequence[str], right: Sequence[str], p: float = PERSISTENCE) -> float:
-    """Rank-biased overlap, extrapolated beyond the shorter and the longer list; within [0, 1].
+    """Return the rank-biased overlap in [0, 1], extrapolated beyond both lists.
 
     Webber, Moffat & Zobel, "A similarity measure for indefinite rankings", TOIS 2010, equation 32.
     1 if both lists are empty, 0 if one is.
@@ -90,9 +90,8 @@ def _new_overlap(a: str | None, b: str, seen_a: set[str], seen_b: set[str]) -> i
 
 
 def rankings_of(table: pa.Table) -> dict[str, list[str]]:
-    """{query_id: documents in rank order} of one query type's (query_id, doc_id, rank)."""
-    frame = pl.from_arrow(table.select(["query_id", "doc_id", "rank"]))
-    assert isinstance(frame, pl.DataFrame)
-    grouped = frame.sort("query_id", "rank").group_by("query_id", maintain_order=True)
+    """Return {query_id: documents in rank order} of one query type's (query_id, doc_id, rank)."""
+    rows = frame(table.select(["query_id", "doc_id", "rank"]))
+    grouped = rows.sort("query_id", "rank").group_by("query_id", maintain_order=True)
     lists = grouped.agg("doc_id")
     return dict(zip(lists["query_id"].to_list(), lists["doc_id"].to_list(), strict=True))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from reranking.errors import InputError
-from reranking.labelling.judged import one_per_pair
+from reranking.judgments.consensus import one_per_pair
 
 BEIR_HEADER = "query-id\tcorpus-id\tscore\n"
 
@@ -47,11 +47,9 @@ def write_beir(
     corpus: Iterable[pa.Table],
     queries: pa.Table,
     judgments: pa.Table,
-    *,
-    split: str = "test",
     unjudged: pa.Table | None = None,
 ) -> None:
-    """Write a BEIR folder: corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv, and the files beside it.
+    """Write a BEIR folder: corpus.jsonl, queries.jsonl, qrels/test.tsv, and the files beside it.
 
     `corpus` comes in blocks with doc_id, text and perhaps title; `queries` has query_id and text.
     """
@@ -61,7 +59,7 @@ def write_beir(
     _write(
         folder / "queries.jsonl", (_json({"_id": r["query_id"], "text": r["text"]}) for r in rows)
     )
-    _write(folder / "qrels" / f"{split}.tsv", _beir_lines(judgments))
+    _write(folder / "qrels" / "test.tsv", _beir_lines(judgments))
     _write_beside(folder, judgments, unjudged)
 
 

@@ -18,8 +18,9 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from reranking.arrow import frame
 from reranking.errors import InputError
-from reranking.labelling.judged import frame, human
+from reranking.judgments.consensus import human
 
 Floats = NDArray[np.float64]
 Level = Literal["nominal", "ordinal", "interval"]

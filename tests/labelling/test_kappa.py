@@ -6,14 +6,15 @@ import pytest
 
 from reranking.errors import InputError
 from reranking.fingerprints import text_hash
-from reranking.labelling.agreement import (
+from reranking.judgments.consensus import binarised
+from reranking.labelling.judged import labels_as_grades
+from reranking.labelling.kappa import (
     agreement,
     disagreements,
     kappa,
     krippendorff_alpha,
     rater_agreement,
 )
-from reranking.labelling.judged import binarised, labels_as_grades
 from reranking.labelling.rules import Rule, apply_rule, as_other
 
 NAN = np.nan
