@@ -24,7 +24,7 @@ from reranking.scoring.scorer import resolve_device
 from reranking.sources.open import read_queries as read_source
 from reranking.store import Database
 from tasks.plan import check
-from tasks.settings import corpus_of, cross_encoder_of, encoder_of, search_settings, source_spec
+from tasks.settings import corpus_of, cross_encoder_of, encoder_of, search_settings
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _stored(config: Config) -> bool:
 def _queries(config: Config) -> pa.Table:
     source = config.queries.source
     if source is not None:
-        return queries_of(config.queries.query_set, read_source(source_spec(source)))[0]
+        return queries_of(config.queries.query_set, read_source(source))[0]
     database = Database(config.database, must_exist=True)
     return read_queries(database, pin_queries(database, config.queries.query_set))
 

@@ -14,7 +14,7 @@ from reranking.store import Database
 from tasks.encoding import encoding
 from tasks.progress import Watcher
 from tasks.retries import may_pass
-from tasks.settings import ingest_settings, source_spec
+from tasks.settings import ingest_settings
 
 
 @task(
@@ -30,7 +30,7 @@ def ingest_documents(config: Config) -> dict[str, Any]:
         return {}
     database = Database(config.database)
     settings = ingest_settings(config, database)
-    rows = read_documents(source_spec(config.documents.source))
+    rows = read_documents(config.documents.source)
     with Watcher("documents") as progress, encoding(config) as encoder:
         report = ingest(database, rows, encoder, settings, progress)
     return report.as_dict()

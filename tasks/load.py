@@ -10,7 +10,6 @@ from reranking.corpus.queries import pin_queries, read_queries, store_queries
 from reranking.judgments.store import store_judgments
 from reranking.sources import open as sources
 from reranking.store import Database
-from tasks.settings import source_spec
 
 
 @task(name="load-queries", cache_policy=NO_CACHE)
@@ -18,12 +17,12 @@ def load_queries(config: Config) -> int:
     """Bring the stored query set in line with its source; the number of rejected rows."""
     if config.queries.source is None:
         return 0
-    spec = source_spec(config.queries.source)
+    source = config.queries.source
     return store_queries(
         Database(config.database),
         config.queries.query_set,
-        sources.read_queries(spec),
-        sources.source_fingerprint(spec, "queries"),
+        sources.read_queries(source),
+        sources.source_fingerprint(source, "queries"),
     )
 
 
@@ -33,14 +32,14 @@ def load_judgments(config: Config) -> dict[str, int]:
     given = config.judgments
     if given is None or given.source is None:
         return {"rejected": 0, "stale": 0}
-    database, spec = Database(config.database), source_spec(given.source)
+    database, source = Database(config.database), given.source
     done = store_judgments(
         database,
         given.judgment_list,
         read_queries(database, pin_queries(database, config.queries.query_set)),
-        sources.read_judgments(spec),
+        sources.read_judgments(source),
         rater=given.rater,
-        source_fp=sources.source_fingerprint(spec, "judgments"),
+        source_fp=sources.source_fingerprint(source, "judgments"),
         accept_reworded=given.accept_reworded,
     )
     return {"rejected": done.rejected, "stale": done.stale}

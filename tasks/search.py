@@ -13,7 +13,7 @@ from reranking.runs.given_ranking import store_given_ranking
 from reranking.runs.run import Run
 from reranking.sources.open import source_fingerprint
 from tasks.retries import may_pass
-from tasks.settings import encoder_of, ranking_of, source_spec
+from tasks.settings import encoder_of, ranking_of
 
 
 @task(
@@ -37,5 +37,5 @@ def store_ranking(config: Config, plan: Run) -> int:
     given = ranking_of(config, database, plan.corpus, plan.queries)
     if given is None or config.candidates is None:
         return 0
-    spec = source_spec(config.candidates.source)
-    return store_given_ranking(plan, given, source_fingerprint(spec, "ranking"))
+    source_fp = source_fingerprint(config.candidates.source, "ranking")
+    return store_given_ranking(plan, given, source_fp)

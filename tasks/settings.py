@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 from configs.schema import Config, Encoder, Search
-from configs.source import Source
 from reranking.corpus.corpus import Corpus, check_filter, encoder_mark, pin_foreign, pin_managed
 from reranking.corpus.indexes import IndexSettings, vector_index
 from reranking.corpus.ingest import IngestSettings
@@ -16,14 +15,9 @@ from reranking.errors import ConfigError, InputError
 from reranking.runs.given_ranking import GivenRanking, read_given_ranking
 from reranking.scoring.crossencoder import CrossEncoderModel, find_cross_encoder
 from reranking.scoring.encoder import SentenceEncoder
-from reranking.sources.open import SourceSpec, read_ranking, source_fingerprint
+from reranking.sources.open import read_ranking, source_fingerprint
 from reranking.store import Database
 from reranking.upkeep.columns import column_in_use
-
-
-def source_spec(source: Source) -> SourceSpec:
-    """The library's form of a source."""
-    return SourceSpec(source.format, source.path, source.split, source.name, dict(source.columns))
 
 
 def encoder_of(config: Config) -> SentenceEncoder | None:
@@ -72,7 +66,7 @@ def ingest_settings(config: Config, database: Database) -> IngestSettings:
     default = "{title} {text}" if documents.source.format == "beir" else "{text}"
     return IngestSettings(
         table=documents.table,
-        source_fp=source_fingerprint(source_spec(documents.source), "documents"),
+        source_fp=source_fingerprint(documents.source, "documents"),
         template=documents.template or default,
         delete_missing=documents.delete_missing,
         window_rows=documents.window_rows,
@@ -171,5 +165,5 @@ def ranking_of(
     """The configured ranking, None where the documents are searched."""
     if config.candidates is None:
         return None
-    rows = read_ranking(source_spec(config.candidates.source))
+    rows = read_ranking(config.candidates.source)
     return read_given_ranking(database, rows, corpus, queries, config.search.limit)

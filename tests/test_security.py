@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from configs.load import load_config
 from configs.schema import Encoder, Rerank
-from reranking.errors import ConfigError, MissingPrerequisite, MissingResource
+from reranking.errors import ConfigError, MissingPrerequisite
 from reranking.models.files import read_model_files
 from reranking.models.resolve import resolve_model
 from reranking.runs.run import find_run
@@ -24,6 +25,7 @@ from reranking.scoring.crossencoder import find_cross_encoder
 from reranking.scoring.load import load_stock
 from tests.conftest import REPOSITORY
 from tests.support import tiny
+from tests.support.sources import source
 from tests.support.walk import database_of, walk
 
 PACKAGES = ("flows", "tasks", "reranking", "configs", "benchmarks")
@@ -272,10 +274,10 @@ def test_a_run_writes_nothing_outside_its_database(tmp_path: Path, cross_encoder
 
 
 def test_a_split_cannot_leave_its_folder(tmp_path: Path) -> None:
-    from reranking.sources.open import SourceSpec, read_judgments
+    from reranking.sources.open import read_judgments
 
     (tmp_path / "secret.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
     (tmp_path / "beir" / "qrels").mkdir(parents=True)
     for split in ("../../secret", "/etc/passwd", "..", "."):
-        with pytest.raises((ConfigError, MissingResource)):
-            list(read_judgments(SourceSpec("beir", str(tmp_path / "beir"), split)))
+        with pytest.raises(ValidationError, match="split"):
+            list(read_judgments(source("beir", str(tmp_path / "beir"), split)))

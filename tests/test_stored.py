@@ -18,12 +18,13 @@ from reranking.labelling.label_sets import find_label_set
 from reranking.runs.promotion import promoted_run
 from reranking.runs.run import find_run
 from reranking.scoring.crossencoder import CrossEncoderModel
-from reranking.sources.open import SourceSpec, source_fingerprint
+from reranking.sources.open import source_fingerprint
 from reranking.store import Database
 from tasks.ingest import ingest_documents
 from tasks.label import label_stored_run
 from tasks.pipeline import pipeline_of
 from tasks.settings import cross_encoder_of, encoder_of
+from tests.support.sources import source
 from tests.support.walk import walk_file
 
 DATA = Path(__file__).parent / "data"
@@ -105,7 +106,7 @@ def test_sources_have_the_fingerprints_they_had(ids: dict[str, Any]) -> None:
     files = {"documents": "documents.jsonl", "queries": "queries.jsonl"}
     for kind, file in {**files, "judgments": "judgments.tsv"}.items():
         form = "trec" if kind == "judgments" else "jsonl"
-        spec = SourceSpec(form, f"{ids['home']}/{file}", None, None, {})
+        spec = source(form, f"{ids['home']}/{file}", None, None, {})
         assert source_fingerprint(spec, kind) == ids["sources"][kind]
 
 

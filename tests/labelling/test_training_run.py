@@ -247,11 +247,12 @@ def known_rows(config: Path, run: Run) -> list[dict[str, Any]]:
 
 
 def test_a_beir_folder_comes_back_as_a_config(labelled_run: Path, run: Run, tmp_path: Path) -> None:
-    from reranking.sources.open import SourceSpec, read_documents, read_judgments, read_queries
+    from reranking.sources.open import read_documents, read_judgments, read_queries
+    from tests.support.sources import source
 
     folder = tmp_path / "beir"
     told("export-judgments", labelled_run, "--out", folder, "--format", "beir")
-    spec = SourceSpec("beir", str(folder), "test", None, {})
+    spec = source("beir", str(folder), "test", None, {})
     database = run.database
     stored = {r["doc_id"]: r["text"] for r in database.read("documents").to_pylist()}
     assert {r.values["doc_id"]: r.values["text"] for r in read_documents(spec)} == stored

@@ -16,16 +16,17 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from configs.source import Source
 from reranking.errors import RescoreError
 from reranking.sources import values as clean
 from reranking.sources.open import (
-    SourceSpec,
     read_documents,
     read_judgments,
     read_queries,
     read_ranking,
 )
 from reranking.sources.rows import RAW_BYTES, Fault, Reject, Row, cut
+from tests.support.sources import source
 
 # tmp_path stays the same for all examples of a test: each writes the same file anew
 FUZZ = settings(
@@ -34,7 +35,7 @@ FUZZ = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-Read = Callable[[SourceSpec], Iterator[Row | Reject]]
+Read = Callable[[Source], Iterator[Row | Reject]]
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -69,7 +70,7 @@ FILES = st.lists(st.binary(max_size=12) | PIECES | ALMOST_ROWS, max_size=12).map
 LINES = st.lists(st.binary(max_size=20) | ALMOST_ROWS | PIECES, max_size=8).map(b"\n".join)
 
 
-def outcome(read: Read, spec: SourceSpec) -> list[Row | Reject] | None:
+def outcome(read: Read, spec: Source) -> list[Row | Reject] | None:
     """What was read; None if the source as a whole was refused. Anything else fails the test."""
     try:
         rows = list(read(spec))
@@ -92,7 +93,7 @@ def storable(text: str | None) -> None:
 
 READS: dict[str, list[Read]] = {
     **dict.fromkeys(
-        ["jsonl", "csv", "tsv", "parquet"],
+        ["jsonl", "csv", "parquet"],
         [read_documents, read_queries, read_judgments, read_ranking],
     ),
     "trec": [read_judgments, read_ranking],
@@ -107,7 +108,7 @@ def test_any_bytes_are_survived(form: str, data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "any"
     path.write_bytes(data)
     for read in READS[form]:
-        outcome(read, SourceSpec(form, str(path)))
+        outcome(read, source(form, str(path)))
 
 
 @FUZZ
@@ -119,7 +120,7 @@ def test_any_beir_folder_is_survived(
     (tmp_path / "corpus.jsonl").write_bytes(corpus)
     (tmp_path / "queries.jsonl").write_bytes(queries)
     (tmp_path / "qrels" / "test.tsv").write_bytes(b"query-id\tcorpus-id\tscore\n" + qrels)
-    spec = SourceSpec("beir", str(tmp_path), split="test")
+    spec = source("beir", str(tmp_path), split="test")
     for read in (read_documents, read_queries, read_judgments):
         outcome(read, spec)
 
@@ -134,7 +135,7 @@ def test_every_line_is_a_row_or_a_reject(
 ) -> None:
     path = tmp_path / "any"
     path.write_bytes(data)
-    rows = outcome(read, SourceSpec(form, str(path)))
+    rows = outcome(read, source(form, str(path)))
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     expected = [n for n, line in enumerate(lines, start=1) if line.strip()]
     if rows is None:  # refused as a whole: only what claims to be gzip
@@ -151,11 +152,11 @@ def test_gzip_changes_nothing_and_a_cut_one_is_refused(
     plain, packed, short = tmp_path / "a", tmp_path / "a.gz", tmp_path / "b.gz"
     plain.write_bytes(data)
     packed.write_bytes(whole := gzip.compress(data))
-    expected = outcome(read_documents, SourceSpec("jsonl", str(plain)))
+    expected = outcome(read_documents, source("jsonl", str(plain)))
     if expected is not None:
-        assert outcome(read_documents, SourceSpec("jsonl", str(packed))) == expected
+        assert outcome(read_documents, source("jsonl", str(packed))) == expected
     short.write_bytes(whole[: min(keep, len(whole) - 1)])
-    rows = outcome(read_documents, SourceSpec("jsonl", str(short)))
+    rows = outcome(read_documents, source("jsonl", str(short)))
     assert rows is None or keep == 0
 
 
@@ -172,7 +173,7 @@ def test_jsonl_round_trip(rows: list[tuple[str, str]], ascii_only: bool, tmp_pat
     path = tmp_path / "x.jsonl"
     dumped = [json.dumps({"_id": a, "text": b}, ensure_ascii=ascii_only) for a, b in rows]
     path.write_bytes("\n".join(dumped).encode())
-    read = list(read_documents(SourceSpec("jsonl", str(path))))
+    read = list(read_documents(source("jsonl", str(path))))
     expected = [Row(n, {"doc_id": a, "text": b}) for n, (a, b) in enumerate(rows, start=1)]
     assert read == expected
 
@@ -183,14 +184,14 @@ def test_jsonl_round_trip(rows: list[tuple[str, str]], ascii_only: bool, tmp_pat
 def test_delimited_round_trip(
     form: str, rows: list[tuple[str, str]], end: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / "x"
+    path = tmp_path / f"x.{form}"
     text = io.StringIO(newline="")
     delimiter = "\t" if form == "tsv" else ","
     quoting = csv.QUOTE_ALL if end == "\n" else csv.QUOTE_MINIMAL
     writer = csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=quoting)
     writer.writerows([("doc_id", "text"), *rows])
     path.write_bytes(text.getvalue().encode())
-    read = list(read_documents(SourceSpec(form, str(path))))
+    read = list(read_documents(source("csv", str(path))))
     expected = [Row(n, {"doc_id": a, "text": b}) for n, (a, b) in enumerate(rows, start=1)]
     assert read == expected
 

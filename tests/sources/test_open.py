@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 import sys
 from collections import namedtuple
 from collections.abc import Iterable, Mapping
@@ -16,6 +13,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from configs.source import Source
 from reranking.errors import (
     ConfigError,
     InputError,
@@ -24,73 +22,20 @@ from reranking.errors import (
 )
 from reranking.sources import arrow
 from reranking.sources.open import (
-    SourceSpec,
     read_documents,
     read_judgments,
     read_queries,
     read_ranking,
     source_fingerprint,
 )
-from reranking.sources.rows import Reject, Row
+from reranking.sources.rows import Row
 from tests.conftest import DATA
+from tests.support.sources import jsonl, lance, reasons, source, table_of, values, write
 
 DOCS = [
     {"doc_id": "a", "title": "One", "text": "first text", "shelf": "x"},
     {"doc_id": "b", "title": "Two", "text": 'zwei, mit "Zitat"\nund Zeile', "shelf": "y"},
 ]
-
-
-def values(rows: Iterable[Row | Reject]) -> list[dict[str, object]]:
-    found = list(rows)
-    assert [row for row in found if isinstance(row, Reject)] == []
-    return [row.values for row in found if isinstance(row, Row)]
-
-
-def reasons(rows: Iterable[Row | Reject]) -> dict[int, str]:
-    return {row.number: row.reason for row in rows if isinstance(row, Reject)}
-
-
-def write(path: Path, data: str | bytes) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = data.encode() if isinstance(data, str) else data
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return str(path)
-
-
-def jsonl(path: Path, rows: Iterable[object]) -> str:
-    return write(path, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def delimited(path: Path, rows: list[dict[str, str]], delimiter: str) -> str:
-    with path.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, list(rows[0]), delimiter=delimiter)
-        writer.writeheader()
-        writer.writerows(rows)
-    return str(path)
-
-
-def lance(path: Path, rows: list[dict[str, object]]) -> str:
-    import lancedb
-
-    lancedb.connect(path.parent).create_table(path.name, pa.Table.from_pylist(rows))
-    return str(path)
-
-
-def table_of(form: str, folder: Path, rows: list[dict[str, str]]) -> SourceSpec:
-    match form:
-        case "jsonl":
-            path = jsonl(folder / "rows.jsonl", rows)
-        case "jsonl.gz":
-            form, path = "jsonl", jsonl(folder / "rows.jsonl.gz", rows)
-        case "csv":
-            path = delimited(folder / "rows.csv", rows, ",")
-        case "tsv":
-            path = delimited(folder / "rows.txt", rows, "\t")
-        case "parquet":
-            parquet.write_table(pa.Table.from_pylist(rows), path := str(folder / "rows.parquet"))
-        case _:
-            path = lance(folder / "rows", list(map(dict, rows)))
-    return SourceSpec(form, path)
 
 
 FORMS = ["jsonl", "jsonl.gz", "csv", "tsv", "parquet", "lance"]
@@ -110,7 +55,7 @@ def test_columns_are_mapped(form: str, tmp_path: Path) -> None:
     theirs = [{"sku": "s1", "body": "b", "doc_id": "other", "maker": "m"}]
     spec = table_of(form, tmp_path, theirs)
     columns = {"doc_id": "sku", "text": "body", "brand": "maker"}
-    spec = SourceSpec(spec.format, spec.path, columns=columns)
+    spec = source(spec.format, spec.path, columns=columns)
     assert values(read_documents(spec)) == [{"doc_id": "s1", "text": "b", "brand": "m"}]
 
 
@@ -138,7 +83,7 @@ def test_a_missing_column_is_an_error_at_once(form: str, tmp_path: Path) -> None
     spec = table_of(form, tmp_path, [{"sku": "s1", "text": "b"}])
     with pytest.raises(InputError, match=r"no column for doc_id.*'doc_id' or '_id'.*sku"):
         list(read_documents(spec))
-    asked = SourceSpec(spec.format, spec.path, columns={"doc_id": "sku", "title": "headline"})
+    asked = source(spec.format, spec.path, columns={"doc_id": "sku", "title": "headline"})
     with pytest.raises(InputError, match="no column for title: looked for 'headline'"):
         list(read_documents(asked))
 
@@ -147,7 +92,7 @@ def test_queries_keep_tags_vectors_and_metadata(tmp_path: Path) -> None:
     row = {"_id": 7, "text": "q", "tags": ["t"], "vector": [1, 0.5], "metadata": {"a": [1]}}
     alone = {"qid": "8", "query": "r", "tags": "one"}
     path = jsonl(tmp_path / "q.jsonl", [row, alone])
-    assert values(read_queries(SourceSpec("jsonl", path))) == [
+    assert values(read_queries(source("jsonl", path))) == [
         {"query_id": "7", "text": "q", "tags": ["t"], "vector": [1, 0.5], "metadata": {"a": [1]}},
         {"query_id": "8", "text": "r", "tags": ["one"]},
     ]
@@ -156,13 +101,13 @@ def test_queries_keep_tags_vectors_and_metadata(tmp_path: Path) -> None:
 # BEIR ------------------------------------------------------------------------------------------
 
 
-def beir(folder: Path, suffix: str = "") -> SourceSpec:
+def beir(folder: Path, suffix: str = "") -> Source:
     corpus = [{"_id": "d1", "title": "T", "text": "x", "metadata": {}}]
     jsonl(folder / f"corpus.jsonl{suffix}", corpus)
     queries = [{"_id": n, "text": f"query {n}"} for n in ("q1", "q2", "q3")]
     jsonl(folder / f"queries.jsonl{suffix}", [*queries[:2], {"text": "no id"}, queries[2]])
     write(folder / "qrels" / "test.tsv", "query-id\tcorpus-id\tscore\nq3\td1\t0\nq1\td1\t1\n")
-    return SourceSpec("beir", str(folder), split="test")
+    return source("beir", str(folder), split="test")
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -174,7 +119,7 @@ def test_beir_split_restricts_queries_to_judged_ones(suffix: str, tmp_path: Path
     rows = list(read_queries(spec))
     assert [row.values["query_id"] for row in rows if isinstance(row, Row)] == ["q1", "q3"]
     assert reasons(rows) == {3: "no query_id: the row has no 'query_id' or '_id' or 'qid' or 'id'"}
-    every = read_queries(SourceSpec("beir", spec.path))
+    every = read_queries(source("beir", spec.path))
     assert sum(isinstance(row, Row) for row in every) == 3
     assert [row["relevance"] for row in values(read_judgments(spec))] == [0, 1]
 
@@ -182,18 +127,16 @@ def test_beir_split_restricts_queries_to_judged_ones(suffix: str, tmp_path: Path
 def test_beir_says_what_is_missing(tmp_path: Path) -> None:
     path = beir(tmp_path).path
     with pytest.raises(ConfigError, match="need a split: it has test"):
-        list(read_judgments(SourceSpec("beir", path)))
+        list(read_judgments(source("beir", path)))
     with pytest.raises(MissingResource, match="no split 'dev': it has test"):
-        list(read_judgments(SourceSpec("beir", path, split="dev")))
-    with pytest.raises(ConfigError, match="expected a name"):
-        list(read_judgments(SourceSpec("beir", path, split="../qrels/test")))
+        list(read_judgments(source("beir", path, split="dev")))
     write(tmp_path / "qrels" / "bare.tsv", "q1\td1\t1\n")
     with pytest.raises(InputError, match="no column for query_id"):
-        list(read_judgments(SourceSpec("beir", path, split="bare")))
+        list(read_judgments(source("beir", path, split="bare")))
     with pytest.raises(MissingResource, match="has no corpus.jsonl"):
-        list(read_documents(SourceSpec("beir", str(tmp_path / "qrels"))))
+        list(read_documents(source("beir", str(tmp_path / "qrels"))))
     with pytest.raises(InputError, match="is a file, expected a folder"):
-        list(read_documents(SourceSpec("beir", str(tmp_path / "corpus.jsonl"))))
+        list(read_documents(source("beir", str(tmp_path / "corpus.jsonl"))))
 
 
 SCIFACT = DATA / "scifact"
@@ -201,7 +144,7 @@ SCIFACT = DATA / "scifact"
 
 @pytest.mark.skipif(not SCIFACT.exists(), reason="needs ../shared/data/scifact")
 def test_scifact_has_its_published_size() -> None:
-    spec = SourceSpec("beir", str(SCIFACT), split="test")
+    spec = source("beir", str(SCIFACT), split="test")
     counts = [len(values(read(spec))) for read in (read_documents, read_queries, read_judgments)]
     assert counts == [5183, 300, 339]
 
@@ -215,7 +158,7 @@ def test_a_parquet_folder_is_counted_through_its_files(tmp_path: Path) -> None:
         path.parent.mkdir()
         parquet.write_table(pa.table({"doc_id": ids, "text": ["x"] * len(ids)}), path)
     write(tmp_path / "_metadata.parquet", b"ignored")
-    rows = list(read_documents(SourceSpec("parquet", str(tmp_path))))
+    rows = list(read_documents(source("parquet", str(tmp_path))))
     assert [(row.number, row.values["doc_id"]) for row in rows if isinstance(row, Row)] == [
         (1, "a"),
         (2, "b"),
@@ -243,7 +186,7 @@ def test_arrow_values_become_python_values(form: str, tmp_path: Path) -> None:
         import lancedb
 
         lancedb.connect(tmp_path).create_table("rows", table)
-    assert values(read_documents(SourceSpec(form, str(path)))) == [
+    assert values(read_documents(source(form, str(path)))) == [
         {"doc_id": "4", "text": "x", "vector": [1.0, 0.5], "nested": {"a": [1, None]}, "when": when}
     ]
 
@@ -254,7 +197,7 @@ def test_parquet_rows_without_a_python_value_are_rejects(tmp_path: Path) -> None
     )
     table = pa.table({"doc_id": ["a", "b"], "text": bad, "n": [[0.5], [float("nan")]]})
     parquet.write_table(table, tmp_path / "x.parquet")
-    rows = list(read_documents(SourceSpec("parquet", str(tmp_path / "x.parquet"))))
+    rows = list(read_documents(source("parquet", str(tmp_path / "x.parquet"))))
     assert isinstance(rows[0], Row)
     assert "cannot be read" in reasons(rows)[2]
 
@@ -264,22 +207,22 @@ def test_broken_parquet_and_missing_lance_tables_are_errors(tmp_path: Path) -> N
     parquet.write_table(pa.table({"doc_id": ["a"], "text": ["x"]}), path)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError, match="broken Parquet after 0 rows"):
-        list(read_documents(SourceSpec("parquet", str(path))))
+        list(read_documents(source("parquet", str(path))))
     lance(tmp_path / "db" / "docs", [{"doc_id": "a", "text": "x"}])
     with pytest.raises(MissingResource, match=r"no readable Lance table 'dox'.*\['docs'\]"):
-        list(read_documents(SourceSpec("lance", str(tmp_path / "db" / "dox"))))
+        list(read_documents(source("lance", str(tmp_path / "db" / "dox"))))
     with pytest.raises(MissingResource, match="does not exist"):
-        list(read_documents(SourceSpec("lance", str(tmp_path / "no" / "docs"))))
+        list(read_documents(source("lance", str(tmp_path / "no" / "docs"))))
     assert not (tmp_path / "no").exists()
     with pytest.raises(InputError, match="names no Lance table"):
-        list(read_documents(SourceSpec("lance", "docs")))
+        list(read_documents(source("lance", "docs")))
 
 
 def test_parquet_streams_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrow, "BATCH", 10)
     ids = [str(n) for n in range(95)]
     parquet.write_table(pa.table({"doc_id": ids, "text": ids}), tmp_path / "x.parquet")
-    rows = read_documents(SourceSpec("parquet", str(tmp_path / "x.parquet")))
+    rows = read_documents(source("parquet", str(tmp_path / "x.parquet")))
     assert [(row.number, row.values["doc_id"]) for row in rows if isinstance(row, Row)] == [
         (n + 1, str(n)) for n in range(95)
     ]
@@ -290,7 +233,7 @@ def test_parquet_streams_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_trec_qrels_and_runs(tmp_path: Path) -> None:
     qrels = write(tmp_path / "q.txt.gz", "q1 0 d1 1\nq1\t0\td2   -2\nq1 0 d3\nq1 0 d\u00a04 x\n")
-    rows = list(read_judgments(SourceSpec("trec", qrels)))
+    rows = list(read_judgments(source("trec", qrels)))
     assert [row.values for row in rows if isinstance(row, Row)] == [
         {"query_id": "q1", "doc_id": "d1", "relevance": 1},
         {"query_id": "q1", "doc_id": "d2", "relevance": -2},
@@ -302,7 +245,7 @@ def test_trec_qrels_and_runs(tmp_path: Path) -> None:
     run = write(
         tmp_path / "run.txt", "q1 Q0 d1 0 1.5 tag\nq1 Q0 d2 0 -3e-2 tag\nq1 Q0 d3 0 nan t\n"
     )
-    rows = list(read_ranking(SourceSpec("trec", run)))
+    rows = list(read_ranking(source("trec", run)))
     assert [row.values for row in rows if isinstance(row, Row)] == [
         {"query_id": "q1", "doc_id": "d1", "score": 1.5},
         {"query_id": "q1", "doc_id": "d2", "score": -0.03},
@@ -316,13 +259,13 @@ def test_trec_agrees_with_ir_measures(tmp_path: Path) -> None:
     lines = [f"q{n % 7} 0 doc{n} {n % 4 - 1}\n" for n in range(100)]
     path = write(tmp_path / "q.txt", "".join(lines))
     theirs = [(q.query_id, q.doc_id, q.relevance) for q in ir_measures.read_trec_qrels(path)]
-    ours = values(read_judgments(SourceSpec("trec", path)))
+    ours = values(read_judgments(source("trec", path)))
     assert [(r["query_id"], r["doc_id"], r["relevance"]) for r in ours] == theirs
 
 
 def test_a_ranking_table_needs_no_score(tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", "query_id,doc_id,rank,note\nq,d,1,x\nq,e,,y\n")
-    assert values(read_ranking(SourceSpec("csv", path))) == [
+    assert values(read_ranking(source("csv", path))) == [
         {"query_id": "q", "doc_id": "d", "rank": 1},
         {"query_id": "q", "doc_id": "e", "rank": None},
     ]
@@ -330,7 +273,7 @@ def test_a_ranking_table_needs_no_score(tmp_path: Path) -> None:
 
 def test_quepid_case_export(tmp_path: Path) -> None:
     data = 'query,docid,rating\nstar wars,11,3.0\n" -force",12,0\nunrated\nsnap,13,\nbad,14,x\n'
-    rows = list(read_judgments(SourceSpec("quepid", write(tmp_path / "case.csv", data))))
+    rows = list(read_judgments(source("quepid", write(tmp_path / "case.csv", data))))
     assert [(row.number, row.values) for row in rows if isinstance(row, Row)] == [
         (1, {"query_text": "star wars", "doc_id": "11", "relevance": 3}),
         (2, {"query_text": "-force", "doc_id": "12", "relevance": 0}),
@@ -340,7 +283,7 @@ def test_quepid_case_export(tmp_path: Path) -> None:
 
 def test_quepid_book_export_has_a_row_per_rater(tmp_path: Path) -> None:
     data = "query,docid,Ann,Anonymous\nq,1,2,\nq,2,0,1\nq,3,x,1\n"
-    rows = list(read_judgments(SourceSpec("quepid", write(tmp_path / "book.csv", data))))
+    rows = list(read_judgments(source("quepid", write(tmp_path / "book.csv", data))))
     assert [
         (row.number, row.values["doc_id"], row.values["relevance"], row.values["source"])
         for row in rows
@@ -348,15 +291,13 @@ def test_quepid_book_export_has_a_row_per_rater(tmp_path: Path) -> None:
     ] == [(1, "1", 2, "Ann"), (2, "2", 0, "Ann"), (2, "2", 1, "Anonymous")]
     assert list(reasons(rows)) == [3]
     with pytest.raises(InputError, match="is no Quepid export"):
-        list(read_judgments(SourceSpec("quepid", write(tmp_path / "x.csv", "query,id\n"))))
+        list(read_judgments(source("quepid", write(tmp_path / "x.csv", "query,id\n"))))
 
 
 def test_ir_datasets_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ir_datasets", None)
     with pytest.raises(MissingPrerequisite, match=r"pip install 'rescore\[ir-datasets\]'"):
-        list(read_documents(SourceSpec("ir-datasets", name="beir/scifact/test")))
-    with pytest.raises(ConfigError, match="needs a name"):
-        list(read_documents(SourceSpec("ir-datasets")))
+        list(read_documents(source("ir-datasets", name="beir/scifact/test")))
 
 
 def fake_collection() -> SimpleNamespace:
@@ -381,7 +322,7 @@ def test_ir_datasets_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"mini": fake_collection()}
     package = SimpleNamespace(load=known.__getitem__)
     monkeypatch.setitem(sys.modules, "ir_datasets", package)
-    spec = SourceSpec("ir-datasets", name="mini")
+    spec = source("ir-datasets", name="mini")
     assert values(read_judgments(spec)) == [{"query_id": "q", "doc_id": "a", "relevance": 1}]
     documents = read_documents(spec)
     assert next(documents) == Row(1, {"doc_id": "a", "headline": "News", "text": "News!"})
@@ -390,14 +331,14 @@ def test_ir_datasets_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingResource, match="has no queries"):
         list(read_queries(spec))
     with pytest.raises(MissingResource, match="knows no collection 'maxi'"):
-        list(read_queries(SourceSpec("ir-datasets", name="maxi")))
+        list(read_queries(source("ir-datasets", name="maxi")))
 
 
 def test_python_docs_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"doc_id": "csv.reader", "title": "csv.reader", "text": "x", "kind": "function"}
     module = SimpleNamespace(read_python_docs=lambda: iter([row]))
     monkeypatch.setitem(sys.modules, "reranking.sources.python_docs", module)
-    assert list(read_documents(SourceSpec("python-docs"))) == [Row(1, row)]
+    assert list(read_documents(source("python-docs"))) == [Row(1, row)]
 
 
 # Identity --------------------------------------------------------------------------------------
@@ -405,14 +346,14 @@ def test_python_docs_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unknown_format_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="ranking cannot be read from format 'beir'.*trec"):
-        read_ranking(SourceSpec("beir", "x"))
+        read_ranking(source("beir", "x"))
 
 
 def test_fingerprint_names_the_place_not_the_contents(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", "{}")
-    first = source_fingerprint(SourceSpec("jsonl", path), "documents")
+    first = source_fingerprint(source("jsonl", path), "documents")
     write(tmp_path / "a.jsonl", "{}\n{}")
-    same = SourceSpec("jsonl", str(tmp_path / "." / "x" / ".." / "a.jsonl"))
+    same = source("jsonl", str(tmp_path / "." / "x" / ".." / "a.jsonl"))
     assert source_fingerprint(same, "documents") == first
     others: list[tuple[Mapping[str, str], str]] = [
         ({"format": "jsonl", "path": path}, "queries"),
@@ -420,14 +361,15 @@ def test_fingerprint_names_the_place_not_the_contents(tmp_path: Path) -> None:
         ({"format": "jsonl", "path": path, "split": "test"}, "documents"),
         ({"format": "jsonl", "path": path + "x"}, "documents"),
     ]
-    found = {source_fingerprint(SourceSpec(**spec), kind) for spec, kind in others}
+    found = {source_fingerprint(Source.model_validate(spec), kind) for spec, kind in others}
     assert len(found | {first}) == 5
 
 
 def test_a_remote_place_does_not_depend_on_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = SourceSpec("lance", "s3://bucket/db/docs")
+    spec = source("lance", "s3://bucket/db/docs")
     first = source_fingerprint(spec, "documents")
     monkeypatch.chdir(tmp_path)
     assert source_fingerprint(spec, "documents") == first
+    assert first == "ca8bb9413310db533199092263193dea"  # as earlier versions named it
