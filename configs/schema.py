@@ -191,6 +191,13 @@ class Candidates(Part):
         return value
 
 
+class AnswerTokens(Part):
+    positive: str = Field(min_length=1, description="token of a match, e.g. yes")
+    negative: str | None = Field(
+        None, min_length=1, description="token of no match; None: the positive logit alone"
+    )
+
+
 class Rerank(Part):
     model_name: Place = Field(
         "cross-encoder/ms-marco-TinyBERT-L-6", description="builtin:NAME, local folder or hub id"
@@ -215,7 +222,21 @@ class Rerank(Part):
     refine: Literal["float32"] | None = Field(
         None, description="after half precision: score again what may be among the top_k"
     )
+    prompt: str | None = Field(None, description="instruction; None: the model's own, if any")
+    prompt_name: str | None = Field(None, description="one of the prompts in the model's folder")
+    label: int | str | None = Field(
+        None, description="of several labels the one that ranks, by name or number"
+    )
+    answer_tokens: AnswerTokens | None = Field(
+        None, description="what a language model answers; its logits make the score"
+    )
     trust_remote_code: bool = Field(False, description="run code from the model's folder")
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> Rerank:
+        if self.prompt is not None and self.prompt_name is not None:
+            raise ValueError("prompt and prompt_name are two ways to say the same: give one")
+        return self
 
     @model_validator(mode="after")
     def _refines_something(self) -> Rerank:

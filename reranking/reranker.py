@@ -7,6 +7,7 @@ agree and a pair that either has scored is not scored again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,10 @@ class CrossEncoderReranker(Reranker):  # type: ignore[misc]  # LanceDB's classes
         max_length: int | None = None,
         activation: str | None = None,
         precision: str = "auto",
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        label: int | str | None = None,
+        answer_tokens: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(return_score)
         self.column = column
@@ -64,6 +69,10 @@ class CrossEncoderReranker(Reranker):  # type: ignore[misc]  # LanceDB's classes
                 max_length=max_length,
                 activation=activation,
                 precision=precision,
+                prompt=prompt,
+                prompt_name=prompt_name,
+                label=label,
+                answer_tokens=answer_tokens,
                 trust_remote_code=trust_remote_code,
             )
         )
@@ -148,7 +157,9 @@ def _settings(**arguments: Any) -> Rerank:
     try:
         return Rerank(**arguments)
     except ValidationError as error:
-        faults = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors()
+        )
         raise ConfigError(f"CrossEncoderReranker: {faults}") from None
 
 

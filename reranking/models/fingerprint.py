@@ -43,12 +43,15 @@ def fingerprint_reranker(
     dtype: str,
     prompt: str | None = None,
     revision: str | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> bytes:
     """16 bytes that name the scores of a reranker.
 
+    `settings` say which of a model's outputs is the score (`reranker.ScoreSource`).
     Not part of it: device, batch sizes, activation, file paths and times.
     """
-    return _fingerprint("reranker", folder, max_length, dtype, prompt, revision)
+    more = {"settings": dict(settings)} if settings else {}
+    return _fingerprint("reranker", folder, max_length, dtype, prompt, revision, more)
 
 
 def fingerprint_encoder(

@@ -39,36 +39,6 @@ def model_config(files: ModelFiles) -> dict[str, Any]:
     return config
 
 
-def check_one_label(folder: Path | ModelFiles) -> str | None:
-    """What keeps the folder from being a reranker with one label, or None if it is one.
-
-    A model without a trained head must not pass: sentence-transformers would give it a random one.
-    """
-    files = read_model_files(folder)
-    config = model_config(files)
-    architectures = config.get("architectures") or []
-    if not any(str(name).endswith("ForSequenceClassification") for name in architectures):
-        named = ", ".join(map(str, architectures)) or "no architecture"
-        return (
-            f"{files.folder} is no reranker: config.json names {named}, expected "
-            "...ForSequenceClassification with one label; give a cross-encoder's folder"
-        )
-    labels = _label_count(config)
-    if labels != 1:
-        return (
-            f"{files.folder} classifies into {labels} labels, a reranker has one; "
-            "give a cross-encoder trained for ranking (num_labels = 1)"
-        )
-    return None
-
-
-def _label_count(config: dict[str, Any]) -> int:
-    """transformers counts id2label, then num_labels, then assumes 2."""
-    if config.get("id2label"):
-        return len(config["id2label"])
-    return int(config.get("num_labels") or 2)
-
-
 def resolve_max_length(folder: Path | ModelFiles, max_length: int | None) -> int:
     """Most tokens of a pair, special tokens included.
 
@@ -123,11 +93,13 @@ def _declared_length(files: ModelFiles) -> int | None:
     return None if found is None else _count(files, found)
 
 
-def model_activation(folder: Path | ModelFiles) -> Literal["identity", "sigmoid"]:
-    """The activation that sentence_transformers.CrossEncoder applies by default for one label."""
+def model_activation(folder: Path | ModelFiles, labels: int = 1) -> Literal["identity", "sigmoid"]:
+    """The activation that sentence_transformers.CrossEncoder applies by default."""
     files = read_model_files(folder)
     name = _saved_activation(files)
-    if name is None or name.endswith(".Sigmoid"):
+    if name is None:
+        return "sigmoid" if labels == 1 else "identity"
+    if name.endswith(".Sigmoid"):
         return "sigmoid"
     if name.endswith(".Identity"):
         return "identity"

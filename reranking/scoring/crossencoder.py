@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from configs.schema import Rerank
-from reranking.errors import ConfigError
 from reranking.models.fingerprint import fingerprint_reranker
-from reranking.models.folder import check_one_label, model_activation, resolve_max_length
+from reranking.models.folder import model_activation, resolve_max_length
+from reranking.models.reranker import score_source
 from reranking.models.resolve import ModelFolder, resolve_model
 
 if TYPE_CHECKING:
@@ -45,14 +45,18 @@ def find_cross_encoder(settings: Rerank) -> CrossEncoderModel:
         revision=settings.revision,
         trust_remote_code=settings.trust_remote_code,
     )
-    if fault := check_one_label(folder.files):
-        raise ConfigError(fault)
+    source = score_source(folder.files, folder.chain, settings)
     dtype = _dtype(settings)
     max_length = resolve_max_length(folder.files, settings.max_length)
     fingerprint = fingerprint_reranker(
-        folder.files, max_length=max_length, dtype=dtype, revision=folder.revision
+        folder.files,
+        max_length=max_length,
+        dtype=dtype,
+        prompt=source.prompt,
+        revision=folder.revision,
+        settings=source.settings,
     )
-    activation = settings.activation or model_activation(folder.files)
+    activation = settings.activation or model_activation(folder.files, len(source.labels))
     return CrossEncoderModel(settings, folder, fingerprint, dtype, max_length, activation)
 
 

@@ -26,8 +26,11 @@ _DEVICE_TOKENS = 65536
 class GenericEngine:
     """A stock CrossEncoder; pairs are formed by `assembler`, or by its tokenizer without one."""
 
-    def __init__(self, model: CrossEncoder, assembler: PairAssembler | None) -> None:
+    def __init__(
+        self, model: CrossEncoder, assembler: PairAssembler | None, column: int = 0
+    ) -> None:
         self.model = model
+        self.column = column
         self.assembler = assembler
         self.device = torch.device(model.device)
 
@@ -47,9 +50,9 @@ class GenericEngine:
     def prepare(self, pairs: Pairs) -> AssembledJob | TokenizerJob:
         """The pairs, ready to be run in any batches."""
         if self.assembler is None:
-            return TokenizerJob(self.model, pairs)
+            return TokenizerJob(self.model, pairs, self.column)
         assembled = self.assembler.assemble(pairs, self.device)
-        return AssembledJob(self.model, assembled)
+        return AssembledJob(self.model, assembled, self.column)
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,14 @@ class AssembledJob:
 
     model: CrossEncoder
     pairs: AssembledPairs
+    column: int = 0
 
     @property
     def lengths(self) -> Ints:
         return self.pairs.tokens.lengths
 
     def run(self, positions: Ints) -> torch.Tensor:
-        return forward(self.model, features_of(self.model, self.pairs, positions))
+        return forward(self.model, features_of(self.model, self.pairs, positions), self.column)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class TokenizerJob:
 
     model: CrossEncoder
     pairs: Pairs
+    column: int = 0
 
     @property
     def lengths(self) -> Ints:
@@ -94,16 +99,19 @@ class TokenizerJob:
             )
             for p in positions
         ]
-        return forward(self.model, stock_features(self.model, pairs))
+        return forward(self.model, stock_features(self.model, pairs), self.column)
 
 
-def forward(model: CrossEncoder, features: dict[str, Any]) -> torch.Tensor:
-    """Raw float32 logits (pairs,): what CrossEncoder.predict computes before the activation."""
+def forward(model: CrossEncoder, features: dict[str, Any], column: int = 0) -> torch.Tensor:
+    """Raw float32 logits (pairs,): what CrossEncoder.predict computes before the activation.
+
+    `column` is that of the label that ranks.
+    """
     moved = {
         k: v.to(model.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()
     }
     scores: torch.Tensor = model(moved)["scores"]
-    return scores.float().reshape(len(scores))
+    return scores.float().reshape(len(scores), -1)[:, column]
 
 
 def stock_features(model: CrossEncoder, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:

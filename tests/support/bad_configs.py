@@ -102,6 +102,28 @@ def _(bench: Bench) -> Outcome:
     return bench.rerank(model_name=str(spoiled(bench, id2label=labels)))
 
 
+@case("a label that the model has not")
+def _(bench: Bench) -> Outcome:
+    folder = spoiled(bench, id2label={"0": "no", "1": "yes"})
+    return bench.rerank(model_name=str(folder), label="si")
+
+
+@case("a language model that declares no answer")
+def _(bench: Bench) -> Outcome:
+    return bench.rerank(model_name=str(spoiled(bench, architectures=["Qwen3ForCausalLM"])))
+
+
+@case("a language model without a chat template")
+def _(bench: Bench) -> Outcome:
+    folder = spoiled(bench, architectures=["Qwen3ForCausalLM"])
+    return bench.rerank(model_name=str(folder), answer_tokens={"positive": "yes"})
+
+
+@case("a prompt's name that the folder has not")
+def _(bench: Bench) -> Outcome:
+    return bench.rerank(prompt_name="web")
+
+
 @case("an encoder as a reranker")
 def _(bench: Bench) -> Outcome:
     return bench.rerank(model_name=str(spoiled(bench, architectures=["BertModel"])))

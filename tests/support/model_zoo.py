@@ -205,3 +205,110 @@ def tiny_encoder(folder: Path, pooling: str = "mean", normalise: bool = True) ->
         str(folder / "encoder"), create_model_card=False
     )
     return folder / "encoder"
+
+
+# Models beyond one label, as sentence-transformers and their authors save them -------------------
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'system' %}<sys> {{ m.content }} "
+    "{% elif m.role == 'query' %}<q> {{ m.content }} "
+    "{% elif m.role == 'document' %}<d> {{ m.content }} {% endif %}{% endfor %}<end> answer :"
+)
+DECODER_LIMIT = 96
+
+
+def _decoder_tokenizer(folder: Path, template: str | None, pad: bool = True) -> int:
+    """Save a byte-level tokenizer with the words yes and no; the size of its vocabulary."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = _byte_level(["<pad>", "<sys>", "<q>", "<d>", "<end>", "yes", "no", "true"])
+    specials = {"pad_token": "<pad>"} if pad else {}
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=DECODER_LIMIT, **specials
+    )
+    fast.chat_template = template
+    fast.save_pretrained(folder)
+    return int(tokenizer.get_vocab_size())
+
+
+def _decoder_sizes(size: int, **more: Any) -> dict[str, Any]:
+    sizes = _sizes(vocab_size=size, max_position_embeddings=128, num_key_value_heads=2, head_dim=8)
+    return sizes | {"pad_token_id": 0} | more
+
+
+def causal(folder: Path, template: str | None = TEMPLATE, tied: bool = True) -> Path:
+    """A Qwen3 language model, which says nothing about answers."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    size = _decoder_tokenizer(folder, template)
+    torch.manual_seed(6)
+    sizes = _decoder_sizes(size, tie_word_embeddings=tied)
+    del sizes["num_labels"]
+    Qwen3ForCausalLM(Qwen3Config(**sizes)).eval().save_pretrained(folder)
+    return folder
+
+
+def logit_score(folder: Path) -> Path:
+    """Transformer + LogitScore with prompts, as converted Qwen3 rerankers are saved."""
+    from sentence_transformers import CrossEncoder
+
+    inner = causal(folder.with_name(folder.name + "_causal"))
+    prompts = {"web": "find pages", "facts": "find the river and the stone"}
+    model = CrossEncoder(str(inner), device="cpu", prompts=prompts, default_prompt_name="web")
+    model.save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
+def decoder_classifier(folder: Path, pad: bool = True) -> Path:
+    """Qwen2ForSequenceClassification, whose config leaves the padding token to the tokenizer."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForSequenceClassification
+
+    size = _decoder_tokenizer(folder, None, pad)
+    torch.manual_seed(8)
+    config = Qwen2Config(**_decoder_sizes(size, pad_token_id=None))
+    Qwen2ForSequenceClassification(config).eval().save_pretrained(folder)
+    return folder
+
+
+def dense_chain(folder: Path, labels: int = 1) -> Path:
+    """Transformer + Pooling + Dense + LayerNorm + Dense, as Ettin's rerankers are saved."""
+    import torch
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
+
+    inner = modernbert(folder.with_name(folder.name + "_inner"))
+    torch.manual_seed(9)
+    modules = [
+        Transformer(str(inner)),
+        Pooling(32, pooling_mode="cls"),
+        Dense(32, 32, activation_function=torch.nn.GELU()),
+        LayerNorm(32),
+        Dense(32, labels, activation_function=torch.nn.Identity(), module_output_name="scores"),
+    ]
+    for module in modules[2:]:
+        for parameter in module.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+    CrossEncoder(modules=modules, device="cpu").save_pretrained(
+        str(folder), create_model_card=False
+    )
+    return folder
+
+
+def three_labels(folder: Path) -> Path:
+    """BERT that classifies into three named labels."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    tiny_cross_encoder(folder, max_length=LIMIT)
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    torch.manual_seed(10)
+    names = {0: "no", 1: "maybe", 2: "yes"}
+    sizes = _sizes(vocab_size=size, max_position_embeddings=64)
+    del sizes["num_labels"]
+    config = BertConfig(**sizes, id2label=names, label2id={n: i for i, n in names.items()})
+    (folder / "config.json").unlink()
+    BertForSequenceClassification(config).eval().save_pretrained(folder)
+    return folder

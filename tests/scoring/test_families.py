@@ -1,0 +1,321 @@
+"""Rerankers beyond one label score as CrossEncoder.predict of sentence-transformers does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from configs.schema import Rerank
+from reranking.arrow import frame
+from reranking.errors import ConfigError, MissingPrerequisite
+from reranking.reranker import CrossEncoderReranker
+from reranking.scoring.crossencoder import CrossEncoderModel, find_cross_encoder
+from tests.support import model_zoo, tiny
+from tests.support.hostile import edit
+from tests.support.tiny import sentence
+from tests.support.walk import walk_file
+
+torch = pytest.importorskip("torch")
+
+RNG = np.random.default_rng(11)
+QUERIES = ["river stone", "", "winter lamp garden", "naïve 東京 <pad> x"]
+DOCUMENTS = [sentence(RNG, 6, 14), "lamp", "", "winter paper, signal! " * 30]
+Q, D = (np.repeat(np.arange(4), 4), np.tile(np.arange(4), 4))
+
+Build = Callable[[Path], Path]
+YES_NO = {"positive": "yes", "negative": "no"}
+# name: how the folder is made, keys of `rerank`, arguments of predict, which column of it
+FAMILIES: dict[str, tuple[Build, dict[str, Any], dict[str, Any], int | None]] = {
+    "decoder classifier": (model_zoo.decoder_classifier, {}, {}, None),
+    "LogitScore chain": (model_zoo.logit_score, {}, {}, None),
+    "LogitScore chain, prompt": (
+        model_zoo.logit_score,
+        {"prompt": "say it"},
+        {"prompt": "say it"},
+        None,
+    ),
+    "LogitScore chain, prompt's name": (
+        model_zoo.logit_score,
+        {"prompt_name": "facts"},
+        {"prompt_name": "facts"},
+        None,
+    ),
+    "Dense chain": (model_zoo.dense_chain, {}, {}, None),
+    "Dense chain of three": (
+        lambda folder: model_zoo.dense_chain(folder, labels=3),
+        {"label": 1},
+        {},
+        1,
+    ),
+    "language model": (model_zoo.causal, {"answer_tokens": YES_NO}, {}, None),
+    "language model, untied": (
+        lambda folder: model_zoo.causal(folder, tied=False),
+        {"answer_tokens": YES_NO},
+        {},
+        None,
+    ),
+    "label by name": (model_zoo.three_labels, {"label": "yes"}, {}, 2),
+    "label by number": (model_zoo.three_labels, {"label": 0}, {}, 0),
+    "prompt before a pair": (model_zoo.bert, {"prompt": "river "}, {"prompt": "river "}, None),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Build], Path]:
+    made: dict[Build, Path] = {}
+
+    def folder(build: Build) -> Path:
+        if build not in made:
+            made[build] = build(tmp_path_factory.mktemp("family") / "model")
+        return made[build]
+
+    return folder
+
+
+def find(folder: Path, settings: Mapping[str, Any] | None = None) -> CrossEncoderModel:
+    return find_cross_encoder(Rerank(model_name=str(folder), device="cpu", **(settings or {})))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_scores_as_predict(name: str, folders: Callable[[Build], Path]) -> None:
+    from sentence_transformers import CrossEncoder
+
+    build, settings, arguments, column = FAMILIES[name]
+    folder = folders(build)
+    model = find(folder, settings)
+    scores = model.load().score(QUERIES, DOCUMENTS, Q, D)
+    pairs = [(QUERIES[q], DOCUMENTS[d]) for q, d in zip(Q, D, strict=True)]
+    stock = CrossEncoder(
+        str(folder),
+        device="cpu",
+        max_length=model.max_length,
+        model_kwargs={"dtype": torch.float32},
+    )
+    if getattr(stock.config, "pad_token_id", 0) is None:
+        stock.config.pad_token_id = stock.tokenizer.pad_token_id
+    expected = stock.predict(pairs, activation_fn=torch.nn.Identity(), **arguments)
+    expected = expected if column is None else expected[:, column]
+    assert expected.shape == scores.shape
+    assert np.std(expected) > 0.02  # a constant would prove nothing
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+def test_what_changes_scores_changes_the_fingerprint(folders: Callable[[Build], Path]) -> None:
+    chain, labels = folders(model_zoo.logit_score), folders(model_zoo.three_labels)
+    causal = folders(model_zoo.causal)
+    models = [
+        find(chain),
+        find(chain, {"prompt": "a"}),
+        find(chain, {"prompt_name": "facts"}),
+        find(labels, {"label": 0}),
+        find(labels, {"label": 1}),
+        find(causal, {"answer_tokens": YES_NO}),
+        find(causal, {"answer_tokens": {"positive": "yes"}}),
+        find(causal, {"answer_tokens": {"positive": "true", "negative": "no"}}),
+    ]
+    assert len({model.fingerprint for model in models}) == len(models)
+    by_name = find(labels, {"label": "maybe"})
+    assert by_name.fingerprint == find(labels, {"label": 1}).fingerprint
+    assert find(chain, {"prompt": "find the river and the stone"}).fingerprint == (
+        find(chain, {"prompt_name": "facts"}).fingerprint
+    )
+    assert (find(chain).activation, by_name.activation) == ("sigmoid", "identity")
+
+
+def test_one_answer_token_is_its_logit_alone(folders: Callable[[Build], Path]) -> None:
+    folder = folders(model_zoo.causal)
+    scores = {
+        tokens: find(
+            folder, {"answer_tokens": dict(zip(("positive", "negative"), tokens, strict=False))}
+        )
+        .load()
+        .score(QUERIES, DOCUMENTS, Q, D)
+        for tokens in (("yes", "no"), ("yes",), ("no",))
+    }
+    np.testing.assert_allclose(scores["yes", "no"], scores["yes",] - scores["no",], atol=1e-4)
+
+
+REFUSED: dict[str, tuple[Build, dict[str, Any], str]] = {
+    "a language model that declares no answer": (
+        model_zoo.causal,
+        {},
+        "set rerank.answer_tokens",
+    ),
+    "no chat template": (
+        lambda folder: model_zoo.causal(folder, template=None),
+        {"answer_tokens": YES_NO},
+        "has no chat template.*chat_template.jinja",
+    ),
+    "answer tokens beside a LogitScore": (
+        model_zoo.logit_score,
+        {"answer_tokens": YES_NO},
+        "remove rerank.answer_tokens",
+    ),
+    "answer tokens for labels": (
+        model_zoo.bert,
+        {"answer_tokens": YES_NO},
+        "remove rerank.answer_tokens",
+    ),
+    "several labels": (
+        model_zoo.three_labels,
+        {},
+        r"3 labels, .*set rerank.label .*\(0: no, 1: maybe, 2: yes\)",
+    ),
+    "an unknown label": (model_zoo.three_labels, {"label": "si"}, "no label 'si'; its labels are"),
+    "a label out of range": (model_zoo.three_labels, {"label": 3}, "no label 3"),
+    "an unknown prompt": (
+        model_zoo.logit_score,
+        {"prompt_name": "x"},
+        "no prompt 'x'; its prompts are 'facts', 'web'",
+    ),
+    "a prompt's name without prompts": (
+        model_zoo.bert,
+        {"prompt_name": "x"},
+        "its prompts are none, or write one as rerank.prompt",
+    ),
+    "no padding token": (
+        lambda folder: model_zoo.decoder_classifier(folder, pad=False),
+        {},
+        "has no padding token; add pad_token",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_folder_that_says_too_little_is_refused_in_one_line(
+    name: str, folders: Callable[[Build], Path]
+) -> None:
+    build, settings, message = REFUSED[name]
+    with pytest.raises(ConfigError, match=message) as caught:
+        find(folders(build), settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_answer_of_several_tokens_is_refused(folders: Callable[[Build], Path]) -> None:
+    model = find(folders(model_zoo.causal), {"answer_tokens": {"positive": "yes yes"}})
+    with pytest.raises(ConfigError, match="'yes yes', which is no single token"):
+        model.load()
+
+
+def test_a_template_that_would_be_cut_off_is_refused(
+    tmp_path: Path, folders: Callable[[Build], Path]
+) -> None:
+    folder = Path(shutil.copytree(folders(model_zoo.logit_score), tmp_path / "model"))
+    with pytest.raises(ConfigError, match="the chat template .* alone takes"):
+        find(folder, {"max_length": 16}).load()
+    edit(
+        folder / "sentence_bert_config.json",
+        processing_kwargs={"chat_template": {"restore_suffix": False}},
+    )
+    with pytest.raises(ConfigError, match="is cut off from long pairs; remove restore_suffix"):
+        find(folder).load()
+
+
+def test_weights_of_every_module_must_be_there(
+    tmp_path: Path, folders: Callable[[Build], Path]
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    original = folders(model_zoo.dense_chain)
+    listed = json.loads((original / "modules.json").read_text())
+    paths = [m["path"] for m in listed if "Dense" in m["type"] or "LayerNorm" in m["type"]]
+    assert len(paths) == 3
+    for i, path in enumerate(paths):
+        folder = Path(shutil.copytree(original, tmp_path / f"without{i}"))
+        (folder / path / "model.safetensors").unlink()
+        with pytest.raises(MissingPrerequisite, match=f"{path} has no model.safetensors"):
+            find(folder)
+        folder = Path(shutil.copytree(original, tmp_path / f"partly{i}"))
+        weights = load_file(folder / path / "model.safetensors")
+        weights.popitem()
+        save_file(weights, folder / path / "model.safetensors")
+        with pytest.raises(MissingPrerequisite, match="could not be loaded"):
+            find(folder).load()
+    folder = Path(shutil.copytree(folders(FAMILIES["language model, untied"][0]), tmp_path / "lm"))
+    weights = load_file(folder / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"no weights for lm_head\.weight"):
+        find(folder, {"answer_tokens": YES_NO}).load()
+
+
+def test_a_chain_without_a_score_is_refused(
+    tmp_path: Path, folders: Callable[[Build], Path]
+) -> None:
+    folder = Path(shutil.copytree(folders(model_zoo.dense_chain), tmp_path / "model"))
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps(modules[:-1]))
+    with pytest.raises(ConfigError, match="its last module, LayerNorm, gives no score"):
+        find(folder)
+
+
+LANCEDB = ["decoder classifier", "LogitScore chain", "Dense chain", "language model"]
+
+
+@pytest.mark.parametrize("name", LANCEDB)
+def test_the_drop_in_gives_what_lancedb_gives(name: str, folders: Callable[[Build], Path]) -> None:
+    """With the model's own activation, for the families that LanceDB's class loads."""
+    import pyarrow as pa
+    from lancedb.rerankers import CrossEncoderReranker as Stock
+
+    build, settings, _, _ = FAMILIES[name]
+    folder = folders(build)
+    stock = Stock(str(folder), device="cpu", return_score="all")
+    stock.model.model.config.pad_token_id = 0
+    own = CrossEncoderReranker(str(folder), device="cpu", return_score="all", **settings)
+    rows = pa.table({"text": DOCUMENTS[:2] + DOCUMENTS[3:], "_score": [3.0, 2.0, 1.0]})
+    expected = stock.rerank_fts("river stone", rows).sort_by([("_score", "ascending")])
+    found = own.rerank_fts("river stone", rows).sort_by([("_score", "ascending")])
+    np.testing.assert_allclose(
+        found["_relevance_score"].to_numpy(), expected["_relevance_score"].to_numpy(), atol=1e-5
+    )
+
+
+def test_a_label_and_a_prompt_reach_the_drop_in(folders: Callable[[Build], Path]) -> None:
+    labels = CrossEncoderReranker(str(folders(model_zoo.three_labels)), device="cpu", label="yes")
+    assert (
+        labels.model.fingerprint == find(folders(model_zoo.three_labels), {"label": 2}).fingerprint
+    )
+    prompted = CrossEncoderReranker(str(folders(model_zoo.logit_score)), prompt="a", device="cpu")
+    assert prompted.model.fingerprint == (
+        find(folders(model_zoo.logit_score), {"prompt": "a"}).fingerprint
+    )
+    with pytest.raises(ConfigError, match="prompt and prompt_name"):
+        CrossEncoderReranker(str(folders(model_zoo.bert)), prompt="a", prompt_name="b")
+
+
+@pytest.mark.parametrize("name", ["LogitScore chain, prompt", "Dense chain", "label by name"])
+def test_a_run_publishes_what_predict_gives(
+    name: str, tmp_path: Path, folders: Callable[[Build], Path]
+) -> None:
+    build, settings, _, _ = FAMILIES[name]
+    folder = folders(build)
+    tiny.write_jsonl(tmp_path / "documents.jsonl", tiny.documents(12))
+    tiny.write_jsonl(tmp_path / "queries.jsonl", tiny.queries(["river stone", "lamp"]))
+    config = tiny.write_config(tmp_path, folder, search__limit=12)
+    run = walk_file(
+        config,
+        *(f"rerank.{k}={json.dumps(v)}" for k, v in settings.items()),
+        "rerank.activation=identity",
+    )[0]
+    results = frame(run.database.read(f"results_{run.run_id}"))
+    results = results.filter(pl.col("query_type") == "vector")
+    texts = {d["doc_id"]: d["text"] for d in tiny.documents(12)}
+    queries = {"q000": "river stone", "q001": "lamp"}
+    scorer = find(folder, settings).load()
+    found = results["_relevance_score"].to_numpy()
+    expected = scorer.score(
+        [queries[q] for q in results["query_id"]],
+        [texts[d] for d in results["doc_id"]],
+        np.arange(len(results)),
+        np.arange(len(results)),
+    )
+    assert len(results) == 24
+    np.testing.assert_allclose(found, expected, atol=1e-4)
