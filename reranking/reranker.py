@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from configs.schema import Rerank
 from reranking.arrow import frame
-from reranking.errors import ConfigError
+from reranking.errors import ConfigError, RuntimeFailure
 from reranking.fingerprints import text_hash, text_hashes
 from reranking.runs.pairs import PairScores
 from reranking.runs.ranking import activated
@@ -128,7 +128,14 @@ class CrossEncoderReranker(Reranker):  # type: ignore[misc]  # LanceDB's classes
 
     def _score(self, query: str, texts: list[str]) -> NDArray[np.float32]:
         count = len(texts)
-        return self.scorer.score([query], texts, np.zeros(count, np.int64), np.arange(count))
+        logits = self.scorer.score([query], texts, np.zeros(count, np.int64), np.arange(count))
+        if not np.isfinite(logits).all():
+            wrong = int(count - np.isfinite(logits).sum())
+            raise RuntimeFailure(
+                f"{self} gave {wrong} of {count} texts a score that is not a finite number: try "
+                "precision='float32', or look at the model's weights"
+            )
+        return logits
 
     def _stored_or_scored(
         self, database: Database, query: str, texts: list[str]

@@ -46,9 +46,24 @@ class PairScores:
         return pairs.join(self.known.select(*KEY, "score"), on=KEY, how="inner")
 
     def add(self, pairs: pl.DataFrame, epoch: int) -> None:
-        """Commit scored pairs (query_hash, doc_hash, score) and know them from now on."""
-        if not np.isfinite(pairs["score"].to_numpy()).all():
-            raise RuntimeFailure("a score that is not finite must never be stored")
+        """Commit scored pairs (query_hash, doc_hash, score) and know them from now on.
+
+        Scores that are not finite are left out; raises RuntimeFailure that counts and names them
+        once the others are committed.
+        """
+        finite = pairs.filter(pl.col("score").is_finite())
+        if len(finite):
+            self._commit(finite, epoch)
+        if len(finite) < len(pairs):
+            bad = pairs.filter(pl.col("score").is_finite().fill_null(False).not_())
+            first = f"document {bad['doc_id'][0]!r}" if "doc_id" in bad.columns else "a document"
+            raise RuntimeFailure(
+                f"reranker {self.reranker.hex()[:8]} gave {len(bad)} of {len(pairs)} pairs a score "
+                f"that is not a finite number ({bad['score'][0]} for {first}); they are not "
+                "stored. Try rerank.precision: float32, or look at the model's weights."
+            )
+
+    def _commit(self, pairs: pl.DataFrame, epoch: int) -> None:
         count = len(pairs)
         rows = pairs.select(*KEY, "score", epoch=pl.lit(epoch, pl.Int32)).to_arrow()
         marks = pa.array([self.reranker] * count, pa.binary(16))
@@ -93,15 +108,27 @@ def _lookup(
     wanted = pl.DataFrame({"query_hash": pl.Series(list(set(queries)), dtype=pl.Binary)})
     parts = [_EMPTY]
     columns = ["query_hash", "doc_hash", "score", "epoch"]
+    ignored = 0
     for batch in database.stream(TABLE, equals("reranker", reranker), columns):
-        parts.append(
+        rows = (
             frame(batch)
             .filter(pl.col("epoch") >= least_epoch)
             .join(wanted, on="query_hash", how="semi")
             .select(columns)
         )
-    found = pl.concat(parts)
-    return found.sort("epoch", descending=True, maintain_order=True).unique(
+        parts.append(rows.filter(pl.col("score").is_finite()))
+        ignored += len(rows) - len(parts[-1])
+    if ignored:
+        log.warning(
+            "%d scores of reranker %s in table %r of %s are not finite numbers: they are ignored, "
+            "and their pairs are scored again; `rescore maintain` removes them",
+            ignored,
+            reranker.hex()[:8],
+            TABLE,
+            database.uri,
+        )
+    stored = pl.concat(parts)
+    return stored.sort("epoch", descending=True, maintain_order=True).unique(
         KEY, keep="first", maintain_order=True
     )
 

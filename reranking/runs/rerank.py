@@ -122,7 +122,7 @@ class Rescorer:
             return
         again = scorer.score(*self._texts(chunk, probes))
         gap = float(np.abs(again - probes["score"].to_numpy()).max())
-        if gap > _TOLERANCE[scorer.dtype]:
+        if not gap <= _TOLERANCE[scorer.dtype]:  # NaN is no small gap
             raise RuntimeFailure(
                 f"{len(probes)} stored pairs scored again differ by up to {gap:.2g}, more than "
                 f"{_TOLERANCE[scorer.dtype]:.0e}: a library or the device changed the model's "

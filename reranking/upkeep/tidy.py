@@ -95,13 +95,14 @@ class _Stored:
         documents = None if wanted is None else _first_words(wanted.documents)
         parts: list[tuple[Words, Words, NDArray[np.int32], Words]] = []
         others: list[Words] = [np.empty(0, np.uint64)]
-        columns = ["query_hash", "doc_hash", "epoch"]
+        columns = ["query_hash", "doc_hash", "epoch", "score"]
         where = equals("reranker", reranker)
         for batch in database.stream(TABLE, where, columns, version, row_ids=True):
             query, document = _words(batch.column("query_hash")), _words(batch.column("doc_hash"))
             address = batch.column("_rowid").to_numpy()
             epoch = batch.column("epoch").to_numpy()
             keep = _among(query[:, 0], queries) & _among(document[:, 0], documents)
+            keep &= np.isfinite(batch.column("score").to_numpy())  # no reader takes the others
             others.append(address[~keep])
             # Swapped and multiplied, so that (a, b) and (b, a) are two keys.
             first = query[:, 0] ^ (document[:, 1] * _ODD)
