@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 import re
@@ -14,7 +15,34 @@ from reranking.errors import RescoreError, RuntimeFailure
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_TRANSIENT = ("conflict", "concurrent", "timed out", "timeout", "connection", "503", "slow down")
+_PASSING_ERRNOS = {
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.EINTR,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ENETRESET,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+}
+# LanceDB raises bare ValueErrors and RuntimeErrors. Its messages begin with these words; what
+# follows may quote a table, a filter or a text of the user's, and is not looked at.
+_STORE_FAULT = r"(?:408|429|5\d\d)\b"
+_PASSING_WORDS = re.compile(
+    r"(?:lance error: )?(?:LanceError\(\w+\): |External error: )*(?:"
+    r"(?:Retryable commit|Commit|Incompatible commit) conflict for version \d+"
+    r"|Too many concurrent writ(?:er|e)s"
+    r"|(?:Commit|Operation) timed out"
+    r"|Storage request was throttled"
+    r"|(?:IO error: )?Generic \w+ error: Error performing [A-Z]+ \S+ in .{1,200}? - "
+    rf"(?:Server returned non-2xx status code: {_STORE_FAULT}|HTTP error)"
+    r"|Invalid input, Failed to connect to namespace: .{1,500}?RetryError\(.{1,1000}?inner: "
+    rf"(?:Status {{ status: {_STORE_FAULT}|Http\()"
+    r")",
+    re.DOTALL,
+)
 _RETRIES = 6
 _RUST_PLACE = re.compile(r", /\S+\.rs:\d+:\d+")  # where in LanceDB's source an error was made
 
@@ -46,9 +74,19 @@ def retry(
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same call may succeed a little later: a conflict, a hiccup of the store."""
-    text = str(error).lower()
-    return any(sign in text for sign in _TRANSIENT)
+    """Say whether the same call may succeed a little later: a conflict, a hiccup of the store.
+
+    Decided by the error's type, for LanceDB's untyped errors by the words they begin with. Errors
+    of our own stay what they are: whoever raised them has tried again already.
+    """
+    if isinstance(error, RescoreError):
+        return False
+    if isinstance(error, TimeoutError | ConnectionError):
+        return True
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _PASSING_ERRNOS
+    untyped = isinstance(error, ValueError | RuntimeError | OSError)
+    return untyped and _PASSING_WORDS.match(str(error)) is not None
 
 
 def is_taken(error: Exception) -> bool:
