@@ -13,6 +13,7 @@ import pytest
 from configs.schema import Rerank
 from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
 from reranking.scoring import devices
+from reranking.scoring.cpu import attention, linears
 from reranking.scoring.devices import MultiScorer, _shares, load_scorer
 from reranking.scoring.scorer import PairScorer
 from tests.support.tiny import sentence
@@ -33,7 +34,8 @@ def test_two_devices_score_as_one(cross_encoder, two):
     one = load_scorer(cross_encoder, Rerank(device=["cpu"]))
     assert isinstance(one, PairScorer)
     assert isinstance(two, MultiScorer)
-    assert two.path == f"{one.path} + {one.path}"
+    kinds = [path.split("/")[0::2] for path in two.path.split(" + ")]
+    assert kinds == [["packed-bert", "cpu"]] * 2  # the kernels between them are chosen by timing
     assert (two.dtype, two.max_length) == (one.dtype, one.max_length)
     expected = one.score(TEXTS, TEXTS, *INDEX)
     np.testing.assert_allclose(two.score(TEXTS, TEXTS, *INDEX), expected, atol=1e-5)
@@ -41,6 +43,15 @@ def test_two_devices_score_as_one(cross_encoder, two):
     np.testing.assert_allclose(
         two.score(TEXTS, TEXTS, *(i[:1] for i in INDEX)), expected[:1], atol=1e-5
     )
+
+
+def test_processes_take_the_kernels_that_were_chosen_first(cross_encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("RESCORE_CACHE", str(tmp_path))  # the processes see it too
+    for module, seconds in ((linears, [1.0, 9.0]), (attention, [9.0, 1.0])):
+        monkeypatch.setattr(module, "least_seconds", lambda *_, s=seconds: s)
+    one = load_scorer(cross_encoder, Rerank(device="cpu"))
+    with load_scorer(cross_encoder, TWO) as scorer:
+        assert scorer.path == f"{one.path} + {one.path}"
 
 
 def test_both_devices_work_and_each_pair_comes_once(two):

@@ -24,6 +24,12 @@ TEXTS = ["river stone", "lamp", "winter paper signal copper " * 20, ""]
 INDEX = np.array([0, 1, 2, 3, 0]), np.array([1, 2, 2, 3, 3])
 
 
+@pytest.fixture(autouse=True)
+def own_timings(tmp_path, monkeypatch):
+    """Timings that a test makes up are not remembered for other tests."""
+    monkeypatch.setenv("RESCORE_CACHE", str(tmp_path / "cache"))
+
+
 def load(folder: Path, **settings) -> PairScorer:
     return PairScorer.load(folder, Rerank(device="cpu", **settings))
 
@@ -138,7 +144,7 @@ def test_attention_by_products_must_be_exact_and_faster(monkeypatch, wrong):
     seconds = iter([[2.0, 1.0], [1.0, 2.0]])
     monkeypatch.setattr(attention, "least_seconds", lambda *calls: next(seconds))
     device = torch.device("cpu")
-    chosen = [attention.choose_attention(device, torch.float32, 2, 8)[1] for _ in range(2)]
+    chosen = [attention.choose_attention(device, torch.float32, 2, w)[1] for w in (8, 16)]
     assert chosen == (["sdpa", "sdpa"] if wrong else ["matmul", "sdpa"])
 
 

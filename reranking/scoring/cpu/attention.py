@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from reranking.scoring.cpu.choices import remembered_seconds
 from reranking.scoring.cpu.linears import CLEARLY, least_seconds
 from reranking.scoring.packing import Packed
 
@@ -192,9 +193,13 @@ def _matmul_is_better(dtype: torch.dtype, heads: int, width: int) -> bool:
     try:
         exact = attend_runs(q.float(), k.float(), v.float(), packed, False)
         gap = float((attend_matmul(q, k, v, packed, False).float() - exact).abs().max())
-        times = least_seconds(
-            lambda: attend_runs(q, k, v, packed, False),
-            lambda: attend_matmul(q, k, v, packed, False),
+        times = remembered_seconds(
+            f"attention {len(lengths)} x {lengths[0]}, {heads} x {width} {dtype}",
+            ("sdpa", "matmul"),
+            lambda: least_seconds(
+                lambda: attend_runs(q, k, v, packed, False),
+                lambda: attend_matmul(q, k, v, packed, False),
+            ),
         )
     except (RuntimeError, AttributeError) as error:
         logger.info("attention by oneDNN products is not usable here: %s", error)

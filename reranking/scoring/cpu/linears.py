@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch.nn.functional import gelu, linear, relu
 
+from reranking.scoring.cpu.choices import remembered_seconds
+
 logger = logging.getLogger(__name__)
 
 # oneDNN and torch's wrapper around it each keep what they compiled for the last 1,024 shapes, which
@@ -89,7 +91,11 @@ def choose_linear(
     try:
         packed = PrepackedLinear(weight, bias, activation, rows)
         gap = float((packed(x) - plain(x)).abs().max())
-        seconds = least_seconds(lambda: plain(x), lambda: packed(x))
+        seconds = remembered_seconds(
+            f"linear {rows} x {tuple(weight.shape)} {weight.dtype} {activation}",
+            ("torch", "onednn"),
+            lambda: least_seconds(lambda: plain(x), lambda: packed(x)),
+        )
     except (RuntimeError, AttributeError, NotImplementedError) as error:
         logger.info("oneDNN's prepacked linear is not usable here: %s", error)
         return PlainLinear, "torch"
