@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import flows.commands_evaluation  # noqa: F401 - its commands register themselves
-import flows.commands_label  # noqa: F401 - its commands register themselves
-import flows.commands_maintenance  # noqa: F401 - its commands register themselves
-import flows.commands_report  # noqa: F401 - its commands register themselves
-from flows import commands_operations
-from flows.console import (
+import flows.commands.evaluation  # noqa: F401 - its commands register themselves
+import flows.commands.labelling  # noqa: F401 - its commands register themselves
+import flows.commands.report  # noqa: F401 - its commands register themselves
+import flows.commands.upkeep  # noqa: F401 - its commands register themselves
+from flows.commands import operations
+from flows.commands.console import (
     AllowRejects,
     AsJson,
     ConfigFile,
@@ -29,7 +29,7 @@ from flows.console import (
     read_config,
     say,
 )
-from tasks.errors import EXIT_DONE, ConfigError, GateFailed
+from reranking.errors import EXIT_DONE, ConfigError, GateFailed
 
 if TYPE_CHECKING:
     from configs.schema import Config
@@ -47,8 +47,8 @@ def ingest(
     if settings.documents.source is None:
         raise ConfigError("the config has no documents.source: there is nothing to ingest")
     calm_prefect()
+    from flows.commands.tables import ingest_table, show
     from flows.ingest import ingest as flow
-    from flows.tables import ingest_table, show
 
     report = flow(settings)
     say({"status": "done", **report}) if as_json else show(ingest_table(report))
@@ -67,7 +67,7 @@ def run(
     """Ingest what changed, search, rerank, publish, and evaluate where judgments are given."""
     if dry_run:
         calm_prefect()
-        return commands_operations.dry_run(read_config(config, set), as_json)
+        return operations.dry_run(read_config(config, set), as_json)
     values = _run(read_config(config, set), force, as_json)
     return exit_code(values["rejected"], allow_rejects)
 
@@ -86,8 +86,8 @@ def _run(settings: Config, force: bool, as_json: bool) -> dict[str, Any]:
 
 
 def _show_run(values: dict[str, Any], as_json: bool) -> None:
-    from flows.tables import measures_table, run_table, show
-    from flows.verdict_tables import gates_table
+    from flows.commands.tables import measures_table, run_table, show
+    from flows.commands.verdict_tables import gates_table
 
     if as_json:
         say(values)
@@ -105,7 +105,7 @@ def quickstart(
     as_json: AsJson = False,
 ) -> int:
     """Ingest the Python documentation, answer 209 questions, and show what reranking changes."""
-    from flows.quickstart import prepare
+    from flows.commands.preset import prepare
 
     config = prepare(folder)
     values = _run(read_config(config, None), False, as_json)
@@ -119,7 +119,7 @@ def runs(
     config: ConfigOption = None, database: DatabaseOption = None, as_json: AsJson = False
 ) -> int:
     """List the runs of a database, newest first."""
-    from flows.tables import runs_table, show
+    from flows.commands.tables import runs_table, show
     from tasks import catalog
 
     rows = catalog.runs(database_uri(config, database))
@@ -135,8 +135,8 @@ def show(
     as_json: AsJson = False,
 ) -> int:
     """Show one run: inputs, fingerprints, counts, times, measures."""
-    from flows.tables import details_tables
-    from flows.tables import show as draw
+    from flows.commands.tables import details_tables
+    from flows.commands.tables import show as draw
     from tasks import catalog
 
     row = catalog.run(database_uri(config, database), run_id)

@@ -7,15 +7,17 @@ from typing import Any
 from prefect import flow
 
 from configs.deploy import FlowConfig
-from tasks.ingest import ingest_documents
-from tasks.introduce import tag_flow_run
-from tasks.show import show_ingest
+from reranking.pipeline import Pipeline
+from tasks.artifacts import show_ingest
+from tasks.steps import AsTasks
+from tasks.tags import tag_flow_run
 
 
 @flow(name="ingest", flow_run_name="ingest {config.documents.table}", persist_result=False)
 def ingest(config: FlowConfig) -> dict[str, Any]:
     """What the ingest did, in rows."""
     tag_flow_run(config)
-    report = ingest_documents(config)
+    pipeline = Pipeline(config, AsTasks())
+    report = pipeline.executor.call(pipeline.ingest)
     show_ingest(config, report)
     return report

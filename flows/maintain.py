@@ -7,12 +7,16 @@ from typing import Any
 from prefect import flow
 
 from configs.deploy import FlowConfig
-from tasks.maintain import maintain_database, show_maintenance
+from reranking.maintenance import maintain_database
+from reranking.pipeline import Pipeline
+from tasks.artifacts import show_maintenance
+from tasks.steps import AsTasks
 
 
 @flow(name="maintain", persist_result=False)
 def maintain(config: FlowConfig, dry_run: bool = False) -> dict[str, Any]:
     """What maintenance did, or would do in a dry run."""
-    report = maintain_database(config, dry_run)
+    pipeline = Pipeline(config, AsTasks())
+    report = pipeline.executor.call(maintain_database, pipeline, dry_run)
     show_maintenance(report)
     return report

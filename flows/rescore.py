@@ -8,18 +8,11 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from configs.deploy import FlowConfig
-from tasks.evaluate import evaluate
-from tasks.gate import check_gates, passed, refuse_failed
-from tasks.ingest import ingest_documents
-from tasks.introduce import tag_flow_run
-from tasks.load import load_judgments, load_queries
-from tasks.plan import check, plan
-from tasks.publish import publish, publish_table, recall
-from tasks.report import write_report
-from tasks.search import store_ranking
-from tasks.shards import work_on_chunks
-from tasks.show import show_run
-from tasks.summary import Summary
+from reranking import order
+from reranking.pipeline import Pipeline
+from tasks.artifacts import show_run
+from tasks.steps import AsTasks
+from tasks.tags import tag_flow_run
 
 
 @flow(
@@ -29,27 +22,10 @@ from tasks.summary import Summary
     persist_result=False,
 )
 def rescore(config: FlowConfig, force: bool = False) -> dict[str, Any]:
-    """What the run did: its id, results table, counts, seconds per stage and measures."""
-    check(config)
+    """What the run did: its id, results table, counts, seconds per stage and measures.
+
+    The order of the steps is `reranking.order.rescore`; each of them is a task here.
+    """
     tag_flow_run(config)
-    summary = Summary(config)
-    with summary.timed("ingest"):
-        summary.ingested(ingest_documents(config))
-        summary.rejected(load_queries(config))
-        summary.rejected(load_judgments(config)["rejected"])
-    run = plan(config, force)
-    summary.rejected(store_ranking(config, run))
-    if run.finished:
-        summary.repeated(run, recall(run))
-    else:
-        for report in work_on_chunks(config, run):
-            summary.worked(report)
-        with summary.timed("publish"):
-            summary.published(run, publish(config, run, summary.counts, summary.seconds))
-    with summary.timed("evaluate"):
-        summary.evaluated(evaluate(config, run))
-        summary.gated(check_gates(config, run))
-        summary.reported(write_report(config, run))
-    if passed(summary.gates):
-        summary.served(publish_table(config, run))
-    return refuse_failed(show_run(summary))
+    summary = order.rescore(Pipeline(config, AsTasks()), force=force)
+    return order.refuse_failed(show_run(summary))

@@ -145,7 +145,7 @@ def test_tasks_keep_nothing_in_prefect() -> None:
 
 def test_prefect_would_store_json() -> None:
     script = (
-        "from flows.console import calm_prefect; calm_prefect();"
+        "from flows.commands.console import calm_prefect; calm_prefect();"
         "from prefect.settings import get_current_settings as s;"
         "r = s().results; print(r.default_serializer, r.persist_by_default)"
     )

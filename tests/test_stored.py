@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tasks.ingest import ingest_documents
+from tasks.label import label_stored_run
+from tasks.pipeline import pipeline_of
+from tasks.settings import cross_encoder_of, encoder_of
 from typer.testing import CliRunner
 
 from configs.load import load_config
@@ -20,10 +24,6 @@ from reranking.runs.run import find_run
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.sources.open import source_fingerprint
 from reranking.store import Database
-from tasks.ingest import ingest_documents
-from tasks.label import label_stored_run
-from tasks.pipeline import pipeline_of
-from tasks.settings import cross_encoder_of, encoder_of
 from tests.support.sources import source
 from tests.support.walk import walk_file
 

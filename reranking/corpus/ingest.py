@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -41,9 +41,11 @@ class Encoder(Protocol):
     """Texts in, float32 vectors of `dimension` numbers out, one row per text."""
 
     fingerprint: str
-    dimension: int
 
-    def encode_documents(self, texts: list[str]) -> NDArray[np.float32]: ...
+    @property
+    def dimension(self) -> int: ...
+
+    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from typing import Any
 
-from configs.schema import Search
+from configs.schema import Config, Search
 from reranking import fingerprints
 from reranking.corpus.corpus import Corpus, content_digest
 from reranking.corpus.indexes import need_fts, vector_index
@@ -121,6 +121,26 @@ def _forced_epoch(database: Database, run_id: str, published: int | None) -> int
     if stored > (published or 0):
         return int(stored)
     return 1 + max((int(r["epoch"]) for r in rows), default=0)
+
+
+def pipeline_digest(config: Config) -> str:
+    """Digest what stays the same from night to night: what decides results, sources for contents.
+
+    Knobs of the machine, and what is done with finished results, make no other pipeline.
+    """
+    machine = {"device", "batch_size", "batch_tokens", "window_rows", "commit_seconds"}
+
+    def kept(value: object) -> object:
+        if isinstance(value, dict):
+            return {k: kept(v) for k, v in value.items() if k not in machine}
+        return [kept(v) for v in value] if isinstance(value, list | tuple) else value
+
+    later = {"results", "judgments", "comparison", "gates", "labels", "training", "keep"}
+    # without defaults: a newer release's new keys must not end a pipeline
+    values = config.model_dump(
+        mode="json", exclude_defaults=True, exclude={"database", "execution", *later}
+    )
+    return fingerprints.fingerprint(fingerprints.canonical(kept(values)))
 
 
 def begin_run(run: Run, description: Mapping[str, Any]) -> Run:

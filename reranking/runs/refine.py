@@ -9,6 +9,7 @@ them is measured on whole queries that are not part of that sample.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,6 @@ class Refiner:
 
     def __init__(self, half: Rescorer, exact: Rescorer) -> None:
         self.half, self.exact = half, exact
-        self.chunks: dict[int, Refined] = {}
 
     def refine_chunk(self, chunk: int) -> Refined:
         """Score the chunk's pairs that may be above a cut; the chunk's half scores must be there.
@@ -65,22 +65,9 @@ class Refiner:
         wanted = pl.concat([above, checked]).unique(KEY, maintain_order=True)
         scored += self.exact.score_pairs(chunk, wanted.drop("score"))
         equal = self._equal_rankings(candidates, checked, above)
-        found = Refined(margin, len(above), scored, len(equal), sum(equal))
-        self.chunks[chunk] = found
-        log.info("chunk %d: %s", chunk, found)
-        return found
-
-    def counts(self) -> dict[str, float]:
-        """The figures REFINED over all chunks, for `runs`; the margin is the widest."""
-        found = self.chunks.values()
-        sums = (
-            sum(c.pairs for c in found),
-            sum(c.scored for c in found),
-            round(max((c.margin for c in found), default=0.0), 6),
-            sum(c.checked for c in found),
-            sum(c.equal for c in found),
-        )
-        return dict(zip(REFINED, sums, strict=True))
+        refined = Refined(margin, len(above), scored, len(equal), sum(equal))
+        log.info("chunk %d: %s", chunk, refined)
+        return refined
 
     def _equal_rankings(
         self, candidates: pa.Table, checked: pl.DataFrame, above: pl.DataFrame
@@ -94,6 +81,18 @@ class Refiner:
         plain = both.select(*KEY, score="exact")
         tops = [_tops(mine, scores, self.half.run) for scores in (refined, plain)]
         return [tops[0][key] == top for key, top in tops[1].items()]
+
+
+def refined_counts(chunks: Sequence[Refined]) -> dict[str, float]:
+    """Return the figures REFINED over all chunks, for `runs`; the margin is the widest."""
+    sums = (
+        sum(c.pairs for c in chunks),
+        sum(c.scored for c in chunks),
+        round(max((c.margin for c in chunks), default=0.0), 6),
+        sum(c.checked for c in chunks),
+        sum(c.equal for c in chunks),
+    )
+    return dict(zip(REFINED, sums, strict=True))
 
 
 def sample(known: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -18,12 +18,12 @@ from reranking.errors import ConfigError, GateFailed, InputError, MissingResourc
 from reranking.evaluation.compare_run import Party, compare_runs, party
 from reranking.evaluation.comparison import Settings
 from reranking.evaluation.overlap import rankings_of
+from reranking.order import refuse_failed
+from reranking.pipeline import Pipeline
 from reranking.runs.candidates import candidates_of
 from reranking.runs.promotion import promote
 from reranking.runs.ranking import rank_results
 from reranking.runs.run import Run
-from tasks.gate import check_gates, refuse_failed
-from tasks.load import load_judgments
 from tests.support import judged, tiny
 from tests.support.walk import database_of, walk_file
 
@@ -48,7 +48,7 @@ class Collection:
         self.config = judged.collection(folder, model)
         self.model = walk_file(self.config)[0]
         judged.judge(folder, first_stage(self.model))
-        load_judgments.fn(load_config(self.config))
+        Pipeline(load_config(self.config)).load_judgments()
         judged.use_scorer(monkeypatch, self.as_first_stage(self.model))
         self.useless = walk_file(self.config, "rerank.max_length=40", ingest=False)[0]
         judged.use_scorer(monkeypatch, judged.shuffled)
@@ -131,7 +131,7 @@ def test_a_promoted_name_is_a_side(made: Collection) -> None:
 
 def gated(made: Collection, run: Run, *gates: dict[str, Any], against: str = "first") -> Any:
     overrides = [f"gates={json.dumps(gates)}", f"comparison.against={against}"]
-    return check_gates.fn(load_config(made.config, overrides), run)
+    return Pipeline(load_config(made.config, overrides)).gates(run)
 
 
 def test_a_reranker_that_does_nothing_fails_its_gate(made: Collection) -> None:
@@ -175,7 +175,7 @@ def test_gates_without_judgments_are_refused(made: Collection) -> None:
     with pytest.raises(ConfigFault, match="gates need judgments"):
         load_config(made.config, [f"gates={json.dumps([BETTER])}", "judgments=null"])
     with pytest.raises(ConfigError, match="no condition"):
-        check_gates.fn(load_config(made.config, ['gates=[{"metric": "nDCG@10"}]']), made.useless)
+        Pipeline(load_config(made.config, ['gates=[{"metric": "nDCG@10"}]'])).gates(made.useless)
 
 
 def ask(*arguments: object) -> Result:
@@ -232,7 +232,7 @@ def test_drifted_inputs_are_left_out_and_said(tmp_path: Path, cross_encoder: Pat
     asked = [json.loads(s) for s in (tmp_path / "queries.jsonl").read_text().splitlines()]
     asked[7]["text"] = "a reworded question"
     tiny.write_jsonl(tmp_path / "queries.jsonl", asked)
-    load_judgments.fn(load_config(path))
+    Pipeline(load_config(path)).load_judgments()
     after = walk_file(path)[0]
     database = before.database
     sides = [party(database, r.run_id) for r in (before, after)]

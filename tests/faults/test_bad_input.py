@@ -123,7 +123,7 @@ def test_config_faults_end_a_command_before_anything_is_imported(tmp_path: Path)
 
 
 def test_rejects_may_be_allowed() -> None:
-    from flows.console import exit_code
+    from flows.commands.console import exit_code
 
     assert exit_code(0, False) == exit_code(0, True) == exit_code(3, True) == EXIT_DONE
     assert exit_code(3, False) == EXIT_REJECTS

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import tasks.rerank
 from configs.load import load_config
 from reranking import retry
 from reranking.arrow import frame
@@ -41,7 +40,6 @@ class World:
         """Run the job as a new process would."""
         changes = {"search__chunk_queries": 3, "rerank__batch_tokens": 64, **changes}
         path = tiny.write_config(self.folder, self.model, database=str(database), **changes)
-        tasks.rerank._resident.clear()
         return walk(load_config(path))[0]
 
     @property

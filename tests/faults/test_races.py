@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from configs.load import load_config
+from reranking.pipeline import Pipeline
 from reranking.runs.run import list_rows
 from reranking.store import Database
-from tasks.ingest import ingest_documents
 from tests.faults.test_kill import make_world, undisturbed
 from tests.support import tiny
 from tests.support.equal import assert_equal, snapshot
@@ -87,7 +87,7 @@ def test_an_ingest_during_a_run(world: Path) -> None:
     assert job.reach("score"), job.said()
     changed = [{**d, "text": "thunder " + d["text"]} for d in tiny.documents(60)]
     tiny.write_jsonl(world.parent / "documents.jsonl", changed)
-    ingest_documents.fn(load_config(world))
+    Pipeline(load_config(world)).ingest()
     assert job.end() == 0, job.said()
     # The run read the version that it had pinned: its results are those of the old texts.
     database, before = Database(str(world.parent / "db.lancedb")), Database(str(expected))
@@ -112,7 +112,7 @@ def test_a_continued_run_keeps_its_pinned_version(world: Path) -> None:
         rows = tiny.documents(60)
         rows[0]["text"] = text
         tiny.write_jsonl(world.parent / "documents.jsonl", rows)
-        ingest_documents.fn(load_config(world))
+        Pipeline(load_config(world)).ingest()
     plan, _ = walk_file(world)
     (row,) = list_rows(database)
     assert plan.run_id == begun["run_id"] == row["run_id"] and row["status"] == "done"

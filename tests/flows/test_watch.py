@@ -11,10 +11,11 @@ from configs.load import load_config
 from configs.schema import Config
 from flows.watch import watch
 from reranking.errors import MissingResource
+from reranking.pipeline import Pipeline
+from reranking.reevaluation import changed_models
 from reranking.runs.promotion import promote
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.scoring.encoder import SentenceEncoder
-from tasks.watch import changed_models
 from tests.evaluation.test_reevaluate import refuse
 from tests.support import judged, tiny
 from tests.support.walk import walk_file
@@ -31,7 +32,7 @@ def test_watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(judged.encoded_collection(tmp_path, reranker, encoder))
     run = walk_file(tmp_path / "config.yaml")[0]
     with pytest.raises(MissingResource, match="rescore promote RUN_ID --as production"):
-        changed_models.fn(config)
+        changed_models(Pipeline(config))
     promote(run.database, run.run_id, "production")
 
     with monkeypatch.context() as patch:  # unchanged: no model is loaded
@@ -60,7 +61,7 @@ def test_watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _changes(config: Config) -> list[dict[str, Any]]:
-    return changed_models.fn(config)
+    return changed_models(Pipeline(config))
 
 
 def _listen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-import tasks.encoding
-import tasks.runners
-import tasks.shards
+import reranking.encoding
 from configs.load import load_config
 from flows.ingest import ingest
 from flows.rescore import rescore
+from reranking import chunks as chunks_of_runs
 from reranking.arrow import frame
 from reranking.errors import MissingPrerequisite, RuntimeFailure
+from reranking.pipeline import Pipeline
 from reranking.store import Database
-from tasks.runners import on_own_devices
+from reranking.workers import on_own_devices
 from tests.support import tiny
 from tests.support.equal import assert_equal
 from tests.support.judged import encoder_folder
@@ -86,9 +86,12 @@ def counts(inputs: Path) -> tuple[int, int]:
 def test_two_workers_leave_what_one_process_leaves(
     inputs: Path, tmp_path: Path, runner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks.encoding, "_FEW", 8)
+    monkeypatch.setattr(reranking.encoding, "_FEW", 8)
     if runner in ("ray", "dask"):
-        pytest.importorskip(f"prefect_{runner}", reason=f"the extra {runner} is not installed")
+        pytest.importorskip(
+            {"ray": "ray", "dask": "distributed"}[runner],
+            reason=f"the extra {runner} is not installed",
+        )
     config = fresh(inputs, tmp_path)
     done = spread(config, runner)
     assert_equal(tmp_path / "db.lancedb", inputs / "db.lancedb")
@@ -100,16 +103,16 @@ def test_two_workers_leave_what_one_process_leaves(
 def test_documents_are_encoded_by_workers_and_in_order(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks.encoding, "_FEW", 8)
-    work, parts = tasks.encoding.encode_texts.fn, []
+    monkeypatch.setattr(reranking.encoding, "_FEW", 8)
+    work, parts = reranking.encoding.encode_texts, []
 
-    def seen(config: Any, texts: list[str]) -> Any:
+    def seen(job: str, config: Any, texts: list[str]) -> Any:
         parts.append(len(texts))
         if len(parts) == 1:
-            raise BrokenPipeError("the worker is gone")
-        return work(config, texts)
+            raise Lost("the worker is gone")
+        return work(job, config, texts)
 
-    monkeypatch.setattr(tasks.encoding.encode_texts, "fn", seen)
+    monkeypatch.setattr(reranking.encoding, "encode_texts", seen)
     ingest(
         load_config(
             fresh(inputs, tmp_path),
@@ -134,19 +137,21 @@ def test_workers_refine_like_one_process(inputs: Path, tmp_path: Path) -> None:
     assert_equal(many.parent / "db.lancedb", alone.parent / "db.lancedb")
 
 
+class Lost(Exception):
+    """What is left of a worker that died."""
+
+
 def lose(monkeypatch: pytest.MonkeyPatch, chunks: dict[int, int]) -> list[int]:
     """Have the chunks' scoring fail so many times, as a worker that dies; the chunks worked on."""
-    from tasks.shards import score_chunk
+    work, seen = chunks_of_runs.score_chunk, []
 
-    work, seen = score_chunk.fn, []
-
-    def dying(config: Any, plan: Any, chunk: int) -> Any:
+    def dying(pipeline: Pipeline, run: Any, chunk: int) -> Any:
         seen.append(chunk)
         if chunks.get(chunk, 0) >= seen.count(chunk):
-            raise BrokenPipeError("the worker is gone")
-        return work(config, plan, chunk)
+            raise Lost("the worker is gone")
+        return work(pipeline, run, chunk)
 
-    monkeypatch.setattr(score_chunk, "fn", dying)
+    monkeypatch.setattr(chunks_of_runs, "score_chunk", dying)
     return seen
 
 
@@ -174,33 +179,10 @@ def test_a_deadly_chunk_ends_the_run_and_the_next_one_goes_on(
     assert_equal(tmp_path / "db.lancedb", inputs / "db.lancedb")
 
 
-def test_processes_are_replaced_after_some_chunks(
-    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The rounds of `processes`, in threads: a real pool is started in the test of all runners."""
-    begun, runner_of = [], tasks.shards.runner_of
-    monkeypatch.setattr(tasks.runners, "_CHUNKS", 1)
-    config = load_config(fresh(inputs, tmp_path), ["execution.workers=2"])
-    assert tasks.runners.chunks_of_a_round(config) is None
-    processes = load_config(tmp_path / "config.yaml", ["execution.runner=processes"])
-    assert tasks.runners.chunks_of_a_round(processes) == 1
-
-    def counted(config: Any) -> Any:
-        begun.append(config)
-        return runner_of(config)
-
-    monkeypatch.setattr(tasks.shards, "chunks_of_a_round", lambda config: 2)
-    monkeypatch.setattr(tasks.shards, "runner_of", counted)
-    seen = lose(monkeypatch, {1: 1})
-    rescore(config)
-    assert len(begun) == 3 and sorted(seen) == [0, 1, 1, 2, 3, 4]
-    assert_equal(tmp_path / "db.lancedb", inputs / "db.lancedb")
-
-
 def test_a_lacking_extra_is_named(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "prefect_ray", None)
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(MissingPrerequisite, match=r"pip install 'rescore\[ray\]'"):
         spread(fresh(inputs, tmp_path), "ray")
 
@@ -219,4 +201,4 @@ def test_each_process_has_gpus_of_its_own(inputs: Path) -> None:
     assert device(1, 0) is None
     assert device(1, 4, "rerank.device=cpu") == "cpu"
     assert device(1, 4, "execution.gpus_per_worker=0") is None
-    assert on_own_devices(config) == config  # no worker of a process pool
+    assert on_own_devices(config) == config  # no worker at all

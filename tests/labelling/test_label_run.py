@@ -14,6 +14,8 @@ from configs.load import ConfigFault, load_config
 from flows.cli import app
 from reranking.arrow import frame
 from reranking.errors import ConfigError, InputError, MissingResource
+from reranking.labelling import answers as labelling
+from reranking.labelling.answers import label_stored_run
 from reranking.labelling.calibration import Calibration, Uncalibrated
 from reranking.labelling.label_run import bench, calibration_of
 from reranking.labelling.label_sets import (
@@ -22,14 +24,11 @@ from reranking.labelling.label_sets import (
     read_labels,
     stale_labels,
 )
+from reranking.pipeline import Pipeline
 from reranking.runs.run import Run
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.scoring.encoder import SentenceEncoder
 from reranking.store import Database
-from tasks import labelling
-from tasks.ingest import ingest_documents
-from tasks.label import label_stored_run
-from tasks.load import load_judgments
 from tests.support import tiny
 from tests.support.labelled import copied, scored
 from tests.support.walk import walk_file
@@ -67,7 +66,7 @@ def no_model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def labelled(config: Path, *overrides: str) -> dict[str, Any]:
-    return label_stored_run.fn(load_config(config, overrides))
+    return label_stored_run(load_config(config, overrides))
 
 
 def database_of(config: Path) -> Database:
@@ -181,7 +180,7 @@ def test_comparing_stores_nothing(copy: Path) -> None:
 
 def test_too_few_judgments_give_raw_labels_marked_uncalibrated(copy: Path) -> None:
     (copy.parent / "judgments.tsv").write_text("q000 0 d000 1\nq001 0 d001 1\n")
-    load_judgments.fn(load_config(copy))
+    Pipeline(load_config(copy)).load_judgments()
     values = labelled(copy)
     assert not values["calibration"]["calibrated"]
     assert "needed" in values["calibration"]["reason"] or "relevant" in str(values["calibration"])
@@ -251,7 +250,7 @@ def test_an_edited_text_makes_its_label_stale(copy: Path, made: tuple[Path, Run]
     edited = labels.column("doc_id")[0].as_py()
     changed = [d | {"text": "lamp"} if d["doc_id"] == edited else d for d in documents]
     path = tiny.write_jsonl(copy.parent / "edited.jsonl", changed)
-    ingest_documents.fn(load_config(copy, [f"documents.source.path={path}"]))
+    Pipeline(load_config(copy, [f"documents.source.path={path}"])).ingest()
     reasons = stale_labels(database, labels, made[1])
     assert set(reasons.column("doc_id").to_pylist()) == {edited}
     assert set(reasons.column("reason").to_pylist()) == {"document edited"}

@@ -16,12 +16,12 @@ from configs.load import load_config
 from flows.cli import app
 from reranking.arrow import frame
 from reranking.judgments.lists import grades
+from reranking.labelling import answers as labelling
+from reranking.labelling.answers import label_stored_run
 from reranking.labelling.scored import ScoredRun
 from reranking.runs.run import Run
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.store import Database
-from tasks import labelling
-from tasks.label import label_stored_run
 from tests.support.labelled import copied, scored
 
 FORMATS = ["triplet", "n-tuple", "labeled-pair", "labeled-list"]
@@ -200,7 +200,7 @@ def test_a_folder_is_replaced_whole_and_strangers_are_left(
 
 def test_labels_are_no_negatives_or_become_positives(labelled_run: Path, tmp_path: Path) -> None:
     copy = copied(labelled_run, tmp_path)
-    label_stored_run.fn(load_config(copy))
+    label_stored_run(load_config(copy))
     plain = told("mine", copy)
     guarded = told("mine", copy, "--set", "training.label_set=answers")
     assert guarded["dropped"]["label"] > 0 and guarded["label_set"].startswith("answers@")
@@ -267,7 +267,7 @@ def test_a_beir_folder_comes_back_as_a_config(labelled_run: Path, run: Run, tmp_
 
 def test_labels_fill_in_where_nobody_judged(labelled_run: Path, run: Run, tmp_path: Path) -> None:
     copy = copied(labelled_run, tmp_path)
-    label_stored_run.fn(load_config(copy))
+    label_stored_run(load_config(copy))
     folder = tmp_path / "qrels"
     said = told("export-judgments", copy, "--out", folder, "--labels", "answers")
     known = {(r["query_id"], r["doc_id"]): r["relevance"] for r in known_rows(labelled_run, run)}

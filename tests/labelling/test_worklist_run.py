@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 from configs.load import load_config
 from flows.cli import app
 from reranking.arrow import frame
+from reranking.labelling import answers as labelling
+from reranking.pipeline import Pipeline
 from reranking.store import Database
-from tasks import labelling
-from tasks.load import load_judgments
 from tests.support.labelled import copied
 
 
@@ -106,7 +106,7 @@ def test_quepid_answers_come_back_under_their_raters(copy: Path) -> None:
     assert again.exit_code == 0 and json.loads(again.stdout)["unchanged"] == 6
     assert ask("worklist-import", copy, answers, "--rater", "bob").exit_code == 7
     assert sorted(judged(copy)["source"].unique()) == ["ann", "bob", "gold"]
-    load_judgments.fn(load_config(copy))  # the nightly import leaves people's answers alone
+    Pipeline(load_config(copy)).load_judgments()  # the nightly import leaves people's answers alone
     assert sorted(judged(copy)["source"].unique()) == ["ann", "bob", "gold"]
     raters = ask("agreement", copy, "judgments:j", "--json")
     assert raters.exit_code == 0, raters.output

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-import tasks.report
 from configs.load import load_config
 from flows.cli import app
 from reranking.errors import ConfigError
@@ -23,6 +22,7 @@ from reranking.evaluation.compare_run import FIRST, party
 from reranking.evaluation.comparison import Settings
 from reranking.evaluation.evaluate_run import evaluate_run, means
 from reranking.labelling.calibration import Uncalibrated
+from reranking.pipeline import Pipeline
 from reranking.report import words
 from reranking.report.collect import collect
 from reranking.report.content import Report
@@ -266,20 +266,17 @@ def test_a_run_without_a_reranker_has_nothing_to_compare(made: Reported, tmp_pat
 def test_the_task_posts_an_artifact(
     made: Reported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    posted: dict[str, str] = {}
-    monkeypatch.setattr(
-        tasks.report, "create_markdown_artifact", lambda text, **rest: posted.update(text=text)
-    )
     reports = tmp_path / "new" / "reports"
     config = load_config(made.config, [f"results.report={reports}"])
-    assert tasks.report.write_report.fn(load_config(made.config), made.run) is None
-    link = tasks.report.write_report.fn(config, made.run)
-    assert link == (reports / f"{made.run.run_id}.html").as_uri()
-    assert f"[The whole report](<{link}>)" in posted["text"]
+    assert Pipeline(load_config(made.config)).write_report(made.run) is None
+    report = Pipeline(config).write_report(made.run)
+    assert report is not None
+    assert report["link"] == (reports / f"{made.run.run_id}.html").as_uri()
+    assert f"[The whole report](<{report['link']}>)" in report["markdown"]
     (tmp_path / "file").touch()
     config = load_config(made.config, [f"results.report={tmp_path / 'file' / 'reports'}"])
     with pytest.raises(ConfigError, match="cannot be made"):
-        tasks.report.write_report.fn(config, made.run)
+        Pipeline(config).write_report(made.run)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-import tasks.rerank
 from configs.load import ConfigFault, load_config
 from reranking.arrow import frame
 from reranking.errors import ConfigError, RuntimeFailure
@@ -112,7 +111,6 @@ def run(folder: Path, model: Path, database: str, force: bool = False, **changes
     """The plan, the counts and the results of a run in a database of that name."""
     changes = {"search__limit": 40, "search__chunk_queries": 20, "rerank__top_k": 5, **changes}
     path = tiny.write_config(folder, model, database=database, **changes)
-    tasks.rerank._resident.clear()
     plan, counts = walk(load_config(path), force=force)
     results = frame(database_of(plan).read(plan.results_table))
     return plan, counts, results.sort("query_id", "query_type", "rank")

@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-import tasks.rerank
 from configs.load import load_config
 from reranking.arrow import frame
 from reranking.errors import RuntimeFailure
@@ -95,7 +94,6 @@ class World:
         tiny.write_jsonl(self.folder / "queries.jsonl", self.queries)
         changes = {"search__chunk_queries": 4, **changes}
         config = load_config(tiny.write_config(self.folder, self.model, **changes))
-        tasks.rerank._resident.clear()
         self.scores.asked.clear()
         plan, _ = walk(config, force=force)
         return plan, list(self.scores.asked)

@@ -12,9 +12,9 @@ import pytest
 from configs.load import load_config
 from reranking.labelling.label_run import LabelSettings, bench, label_run
 from reranking.labelling.rules import Rule
+from reranking.pipeline import Pipeline
 from reranking.runs.run import Run
 from reranking.store import Database
-from tasks.load import load_judgments
 from tests.evaluation.test_compare_run import first_stage
 from tests.support import judged, tiny
 from tests.support.walk import database_of, walk_file
@@ -49,7 +49,7 @@ def reported(folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Repo
     _attack(folder)
     run = walk_file(config)[0]
     judged.judge(folder, first_stage(run))
-    load_judgments.fn(load_config(config))
+    Pipeline(load_config(config)).load_judgments()
     judged.use_scorer(monkeypatch, judged.shuffled)
     other = walk_file(config, "rerank.max_length=40", ingest=False)[0]
     database = database_of(run)

@@ -1,4 +1,4 @@
-"""The flow's steps in the flow's order, without Prefect: tasks are called as plain functions."""
+"""The main job as tests run it: the order of the library, in this process."""
 
 from __future__ import annotations
 
@@ -7,41 +7,23 @@ from typing import Any
 
 from configs.load import load_config
 from configs.schema import Config
+from reranking import order
+from reranking.pipeline import Pipeline
+from reranking.progress import unwatched
 from reranking.runs.run import Run
+from reranking.steps import Executor, Here
 from reranking.store import Database
-from tasks.evaluate import evaluate
-from tasks.ingest import ingest_documents
-from tasks.load import load_judgments, load_queries
-from tasks.plan import check, plan
-from tasks.publish import publish, publish_table, recall
-from tasks.rerank import score_chunk
-from tasks.search import search_chunk, store_ranking
 
 
-def walk(config: Config, *, force: bool = False, ingest: bool = True) -> tuple[Run, dict[str, Any]]:
-    """Run the main job; the plan and the final counts ({} where the run was finished before)."""
-    check(config)
-    if ingest:
-        ingest_documents.fn(config)
-    load_queries.fn(config)
-    load_judgments.fn(config)
-    run = plan.fn(config, force)
-    store_ranking.fn(config, run)
-    counts: dict[str, Any] = {}
-    if not run.finished:
-        scored = {"pairs": 0, "scored": 0, "path": None}
-        for chunk in run.chunks:
-            search_chunk.fn(config, run, chunk)
-            report = score_chunk.fn(config, run, chunk)
-            scored["pairs"] += report["pairs"]
-            scored["scored"] += report["scored"]
-            scored["path"] = report["path"]
-        counts = publish.fn(config, run, scored, {})
-    else:
-        recall.fn(run)
-    publish_table.fn(config, run)
-    evaluate.fn(config, run)
-    return run, counts
+def walk(
+    config: Config, *, force: bool = False, executor: Executor | None = None
+) -> tuple[Run, dict[str, Any]]:
+    """Run the main job; the run and its final counts ({} if it was finished before)."""
+    pipeline = Pipeline(config, executor or Here(unwatched))
+    summary = order.rescore(pipeline, force=force)
+    assert summary.run is not None
+    counts = {k: v for k, v in summary.counts.items() if k != "path"}
+    return summary.run, {} if summary.finished_before else counts
 
 
 def walk_file(path: Path, *overrides: str, **options: Any) -> tuple[Run, dict[str, Any]]:

@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,20 +22,22 @@ from configs.load import load_config
 from flows.cli import app
 from reranking import store
 from reranking.errors import MissingResource
+from reranking.maintenance import maintain_database, settings_of
+from reranking.pipeline import Pipeline
+from reranking.progress import unwatched
 from reranking.runs.pairs import TABLE
 from reranking.runs.plan import tag_of
 from reranking.runs.run import Run, results_name
 from reranking.schemas import CANDIDATES, RUNS, VERSION_KEY
+from reranking.steps import Here
 from reranking.store import Database
 from reranking.upkeep import versions
 from reranking.upkeep.maintain import Maintained, maintain
 from reranking.upkeep.retention import Keep
 from reranking.upkeep.versions import our_tables, outdated, prune, upgrade
-from tasks.maintain import maintain_database, settings_of
 from tests.support import tiny
-from tests.support import walk as walk_module
 from tests.support.equal import assert_equal
-from tests.support.walk import database_of, walk_file
+from tests.support.walk import database_of, walk, walk_file
 from tests.upkeep.test_tidy import look_after, stored_rows
 
 SOON = timedelta(milliseconds=1)
@@ -84,26 +87,29 @@ def contents(database: Database) -> dict[str, Any]:
 # Runs beside maintenance
 
 
-class Followed:
-    """A task whose plain function is followed by something else."""
+class Followed(Here):
+    """Carries out steps, each followed by something else."""
 
-    def __init__(self, task: Any, then: Callable[[], object]) -> None:
-        self.task, self.then = task, then
+    def __init__(self, then: Callable[[], object]) -> None:
+        super().__init__(unwatched)
+        self.then = then
 
-    def fn(self, *arguments: Any) -> Any:
-        result = self.task.fn(*arguments)
+    def call(self, work: Any, *args: Any, **kwargs: Any) -> Any:
+        result = work(*args, **kwargs)
         self.then()
         return result
 
-
-STEPS = ["ingest_documents", "load_queries", "plan", "search_chunk", "score_chunk", "publish"]
+    def submit(self, work: Any, *args: Any, **kwargs: Any) -> Any:
+        done: Future[Any] = Future()
+        done.set_result(self.call(work, *args, **kwargs))
+        return done
 
 
 @pytest.mark.parametrize(
     "force", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["new", "forced"]
 )
 def test_a_run_with_maintenance_between_its_steps_is_the_same(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
+    config: Path, tmp_path: Path, force: bool
 ) -> None:
     """The strictest settings: one run is kept, unused scores go, versions of a second ago too."""
     other = tmp_path / "other" / "config.yaml"
@@ -111,18 +117,15 @@ def test_a_run_with_maintenance_between_its_steps_is_the_same(
     overrides = [] if force else ["search.limit=7"]
     walk_file(other, *overrides, force=force)
     settings = load_config(config, [*overrides, "keep.runs=1", "keep.days=0", "keep.scores=used"])
-    strict = replace(settings_of(settings), versions=SOON)
+    strict = replace(settings_of(Pipeline(settings)), versions=SOON)
     reports: list[Maintained] = []
 
     def maintained() -> None:
         database = Database(settings.database, upgrading=True)
         reports.append(maintain(database, strict))
 
-    with monkeypatch.context() as patched:
-        for name in STEPS:
-            patched.setattr(walk_module, name, Followed(getattr(walk_module, name), maintained))
-        walk_module.walk(settings, force=force)
-    assert len(reports) == 4 + 2 * 3
+    walk(settings, force=force, executor=Followed(maintained))
+    assert len(reports) == 10 + 2 * 3  # before, between and after all steps
     assert sum(r.versions for r in reports) > 0
     assert_equal(settings.database, load_config(other).database)
 
@@ -235,7 +238,7 @@ def test_unused_scores_are_those_that_nobody_asks_for(
     new = len(database.read(TABLE)) - old
     assert old > 0 and new > 0
     kept = [f"keep.runs={n}" for n in (2, 1)]
-    settings = [settings_of(load_config(config, [k, "keep.days=0"])) for k in kept]
+    settings = [settings_of(Pipeline(load_config(config, [k, "keep.days=0"]))) for k in kept]
     used = replace(settings[0], drop_unused=True)
     assert maintain(database, settings[0]).unused == 0
     assert maintain(database, used).unused == 0
@@ -246,7 +249,7 @@ def test_unused_scores_are_those_that_nobody_asks_for(
 
 def test_without_keep_nothing_is_forgotten(config: Path, database: Database) -> None:
     walk_file(config, "rerank.top_k=3")
-    assert maintain_database.fn(load_config(config))["forgotten"] == []
+    assert maintain_database(Pipeline(load_config(config)))["forgotten"] == []
     assert len(database.read("runs")) == 2
 
 

@@ -1,0 +1,307 @@
+"""Commands that make something of stored scores: labels, work lists, training data."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.commands.console import (
+    AllowRejects,
+    AsJson,
+    ConfigFile,
+    ConfigOption,
+    DatabaseOption,
+    Overrides,
+    calm_prefect,
+    command,
+    database_uri,
+    exit_code,
+    read_config,
+    say,
+)
+from reranking.errors import EXIT_DONE, ConfigError, GateFailed
+
+RunOption = Annotated[
+    str | None, typer.Option("--run", metavar="RUN_ID", help="default: the config's newest")
+]
+
+
+class Order(StrEnum):
+    verdict = "verdict"
+    calibration = "calibration"
+
+
+class WorkFormat(StrEnum):
+    quepid = "quepid"
+    label_studio = "label-studio"
+
+
+class OutputFormat(StrEnum):
+    triplet = "triplet"
+    n_tuple = "n-tuple"
+    labeled_pair = "labeled-pair"
+    labeled_list = "labeled-list"
+
+
+class Files(StrEnum):
+    parquet = "parquet"
+    jsonl = "jsonl"
+    lance = "lance"
+
+
+class JudgmentFormat(StrEnum):
+    qrels = "qrels"
+    beir = "beir"
+
+
+@command
+def label(
+    config: ConfigFile,
+    run: RunOption = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="show what each rule would do; store nothing")
+    ] = False,
+    set: Overrides = None,
+    allow_rejects: AllowRejects = False,
+    as_json: AsJson = False,
+) -> int:
+    """Label a run's pairs from their stored scores: calibrate, compare rules, apply one."""
+    settings = read_config(config, set)
+    if settings.labels is None:
+        raise ConfigError("the config has no `labels`: give a label_set and rules")
+    calm_prefect()
+    if compare:
+        from reranking.labelling.answers import compare_rules
+
+        values = compare_rules(settings, run)
+    else:
+        from flows.label import label as flow
+
+        values = flow(settings, run)
+    say(values) if as_json else _show_labels(values)
+    if values["status"] == "not demonstrable":
+        raise GateFailed(f"{values['refused'][values['apply']]}; nothing was labelled")
+    return exit_code(values.get("rejected", 0), allow_rejects)
+
+
+def _show_labels(values: dict[str, Any]) -> None:
+    from flows.commands.label_tables import (
+        calibration_lines,
+        calibration_table,
+        conflicts_table,
+        rules_table,
+    )
+    from flows.commands.tables import show
+
+    for line in calibration_lines(values["calibration"]):
+        typer.echo(line)
+    show(calibration_table(values["calibration"]), rules_table(values), conflicts_table(values))
+    if values["status"] != "not demonstrable":
+        for name, reason in values["refused"].items():
+            typer.echo(f"{name}: {reason}")
+    if values.get("label_set"):
+        found = ": it was there already" if values["status"] == "found" else ""
+        counts = ", ".join(f"{count:,} {name}" for name, count in values["labels"].items())
+        typer.echo(f"Label set {values['label_set']}{found}: {counts}")
+
+
+@command
+def labels(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[LABEL_SET]", help="a name, or NAME@DIGEST")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Parquet file for LABEL_SET's labels")
+    ] = None,
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
+    as_json: AsJson = False,
+) -> int:
+    """List the label sets with their stale labels, or write one with its stale labels marked."""
+    from tasks import labelling
+
+    uri = database_uri(config, database)
+    if (name is None) != (out is None):
+        raise ConfigError("give LABEL_SET and --out together, or neither to list the label sets")
+    if name is not None and out is not None:
+        wrote = labelling.export_labels(uri, name, out)
+        line = f"{wrote['rows']} labels, {wrote['stale']} of them stale -> {out}"
+        say(wrote) if as_json else typer.echo(line)
+        return EXIT_DONE
+    rows = labelling.label_sets(uri)
+    if as_json:
+        say(rows)
+    else:
+        from flows.commands.label_tables import label_sets_table
+        from flows.commands.tables import show
+
+        show(label_sets_table(rows))
+    return EXIT_DONE
+
+
+@command
+def agreement(
+    config: ConfigFile,
+    left: Annotated[str, typer.Argument(help="labels:NAME, judgments:LIST or run:ID")],
+    right: Annotated[
+        str | None, typer.Argument(help="the same; none: the raters of judgments:LIST")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="disagreements listed")] = 20,
+    set: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Say how far two gradings agree beyond chance: labels, judgments, rerankers by one rule."""
+    from tasks import labelling
+
+    values = labelling.agreement(read_config(config, set), left, right, limit)
+    if as_json:
+        say(values)
+    else:
+        from flows.commands.label_tables import agreement_line, agreement_tables
+        from flows.commands.tables import show
+
+        typer.echo(agreement_line(values))
+        show(*agreement_tables(values))
+    return EXIT_DONE
+
+
+@command
+def worklist(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option("--out", help="file to write; .jsonl: a task per line")],
+    format: Annotated[WorkFormat, typer.Option("--format")] = WorkFormat.quepid,
+    runs: Annotated[
+        str, typer.Option("--runs", metavar="A,B", help="default: the config's newest")
+    ] = "",
+    order: Annotated[
+        Order, typer.Option("--order", help="what a judgment should help most")
+    ] = Order.verdict,
+    query_type: Annotated[
+        str | None, typer.Option("--query-type", help="default: hybrid, where all runs have it")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="results per query that count")] = 10,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="pairs at most")] = None,
+    set: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Write the unjudged results that people should judge next, the most useful first."""
+    from tasks import worklist as tasks
+
+    values = tasks.write_worklist(
+        read_config(config, set),
+        [run for run in runs.split(",") if run],
+        out,
+        form=format.value,
+        order=order.value,
+        query_type=query_type,
+        k=k,
+        limit=limit,
+    )
+    line = f"{values['pairs']} pairs of {values['queries']} queries -> {', '.join(values['files'])}"
+    say(values) if as_json else typer.echo(line)
+    return EXIT_DONE
+
+
+@command
+def worklist_import(
+    config: ConfigFile,
+    file: Annotated[Path, typer.Argument(help="Quepid's .csv, Label Studio's .json or .jsonl")],
+    rater: Annotated[
+        str | None, typer.Option("--rater", metavar="NAME", help="who rated a Quepid CSV")
+    ] = None,
+    judgments: Annotated[
+        str | None, typer.Option("--judgments", metavar="LIST", help="default: the config's")
+    ] = None,
+    set: Overrides = None,
+    allow_rejects: AllowRejects = False,
+    as_json: AsJson = False,
+) -> int:
+    """Add people's answers to a judgment list, each rater's apart."""
+    from tasks import worklist as tasks
+
+    values = tasks.read_answers(read_config(config, set), file, rater, judgments)
+    if as_json:
+        say(values)
+    else:
+        who = ", ".join(values["raters"])
+        typer.echo(f"{values['answers']} answers by {who} in list {values['judgment_list']}")
+        for reason in values["reasons"]:
+            typer.echo(f"rejected: {reason}", err=True)
+    return exit_code(values["rejected"], allow_rejects)
+
+
+@command
+def mine(
+    config: ConfigFile,
+    run: RunOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Parquet file for the negatives' ids and scores")
+    ] = None,
+    set: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Mine hard negatives from stored scores, and say how many may be relevant after all."""
+    from tasks import training
+
+    _show_mining(training.mine(read_config(config, set), run, out), as_json)
+    return EXIT_DONE
+
+
+@command
+def export_training(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="a new folder")],
+    run: RunOption = None,
+    format: Annotated[
+        OutputFormat | None, typer.Option("--format", help="default: training.output_format")
+    ] = None,
+    files: Annotated[
+        Files, typer.Option("--files", help="lance: a table per split in the folder")
+    ] = Files.parquet,
+    set: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Write training data in sentence-transformers' formats, split by query, with provenance."""
+    from tasks import training
+
+    values = training.training_files(
+        read_config(config, set), run, out, None if format is None else format.value, files.value
+    )
+    _show_mining(values, as_json)
+    return EXIT_DONE
+
+
+def _show_mining(values: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        say(values)
+        return
+    from flows.commands.label_tables import mining_table
+    from flows.commands.tables import show
+
+    show(mining_table(values))
+
+
+@command
+def export_judgments(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER")],
+    format: Annotated[JudgmentFormat, typer.Option("--format")] = JudgmentFormat.qrels,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", metavar="LABEL_SET", help="its labels where nobody judged"),
+    ] = None,
+    run: RunOption = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="the run's pool of unjudged results")] = 10,
+    set: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Write judgments as TREC qrels or a BEIR folder; single raters and the unjudged kept."""
+    from tasks import training
+
+    values = training.judgment_files(read_config(config, set), run, out, format.value, labels, k)
+    line = f"{values['judged']} judged and {values['unjudged']} unjudged pairs -> {out}"
+    say(values) if as_json else typer.echo(line)
+    return EXIT_DONE

@@ -1,0 +1,161 @@
+"""What commands print for people: rich tables, built from the values that --json prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from reranking.numbers import cells as texts
+
+
+def show(*tables: Table | Text | None) -> None:
+    """Print the tables that there are, as wide as they need to be where nobody watches."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=400)
+    for table in tables:
+        if table is not None:
+            console.print(table)
+
+
+def new_table(title: str, columns: Iterable[str], right: Iterable[str] = ()) -> Table:
+    """An empty table; the columns `right` hold numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    aligned = set(right)
+    for name in columns:
+        table.add_column(name, justify="right" if name in aligned else "left", no_wrap=True)
+    return table
+
+
+def add_row(table: Table, *values: object) -> None:
+    """A row of plain text: ids and texts come from outside and must not be read as markup."""
+    table.add_row(
+        *(v if isinstance(v, Text) else Text("" if v is None else str(v)) for v in values)
+    )
+
+
+def ingest_table(report: Mapping[str, Any]) -> Table:
+    """Rows taken in, by what became of them."""
+    names = ["rows", "inserted", "updated", "unchanged", "deleted", "rejected"]
+    table = new_table(f"Documents, {report['seconds']:.1f} s", names, names)
+    add_row(table, *(f"{report[n]:,}" for n in names))
+    for reason, count in report["reasons"].items():
+        add_row(table, *[""] * 5, f"{count} x {reason}")
+    return table
+
+
+def run_table(values: Mapping[str, Any]) -> Table:
+    """What the run did."""
+    title = f"Run {values['run_id'][:8]}"
+    if not values["computed"]:
+        title += ": finished before, nothing was computed"
+    table = new_table(title, ["what", "value"])
+    for name in ("results_table", "queries", "queries_without_hits", "pairs", "scored", "reused"):
+        add_row(table, name, _number(values[name]))
+    if values["reused"] and values["seconds_saved"] is not None:
+        add_row(table, "scoring time saved", f"{values['seconds_saved']:,.1f} s")
+    if values["rejected"]:
+        add_row(table, "rejected rows", _number(values["rejected"]))
+    if values["pairs_per_second"]:
+        add_row(table, "pairs per second", f"{values['pairs_per_second']:,.1f}")
+        add_row(table, "scored with", values["score_path"])
+    if refined := values["refined"]:
+        add_row(table, "refined in float32", f"{refined['refined']:,} pairs")
+        of = f"{refined['rankings_equal']} of {refined['rankings_checked']} rankings checked"
+        add_row(table, "top_k as float32 alone has it", of)
+    add_row(table, "seconds", ", ".join(f"{k} {v:.1f}" for k, v in values["seconds"].items()))
+    return table
+
+
+def measures_table(measures: list[dict[str, Any]]) -> Table | None:
+    """What reranking changed, gain or loss; None where nothing was measured."""
+    if not measures:
+        return None
+    columns = ["query type", "measure", "first stage", "reranked", "change", "queries"]
+    table = new_table("What reranking changed", columns, columns[2:])
+    for row in measures:
+        first, reranked, change = texts(row)
+        add_row(
+            table,
+            row["query_type"],
+            row["measure"],
+            first,
+            reranked,
+            _colored(change),
+            row["queries"],
+        )
+    return table
+
+
+def _colored(change: str) -> Text:
+    style = {"+": "green", "-": "red"}.get(change[:1], "") if change.strip("+-0.") else ""
+    return Text(change, style=style)
+
+
+def runs_table(rows: list[dict[str, Any]]) -> Table:
+    """One line per run."""
+    columns = ["run", "status", "query set", "types", "reranker", "queries", "pairs", "started"]
+    columns.append("promoted as")
+    table = new_table(f"{len(rows)} runs", columns, ["queries", "pairs"])
+    for row in rows:
+        counts = row["counts"]
+        add_row(
+            table,
+            row["run_id"][:8],
+            row["status"],
+            row["query_set"],
+            ",".join(row["query_types"]),
+            (row["reranker_model"] or "none").rsplit("/", 1)[-1],
+            _number(counts.get("queries")),
+            _number(counts.get("pairs")),
+            f"{row['started_at']:%Y-%m-%d %H:%M}",
+            ", ".join(row["promoted_as"]),
+        )
+    return table
+
+
+def details_tables(row: Mapping[str, Any]) -> list[Table | None]:
+    """Everything that is known of one run."""
+    table = new_table(f"Run {row['run_id']}", ["what", "value"])
+    for name, value in row.items():
+        if name in ("config_json", "plan_json", "run_id", "measures") or value is None:
+            continue
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value))
+        add_row(table, name, value)
+    return [table, measures_table(row["measures"])]
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else ("" if value is None else str(value))
+
+
+def findings_table(findings: list[dict[str, Any]]) -> Table:
+    """What the doctor looked at."""
+    table = Table(title="Doctor", title_justify="left", title_style="bold")
+    for name in ("what", "state", "detail"):
+        table.add_column(name)
+    for row in findings:
+        state = Text("well", "green") if not row["code"] else Text(f"exit {row['code']}", "red")
+        add_row(table, row["what"], state, row["detail"])
+    return table
+
+
+def estimate_table(values: Mapping[str, Any] | None) -> Table | None:
+    """What a run will cost; None where that could not be told."""
+    if values is None:
+        return None
+    table = new_table(f"Estimate from {values['sampled']} queries", ["what", "value"])
+    for name in ("queries", "candidates", "pairs", "to_score"):
+        add_row(table, name.replace("_", " "), _number(values[name]))
+    if values["hours"] is not None:
+        add_row(table, "pairs per second", f"{values['pairs_per_second']:,.1f}")
+        add_row(table, "hours of scoring", f"{values['hours']:,.2f}")
+    add_row(table, "gigabytes on disk", f"{values['gigabytes']:,.3f}")
+    return table

@@ -1,0 +1,236 @@
+"""A run's chunks of queries: searched, scored, published.
+
+Each chunk is worked on in this process, one after the other, or by some worker. What stays between
+the chunks of a run (the model, the known scores) belongs to the Pipeline and ends with it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from configs.schema import Config
+from reranking.errors import RescoreError, RuntimeFailure
+from reranking.pipeline import Pipeline
+from reranking.progress import unwatched
+from reranking.runs.candidates import search_and_store
+from reranking.runs.plan import finish_run
+from reranking.runs.publish import publish_results, run_counts
+from reranking.runs.refine import Refined, Refiner, refined_counts
+from reranking.runs.rerank import Rescorer
+from reranking.runs.run import Run, find_run
+from reranking.scoring.crossencoder import CrossEncoderModel, find_cross_encoder
+from reranking.scoring.scorer import Scorer
+from reranking.steps import Here, step, tried
+from reranking.workers import on_own_devices, open_workers
+
+Report = dict[str, Any]
+"""What was done to one chunk: pairs, scored, seconds, forward, search, path, refined."""
+
+_LOSSES = 3  # workers that a chunk may take with it
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """What stays between the chunks of a run: its Rescorer, and what refines after it."""
+
+    run: Run
+    rescorer: Rescorer
+    refiner: Refiner | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds in the models so far."""
+        exact = 0.0 if self.refiner is None else self.refiner.exact.seconds
+        return self.rescorer.seconds + exact
+
+
+def work(pipeline: Pipeline, run: Run) -> Iterator[Report]:
+    """Search and score all chunks of the run, and report on each.
+
+    Raises RuntimeFailure if chunks are lost again and again; those that are done stay done.
+    """
+    if pipeline.config.execution.workers == 1:
+        yield from _in_turn(pipeline, run)
+    else:
+        yield from pipeline.executor.call(work_in_workers, pipeline, run)
+
+
+def _in_turn(pipeline: Pipeline, run: Run) -> Iterator[Report]:
+    """Each chunk in this process; the next one is searched while one is scored."""
+    submit, chunks = pipeline.executor.submit, run.chunks
+    ahead = {chunk: submit(search_chunk, pipeline, run, chunk) for chunk in chunks[:1]}
+    for chunk in chunks:
+        seconds = ahead.pop(chunk).result()
+        if chunk + 1 < len(chunks):
+            ahead[chunk + 1] = submit(search_chunk, pipeline, run, chunk + 1)
+        yield pipeline.executor.call(score_chunk, pipeline, run, chunk) | {"search": seconds}
+
+
+@step("work-in-workers")
+def work_in_workers(pipeline: Pipeline, run: Run) -> list[Report]:
+    """Hand the chunks to workers; those of workers that died go to others."""
+    left, lost, reports = deque(run.chunks), Counter[int](), []
+    deadly: dict[int, BaseException] = {}
+    while left:
+        with open_workers(pipeline.config) as workers:
+            pending: dict[Future[Any], int] = {}
+            whole = True  # a pool that lost a process takes no more work
+            while pending or (left and whole):
+                while left and whole and len(pending) < pipeline.config.execution.workers:
+                    chunk = left.popleft()
+                    work = (work_here, pipeline.job, pipeline.config, run, chunk)
+                    pending[workers.submit(*work)] = chunk
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    chunk = pending.pop(future)
+                    try:
+                        reports.append(future.result())
+                    except RescoreError:  # would be no better in another worker
+                        raise
+                    except Exception as error:
+                        whole = whole and not isinstance(error, BrokenExecutor)
+                        lost[chunk] += 1
+                        if lost[chunk] < _LOSSES:
+                            left.append(chunk)
+                        else:
+                            deadly[chunk] = error
+    if deadly:
+        fault = deadly[min(deadly)]
+        raise RuntimeFailure(
+            f"{len(deadly)} of {len(run.chunks)} chunks could not be done (chunk "
+            f"{min(deadly)} first) for {type(fault).__name__}: {fault}. Start the command "
+            "again to go on with these"
+        ) from fault
+    return reports
+
+
+@step("work-on-chunk", 5, 30)
+def work_on_chunk(pipeline: Pipeline, run: Run, chunk: int) -> Report:
+    """Search and score one chunk."""
+    seconds = search_chunk(pipeline, run, chunk)
+    return score_chunk(pipeline, run, chunk) | {"search": seconds}
+
+
+@step("search-chunk", 5, 30)
+def search_chunk(pipeline: Pipeline, run: Run, chunk: int) -> float:
+    """Store the candidates of one chunk unless that is done; the seconds it took."""
+    started = time.monotonic()
+    search_and_store(run, chunk, pipeline.encoder)
+    return time.monotonic() - started
+
+
+@step("score-chunk")
+def score_chunk(pipeline: Pipeline, run: Run, chunk: int) -> Report:
+    """Score the chunk's pairs that have no score; counts, seconds, the path that scored."""
+    if run.reranker is None:
+        nothing = {"path": None, "refined": None}
+        return {"pairs": 0, "scored": 0, "seconds": 0.0, "forward": 0.0, **nothing}
+    started = time.monotonic()
+    scoring = _scoring(pipeline, run)
+    rescorer, before = scoring.rescorer, scoring.seconds
+    with pipeline.executor.watch("pairs") as progress:
+        rescorer.progress = progress
+        counts = rescorer.score_chunk(chunk)
+    refined = None
+    if scoring.refiner is not None:
+        with pipeline.executor.watch("pairs in float32") as progress:
+            scoring.refiner.exact.progress = progress
+            refined = asdict(scoring.refiner.refine_chunk(chunk))
+    return {
+        **asdict(counts),
+        "seconds": time.monotonic() - started,
+        "forward": scoring.seconds - before,
+        "path": None if rescorer.scorer is None else rescorer.scorer.path,
+        "refined": refined,
+    }
+
+
+def _scoring(pipeline: Pipeline, run: Run) -> _Scoring:
+    """This thread's Rescorer for the run, made on first use."""
+    held: _Scoring | None = getattr(pipeline.resident, "scoring", None)
+    if held is None or (held.run.run_id, held.run.epoch) != (run.run_id, run.epoch):
+        first = _rescorer(pipeline, run, "reranker", run.reranker)
+        refiner = None
+        if run.refiner is not None:
+            refiner = Refiner(first, _rescorer(pipeline, run, "refiner", run.refiner))
+        held = pipeline.resident.scoring = _Scoring(run, first, refiner)
+    return held
+
+
+def _rescorer(pipeline: Pipeline, run: Run, model: str, fingerprint: str | None) -> Rescorer:
+    return Rescorer(
+        run,
+        lambda: _load(pipeline, model, fingerprint),
+        reranker=fingerprint,
+        commit_seconds=pipeline.config.execution.commit_seconds,
+    )
+
+
+def _load(pipeline: Pipeline, model: str, fingerprint: str | None) -> Scorer:
+    """The scorer; its model must still be the one that the run was planned with."""
+    found: CrossEncoderModel | None = getattr(pipeline, model)
+    assert found is not None
+    with _loading:  # transformers loads one model at a time
+        scorer = found.load()
+    if find_cross_encoder(found.settings).fingerprint.hex() != fingerprint:
+        raise RuntimeFailure(
+            f"the model {found.settings.model_name!r} was changed while the run was at work: "
+            "start the command again, the changed model makes a new run"
+        )
+    return scorer
+
+
+@step("publish-results", 5, 30)
+def publish(
+    pipeline: Pipeline,
+    run: Run,
+    counts: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    refined: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, float]:
+    """Write the results table and mark the run as done; the run's final counts."""
+    if pipeline.config.execution.workers > 1:  # what workers stored is not known here yet
+        pipeline.resident = threading.local()
+    scoring = None if run.reranker is None else _scoring(pipeline, run)
+    refiner = None if scoring is None else scoring.refiner
+    publish_results(
+        run,
+        None if scoring is None else scoring.rescorer.store,
+        None if refiner is None else refiner.exact.store,
+    )
+    final: dict[str, float] = dict(run_counts(run, counts["pairs"], counts["scored"]))
+    if refiner is not None:
+        final |= refined_counts([Refined(**chunk) for chunk in refined])
+    finish_run(run, final, seconds, counts["path"])
+    return final
+
+
+@step("recall-run")
+def recall(pipeline: Pipeline, run: Run) -> dict[str, float]:
+    """Return the counts of a finished run: nothing of it is computed again.
+
+    A process that was killed between publishing and marking the run as done left no counts.
+    """
+    counts: dict[str, float] = dict(find_run(pipeline.database, run.run_id).stored["counts"])
+    if not counts:
+        counts = dict(run_counts(run, None, 0))
+        finish_run(run, counts, {}, None)
+    return counts | {"scored": 0, "reused": counts.get("pairs", 0)}
+
+
+def work_here(job: str, config: Config, run: Run, chunk: int) -> Report:
+    """Search and score one chunk in this worker, whose pipeline stays for the job's next chunk."""
+    if getattr(_here, "job", None) != job:
+        own = Pipeline(on_own_devices(config), Here(unwatched))
+        _here.pipeline, _here.job = own, job
+    pipeline: Pipeline = _here.pipeline
+    return tried(work_on_chunk, pipeline, run, chunk)
+
+
+_here = threading.local()

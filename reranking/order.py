@@ -1,0 +1,103 @@
+"""The order of a run's steps: it stands here once, for flows, commands, notebooks and tests.
+
+Each function takes a Pipeline, whose executor carries out the steps: in this process, or as the
+tasks of a flow run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reranking import chunks
+from reranking.errors import GateFailed
+from reranking.pipeline import Pipeline
+from reranking.runs.run import Run
+from reranking.summary import Summary
+
+
+def rescore(pipeline: Pipeline, *, force: bool = False) -> Summary:
+    """Do the main job: ingest what changed, search, rerank, publish, evaluate."""
+    call, summary = pipeline.executor.call, Summary(pipeline.config)
+    pipeline.check()
+    with summary.timed("ingest"):
+        summary.ingested(call(pipeline.ingest))
+        summary.rejected(call(pipeline.load_queries))
+        summary.rejected(call(pipeline.load_judgments)["rejected"])
+    run = call(pipeline.plan, force)
+    summary.rejected(call(pipeline.store_ranking, run))
+    score(pipeline, run, summary)
+    judge(pipeline, run, summary)
+    if passed(summary.gates):
+        summary.served(call(pipeline.serve, run))
+    return summary
+
+
+def reevaluate(pipeline: Pipeline) -> Summary:
+    """Score the stored candidates with another model and compare with the promoted run.
+
+    The table for consumers is not touched: that is for `rescore` after the run is promoted.
+    """
+    from reranking.reevaluation import compare_with_promoted, encode_vectors, plan_again
+
+    call, summary = pipeline.executor.call, Summary(pipeline.config)
+    pipeline.check()
+    with summary.timed("encode"):
+        summary.encoded = call(encode_vectors, pipeline)
+        summary.rejected(call(pipeline.load_judgments)["rejected"])
+    run = call(plan_again, pipeline)
+    score(pipeline, run, summary)
+    judge(pipeline, run, summary)
+    with summary.timed("evaluate"):
+        summary.comparison = call(compare_with_promoted, pipeline, run)
+    return summary
+
+
+def label(pipeline: Pipeline, run: str | None = None) -> dict[str, Any]:
+    """Take in judgments, then label the named run, or the pipeline's newest, by the config's rule.
+
+    No model is loaded.
+    """
+    from reranking.labelling.answers import label_stored_run
+
+    call = pipeline.executor.call
+    rejected = call(pipeline.load_judgments)["rejected"]
+    values: dict[str, Any] = call(label_stored_run, pipeline.config, run)
+    return values | {"rejected": rejected}
+
+
+def score(pipeline: Pipeline, run: Run, summary: Summary) -> None:
+    """Search, score and publish the run, unless it is finished: then its counts are recalled."""
+    call = pipeline.executor.call
+    if run.finished:
+        summary.repeated(run, call(chunks.recall, pipeline, run))
+        return
+    for report in chunks.work(pipeline, run):
+        summary.worked(report)
+    with summary.timed("publish"):
+        counts = call(
+            chunks.publish, pipeline, run, summary.counts, summary.seconds, summary.refined
+        )
+        summary.published(run, counts)
+
+
+def judge(pipeline: Pipeline, run: Run, summary: Summary) -> None:
+    """Measure the run, check its gates, write its report."""
+    call = pipeline.executor.call
+    with summary.timed("evaluate"):
+        summary.evaluated(call(pipeline.evaluate, run))
+        summary.gated(call(pipeline.gates, run))
+        summary.reported(call(pipeline.write_report, run))
+
+
+def passed(gates: Mapping[str, Any] | None) -> bool:
+    """Return whether nothing speaks against going live."""
+    return gates is None or bool(gates["passed"])
+
+
+def refuse_failed(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a summary's values; raises GateFailed, which carries them, if its gates failed."""
+    gates = values["gates"]
+    if passed(gates):
+        return values
+    raise GateFailed("a gate failed:\n  " + "\n  ".join(gates["reasons"]), values)

@@ -1,0 +1,399 @@
+"""A config as the job that it describes: its steps, each of which can be called alone.
+
+Models are found once, the database is opened once, and nothing outlives the object. The order of
+the steps stands in `reranking.order`.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from configs.load import load_config
+from configs.schema import Config, Search
+from reranking.corpus.corpus import Corpus, check_filter, encoder_mark, pin_foreign, pin_managed
+from reranking.corpus.indexes import vector_index
+from reranking.corpus.queries import QuerySet, pin_queries, read_queries, store_queries
+from reranking.errors import ConfigError, InputError
+from reranking.runs.plan import begin_run, pipeline_digest, plan_run
+from reranking.runs.run import Run, find_run, newest_done, stored_row
+from reranking.scoring.crossencoder import CrossEncoderModel, find_cross_encoder
+from reranking.scoring.encoder import SentenceEncoder
+from reranking.steps import Executor, Here, step
+from reranking.store import Database
+
+
+class Pipeline:
+    """The job of one config, step by step or (`run`) in order.
+
+    Steps are carried out by `executor`: in this process if none is given.
+    """
+
+    def __init__(
+        self, config: Config | Mapping[str, Any], executor: Executor | None = None
+    ) -> None:
+        self.config = config if isinstance(config, Config) else Config.model_validate(config)
+        self.executor: Executor = Here() if executor is None else executor
+        self.job = uuid.uuid4().hex
+        self.resident = threading.local()  # what stays in a thread between the chunks of a run
+
+    @classmethod
+    def load(cls, path: str | Path, *overrides: str, executor: Executor | None = None) -> Pipeline:
+        """Read a YAML config, with overrides such as `search.limit=20`.
+
+        Raises ConfigError that names every fault of the config.
+        """
+        return cls(load_config(Path(path), overrides), executor)
+
+    def run(self, *, force: bool = False) -> Run:
+        """Do the whole job: ingest, search, rerank, publish, evaluate; the finished run.
+
+        Raises GateFailed if the config's gates say that the run must not go live.
+        """
+        from reranking.order import refuse_failed, rescore
+
+        summary = rescore(self, force=force)
+        refuse_failed(summary.as_dict())
+        assert summary.run is not None
+        return find_run(self.database, summary.run.run_id)
+
+    # What the config names ------------------------------------------------------------------
+
+    @cached_property
+    def database(self) -> Database:
+        """The configured database."""
+        return Database(self.config.database)
+
+    @cached_property
+    def encoder(self) -> SentenceEncoder | None:
+        """The configured encoder, None if documents and queries bring their vectors."""
+        given = self.config.documents.encoder
+        return None if given is None else SentenceEncoder(given)
+
+    @cached_property
+    def reranker(self) -> CrossEncoderModel | None:
+        """The configured cross-encoder, None if only the first stage is published."""
+        return None if self.config.rerank is None else find_cross_encoder(self.config.rerank)
+
+    @cached_property
+    def refiner(self) -> CrossEncoderModel | None:
+        """The same cross-encoder in float32, None if nothing is to be refined."""
+        settings = self.config.rerank
+        if settings is None or settings.refine is None:
+            return None
+        assert self.reranker is not None
+        if self.reranker.dtype == settings.refine:
+            raise ConfigError(
+                f"rerank.precision {settings.precision} is float32 on this device, so there is "
+                "nothing to refine: leave out rerank.refine, or set rerank.precision to bfloat16"
+            )
+        return find_cross_encoder(settings.model_copy(update={"precision": settings.refine}))
+
+    @cached_property
+    def digest(self) -> str:
+        """What names the pipeline: its nights are runs of one history."""
+        return pipeline_digest(self.config)
+
+    @property
+    def by_vectors(self) -> bool:
+        """Whether the configured search has a vector leg."""
+        return self.config.candidates is None and "vector" in self.config.search.legs
+
+    @property
+    def vector_column(self) -> str:
+        """The managed table's column that ingest and run use; raises if it is not in use."""
+        from reranking.corpus.takeover import take_over
+        from reranking.upkeep.columns import column_in_use
+
+        if self.encoder is not None:
+            take_over(self.database, self.config.documents.table, self.encoder)
+        fingerprint = "supplied" if self.encoder is None else self.encoder.fingerprint
+        return column_in_use(self.database, self.config.documents.table, fingerprint)
+
+    def stored_run(self, run: str | None = None) -> Run:
+        """Return the run that is named, or the newest finished one of this pipeline."""
+        database = Database(self.config.database, must_exist=True)
+        return find_run(database, run) if run else newest_done(database, self.digest)
+
+    def corpus(self) -> Corpus:
+        """Pin the documents table; raises InputError if its vectors come from another encoder."""
+        from reranking.corpus.vector_columns import need_complete
+
+        documents, database = self.config.documents, self.database
+        scored = None if self.config.rerank is None else self.config.rerank.column
+        if documents.managed:
+            corpus = pin_managed(database, documents.table, scored, self.vector_column)
+        else:
+            corpus = pin_foreign(
+                database,
+                documents.table,
+                id=documents.id,
+                text=documents.text,
+                vector=documents.vector,
+                scored=scored,
+                needs_vector=self.by_vectors,
+            )
+        check_filter(database, corpus, self.config.search.where)
+        if self.by_vectors:
+            self._check_encoder(corpus)
+            need_complete(database, corpus)
+        return corpus
+
+    def _check_encoder(self, corpus: Corpus) -> None:
+        from reranking.corpus.takeover import check_stored_texts
+
+        table = self.database.need(corpus.table, corpus.version)
+        encoder = self.encoder
+        if encoder is None or corpus.vector not in table.schema.names:
+            return
+        mark = encoder_mark(table, corpus)
+        if mark is not None and mark == encoder.former_fingerprint:
+            check_stored_texts(
+                self.database, corpus.table, corpus.vector, encoder, corpus.text, corpus.version
+            )
+            return
+        if mark is not None and mark != encoder.fingerprint:
+            raise InputError(
+                f"the vectors of table {corpus.table!r} come from encoder {mark[:8]}, the config "
+                f"names encoder {encoder.fingerprint[:8]}; a query encoded by one cannot search "
+                "the other's. Name the old encoder, use another documents.table, or run `rescore "
+                "reevaluate` to encode into a new column and compare."
+            )
+
+    def search_of(self, corpus: Corpus) -> Search:
+        """Return the search with its metric: the index's own unless the config names one."""
+        search = self.config.search
+        if self.config.candidates is not None:
+            return Search(
+                query_types=(self.config.candidates.query_type,),
+                limit=search.limit,
+                metric="cosine",
+                chunk_queries=search.chunk_queries,
+            )
+        ann = vector_index(self.database.need(corpus.table, corpus.version), corpus.vector)
+        metric = search.metric or (ann["metric"] if ann else "cosine")
+        return search.model_copy(update={"metric": metric})
+
+    # The steps ------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise for what is wrong with the config and can be told before any model is loaded."""
+        if self.config.judgments is not None:
+            from reranking.evaluation.gates import Gate
+            from reranking.evaluation.measures import parse_measures
+
+            parse_measures([*self.config.judgments.measures, self.config.comparison.primary])
+            for gate in self.config.gates:
+                Gate(**gate.model_dump())
+        _ = self.encoder, self.reranker, self.refiner
+
+    @step("ingest-documents", 5)
+    def ingest(self) -> dict[str, Any]:
+        """Bring the documents table in line with its source; what was done, in rows.
+
+        Empty for a table that is not managed or has no source.
+        """
+        from reranking.corpus.ingest import ingest
+        from reranking.encoding import encoding
+        from reranking.sources.open import read_documents
+
+        source = self.config.documents.source
+        if source is None:
+            return {}
+        settings = self._ingest_settings()
+        rows = read_documents(source)
+        with (
+            self.executor.watch("documents") as progress,
+            encoding(self.config, self.encoder) as encoder,
+        ):
+            report = ingest(self.database, rows, encoder, settings, progress)
+        return report.as_dict()
+
+    def _ingest_settings(self) -> Any:
+        from reranking.corpus.ingest import IngestSettings
+        from reranking.sources.open import source_fingerprint
+
+        documents = self.config.documents
+        assert documents.source is not None
+        column = self.vector_column
+        default = "{title} {text}" if documents.source.format == "beir" else "{text}"
+        return IngestSettings(
+            table=documents.table,
+            source_fp=source_fingerprint(documents.source, "documents"),
+            template=documents.template or default,
+            delete_missing=documents.delete_missing,
+            window_rows=documents.window_rows,
+            commit_seconds=self.config.execution.commit_seconds,
+            indexes=self.index_settings(column),
+            vector=column,
+        )
+
+    def index_settings(self, column: str = "vector") -> Any:
+        """Return the indexes of the documents table, the vector index on one of its columns."""
+        from reranking.corpus.indexes import IndexSettings
+
+        vector = self.config.documents.vector_index
+        return IndexSettings(
+            fts=self.config.documents.fts_index.model_dump(),
+            vector=None if vector is None else vector.model_dump(),
+            metric=self.config.search.metric or "cosine",
+            column=column,
+        )
+
+    @step("load-queries")
+    def load_queries(self) -> int:
+        """Bring the stored query set in line with its source; the number of rejected rows."""
+        from reranking.sources import open as sources
+
+        given = self.config.queries
+        if given.source is None:
+            return 0
+        spec = given.source
+        rows = sources.read_queries(spec)
+        source_fp = sources.source_fingerprint(spec, "queries")
+        return store_queries(self.database, given.query_set, rows, source_fp)
+
+    @step("load-judgments")
+    def load_judgments(self) -> dict[str, int]:
+        """Bring the stored judgment list in line with its source; rows rejected and stale."""
+        from reranking.judgments.store import store_judgments
+        from reranking.sources import open as sources
+
+        given = self.config.judgments
+        if given is None or given.source is None:
+            return {"rejected": 0, "stale": 0}
+        spec = given.source
+        stored = store_judgments(
+            self.database,
+            given.judgment_list,
+            read_queries(self.database, pin_queries(self.database, self.config.queries.query_set)),
+            sources.read_judgments(spec),
+            rater=given.rater,
+            source_fp=sources.source_fingerprint(spec, "judgments"),
+            accept_reworded=given.accept_reworded,
+        )
+        return {"rejected": stored.rejected, "stale": stored.stale}
+
+    @step("plan-run", 5)
+    def plan(self, force: bool = False) -> Run:
+        """Return the run that the present inputs name; its row is written unless finished."""
+        corpus = self.corpus()
+        queries = pin_queries(self.database, self.config.queries.query_set)
+        return self.begin(self.planned(corpus, queries, force))
+
+    def planned(self, corpus: Corpus, queries: QuerySet, force: bool = False) -> Run:
+        """Return the run that these inputs name; nothing is written.
+
+        What it could not end with is raised before the work is done.
+        """
+        from reranking.runs.publish import check_columns, consumer_marks
+
+        config, database = self.config, self.database
+        if config.results.publish is not None:
+            consumer_marks(database, config.results.publish)
+        check_columns(database, corpus, config.results.columns)
+        if config.judgments is not None:
+            from reranking.judgments.lists import grades
+
+            grades(database, config.judgments.judgment_list, read_queries(database, queries))
+        ranking = self._ranking(corpus, queries)
+        return plan_run(
+            database,
+            corpus,
+            queries,
+            self.search_of(corpus),
+            encoder=None if self.encoder is None else self.encoder.fingerprint,
+            reranker=self.reranker,
+            return_score="relevance" if config.rerank is None else config.rerank.return_score,
+            top_k=None if config.rerank is None else config.rerank.top_k,
+            refiner=self.refiner,
+            ranking=None if ranking is None else ranking.content,
+            force=force,
+        )
+
+    def begin(self, run: Run) -> Run:
+        """Write the run's row unless it is finished; the run at the versions that are pinned."""
+        if run.finished and stored_row(self.database, run.run_id) is not None:
+            return run
+        encoder, reranker = self.encoder, self.reranker
+        return begin_run(
+            run,
+            {
+                "pipeline": self.digest,
+                "encoder": None if encoder is None else encoder.fingerprint,
+                "reranker_model": None if reranker is None else reranker.settings.model_name,
+                "reranker_revision": None if reranker is None else reranker.folder.revision,
+                "config_json": self.config.model_dump_json(),
+            },
+        )
+
+    def _ranking(self, corpus: Corpus, queries: QuerySet) -> Any:
+        """The configured ranking, None if the documents are searched."""
+        from reranking.runs.given_ranking import read_given_ranking
+        from reranking.sources.open import read_ranking
+
+        given = self.config.candidates
+        if given is None:
+            return None
+        rows = read_ranking(given.source)
+        return read_given_ranking(self.database, rows, corpus, queries, self.config.search.limit)
+
+    @step("store-ranking")
+    def store_ranking(self, run: Run) -> int:
+        """Store the configured ranking, if there is one, as candidates; its rejected rows."""
+        from reranking.runs.given_ranking import store_given_ranking
+        from reranking.sources.open import source_fingerprint
+
+        ranking = self._ranking(run.corpus, run.queries)
+        if ranking is None or self.config.candidates is None:
+            return 0
+        spec = self.config.candidates.source
+        return store_given_ranking(run, ranking, source_fingerprint(spec, "ranking"))
+
+    @step("publish-for-consumers", 5)
+    def serve(self, run: Run) -> str | None:
+        """Bring the consumers' table up to date, if the config asks for one; its name."""
+        from reranking.runs.publish import publish_for_consumers
+
+        wanted = self.config.results
+        if wanted.publish is not None:
+            publish_for_consumers(run, wanted.publish, wanted.columns)
+        return wanted.publish
+
+    @step("evaluate-run")
+    def evaluate(self, run: Run) -> list[dict[str, Any]]:
+        """Measure the run: means per query type, stage and measure; empty without judgments."""
+        given = self.config.judgments
+        if given is None:
+            return []
+        from reranking.evaluation.evaluate_run import evaluate_run, means
+
+        done = evaluate_run(self.database, run, given.judgment_list, given.measures)
+        means_of: list[dict[str, Any]] = means(done.metrics).to_pylist()
+        return means_of
+
+    @step("check-gates")
+    def gates(self, run: Run) -> dict[str, Any] | None:
+        """Check every condition of the config's gates; None if it has no gates."""
+        if not self.config.gates:
+            return None
+        from reranking.evaluation.answers import gate
+
+        outcome = gate(self.config, run)
+        return None if outcome is None else outcome.to_dict()
+
+    @step("write-report")
+    def write_report(self, run: Run) -> dict[str, str] | None:
+        """Write the report on a finished run; a link to the file, and its summary as Markdown.
+
+        None if the config names no folder for reports.
+        """
+        if self.config.results.report is None:
+            return None
+        from reranking.report.answers import write_for
+
+        return write_for(self.config, run)
