@@ -24,11 +24,15 @@ from tasks.settings import cross_encoder_of
 
 from benchmarks.texts import Texts, vectors
 from configs.schema import Config
+from reranking import chunks
 from reranking.arrow import frame
+from reranking.pipeline import Pipeline
+from reranking.progress import unwatched
 from reranking.runs.candidates import candidates_of
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.scoring.engines import Pairs
 from reranking.scoring.scorer import Batch, Scorer
+from reranking.steps import Here
 from reranking.store import Database
 
 ALL = ("vector", "fts", "hybrid")
@@ -120,7 +124,7 @@ class Side:
         rows = zip(self.documents.items(), vectors(texts.documents).tolist(), strict=True)
         source = self.folder / "documents.jsonl"
         _write(source, ({"doc_id": i, "text": t, "vector": v} for (i, t), v in rows))
-        ingest_documents.fn(self.config("made", ["x"]))
+        Pipeline(self.config("made", ["x"])).ingest()
 
     def config(self, database: str, queries: Sequence[str], **rerank: Any) -> Config:
         """The job on these queries in that database."""
@@ -160,16 +164,17 @@ class Side:
         scorer = timed_scorer(config)
         seconds: dict[str, float] = {}
         with Took() as took:
-            timed(seconds, "check", lambda: check(config))
-            timed(seconds, "queries", lambda: load_queries.fn(config))
-            run = timed(seconds, "plan", lambda: plan.fn(config, False))
+            pipeline = Pipeline(config, Here(unwatched))
+            timed(seconds, "check", pipeline.check)
+            timed(seconds, "queries", pipeline.load_queries)
+            run = timed(seconds, "plan", pipeline.plan)
             counts = {"pairs": 0, "scored": 0, "path": scorer.path}
             for chunk in run.chunks:
-                timed(seconds, "search", lambda c=chunk: search_chunk.fn(config, run, c))
-                said = timed(seconds, "score", lambda c=chunk: score_chunk.fn(config, run, c))
+                timed(seconds, "search", lambda c=chunk: chunks.search_chunk(pipeline, run, c))
+                said = timed(seconds, "score", lambda c=chunk: chunks.score_chunk(pipeline, run, c))
                 counts["pairs"] += said["pairs"]
                 counts["scored"] += said["scored"]
-            timed(seconds, "publish", lambda: publish.fn(config, run, counts, {}))
+            timed(seconds, "publish", lambda: chunks.publish(pipeline, run, counts, {}))
         seconds["look-ups and commits"] = seconds.pop("score", 0.0) - scorer.took.wall
         database = Database(config.database)
         rows = frame(database.read(run.results_table))
@@ -193,7 +198,7 @@ class Side:
 
 def timed_scorer(config: Config) -> TimedScorer:
     """The config's model, loaded, with its clock at zero."""
-    model = cross_encoder_of(config)
+    model = Pipeline(config).reranker
     assert model is not None
     scorer = _kept(model)
     scorer.took, scorer.waited = Took(), Took()

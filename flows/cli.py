@@ -119,8 +119,8 @@ def runs(
     config: ConfigOption = None, database: DatabaseOption = None, as_json: AsJson = False
 ) -> int:
     """List the runs of a database, newest first."""
+    from flows.commands import catalog
     from flows.commands.tables import runs_table, show
-    from tasks import catalog
 
     rows = catalog.runs(database_uri(config, database))
     say(rows) if as_json else show(runs_table(rows))
@@ -135,9 +135,9 @@ def show(
     as_json: AsJson = False,
 ) -> int:
     """Show one run: inputs, fingerprints, counts, times, measures."""
+    from flows.commands import catalog
     from flows.commands.tables import details_tables
     from flows.commands.tables import show as draw
-    from tasks import catalog
 
     row = catalog.run(database_uri(config, database), run_id)
     say(row) if as_json else draw(*details_tables(row))
@@ -157,7 +157,7 @@ def export(
     as_json: AsJson = False,
 ) -> int:
     """Write a run's results to a file."""
-    from tasks import catalog
+    from flows.commands import catalog
 
     uri = database_uri(config, database)
     rows = catalog.export(uri, run_id, format, out, query_type)

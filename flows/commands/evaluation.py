@@ -252,8 +252,8 @@ def import_run(
     ]
     settings = read_config(config, [*given, *(set or [])])
     calm_prefect()
+    from flows.commands import catalog
     from flows.rescore import rescore
-    from tasks import catalog
 
     values = rescore(settings)
     catalog.promote(settings.database, values["run_id"], name)

@@ -121,7 +121,7 @@ def labels(
     as_json: AsJson = False,
 ) -> int:
     """List the label sets with their stale labels, or write one with its stale labels marked."""
-    from tasks import labelling
+    from reranking.labelling import answers as labelling
 
     uri = database_uri(config, database)
     if (name is None) != (out is None):
@@ -154,7 +154,7 @@ def agreement(
     as_json: AsJson = False,
 ) -> int:
     """Say how far two gradings agree beyond chance: labels, judgments, rerankers by one rule."""
-    from tasks import labelling
+    from reranking.labelling import answers as labelling
 
     values = labelling.agreement(read_config(config, set), left, right, limit)
     if as_json:
@@ -188,7 +188,7 @@ def worklist(
     as_json: AsJson = False,
 ) -> int:
     """Write the unjudged results that people should judge next, the most useful first."""
-    from tasks import worklist as tasks
+    from reranking.labelling import worklist_answers as tasks
 
     values = tasks.write_worklist(
         read_config(config, set),
@@ -220,7 +220,7 @@ def worklist_import(
     as_json: AsJson = False,
 ) -> int:
     """Add people's answers to a judgment list, each rater's apart."""
-    from tasks import worklist as tasks
+    from reranking.labelling import worklist_answers as tasks
 
     values = tasks.read_answers(read_config(config, set), file, rater, judgments)
     if as_json:
@@ -244,7 +244,7 @@ def mine(
     as_json: AsJson = False,
 ) -> int:
     """Mine hard negatives from stored scores, and say how many may be relevant after all."""
-    from tasks import training
+    from reranking.labelling import training_answers as training
 
     _show_mining(training.mine(read_config(config, set), run, out), as_json)
     return EXIT_DONE
@@ -265,7 +265,7 @@ def export_training(
     as_json: AsJson = False,
 ) -> int:
     """Write training data in sentence-transformers' formats, split by query, with provenance."""
-    from tasks import training
+    from reranking.labelling import training_answers as training
 
     values = training.training_files(
         read_config(config, set), run, out, None if format is None else format.value, files.value
@@ -299,7 +299,7 @@ def export_judgments(
     as_json: AsJson = False,
 ) -> int:
     """Write judgments as TREC qrels or a BEIR folder; single raters and the unjudged kept."""
-    from tasks import training
+    from reranking.labelling import training_answers as training
 
     values = training.judgment_files(read_config(config, set), run, out, format.value, labels, k)
     line = f"{values['judged']} judged and {values['unjudged']} unjudged pairs -> {out}"

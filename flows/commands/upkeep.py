@@ -31,7 +31,7 @@ def promote(
     as_json: AsJson = False,
 ) -> int:
     """Give a finished run a name: the baseline of comparisons and gates, never forgotten."""
-    from tasks import catalog
+    from flows.commands import catalog
 
     promoted = catalog.promote(database_uri(config, database), run_id, name)
     values = {"run_id": promoted, "promoted_as": name}
@@ -47,7 +47,7 @@ def forget(
     as_json: AsJson = False,
 ) -> int:
     """Drop a run: its results, candidates, metrics and tags. Its pair scores stay."""
-    from tasks import catalog
+    from flows.commands import catalog
 
     forgotten = catalog.forget(database_uri(config, database), run_id)
     say({"forgotten": forgotten}) if as_json else typer.echo(f"run {forgotten[:8]} is forgotten")

@@ -123,15 +123,16 @@ def fill(disk: Path, leave: int) -> Path:
 def test_a_full_disk(
     world: World, disk: Path, undisturbed: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from reranking import chunks
     from reranking.corpus import ingest
+    from reranking.pipeline import Pipeline
     from reranking.runs import publish, rerank
-    from tests.support import walk as steps
 
     owner, name = {
         "nothing": (None, ""),
         "ingest": (ingest._Ingest, "window"),
-        "load_queries": (steps.load_queries, "fn"),
-        "search": (steps.search_chunk, "fn"),
+        "load_queries": (Pipeline, "load_queries"),
+        "search": (chunks, "search_chunk"),
         "score": (rerank.Rescorer, "score_chunk"),
         "publish": (publish, "rank_results"),
     }[moment]

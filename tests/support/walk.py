@@ -16,10 +16,16 @@ from reranking.store import Database
 
 
 def walk(
-    config: Config, *, force: bool = False, executor: Executor | None = None
+    config: Config,
+    *,
+    force: bool = False,
+    ingest: bool = True,
+    executor: Executor | None = None,
 ) -> tuple[Run, dict[str, Any]]:
     """Run the main job; the run and its final counts ({} if it was finished before)."""
     pipeline = Pipeline(config, executor or Here(unwatched))
+    if not ingest:
+        pipeline.ingest = dict  # type: ignore[method-assign, assignment]
     summary = order.rescore(pipeline, force=force)
     assert summary.run is not None
     counts = {k: v for k, v in summary.counts.items() if k != "path"}
