@@ -14,13 +14,6 @@ import lancedb
 import numpy as np
 import polars as pl
 from lancedb.rerankers import CrossEncoderReranker
-from tasks.ingest import ingest_documents
-from tasks.load import load_queries
-from tasks.plan import check, plan
-from tasks.publish import publish
-from tasks.rerank import score_chunk
-from tasks.search import search_chunk
-from tasks.settings import cross_encoder_of
 
 from benchmarks.texts import Texts, vectors
 from configs.schema import Config

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tasks.ingest import ingest_documents
-from tasks.label import label_stored_run
-from tasks.pipeline import pipeline_of
-from tasks.settings import cross_encoder_of, encoder_of
 from typer.testing import CliRunner
 
 from configs.load import load_config
 from flows.cli import app
+from reranking.labelling.answers import label_stored_run
 from reranking.labelling.calibration import Calibration
 from reranking.labelling.label_run import calibration_of
 from reranking.labelling.label_sets import find_label_set
+from reranking.pipeline import Pipeline
+from reranking.runs.plan import pipeline_digest
 from reranking.runs.promotion import promoted_run
 from reranking.runs.run import find_run
 from reranking.scoring.crossencoder import CrossEncoderModel
@@ -74,7 +73,7 @@ def test_a_stored_run_is_finished_and_nothing_is_computed(
 
 
 def test_every_row_is_recognised(folder: Path, ids: dict[str, Any], no_model: None) -> None:
-    report = ingest_documents.fn(load_config(folder / "all.yaml"))
+    report = Pipeline(load_config(folder / "all.yaml")).ingest()
     assert report is not None
     assert (report["inserted"], report["updated"], report["unchanged"]) == (0, 0, 90)
     table = Database(str(folder / "db")).read("documents", columns=["doc_id", "row_hash"])
@@ -83,8 +82,8 @@ def test_every_row_is_recognised(folder: Path, ids: dict[str, Any], no_model: No
 
 
 def test_models_have_the_fingerprints_they_had(folder: Path, ids: dict[str, Any]) -> None:
-    config = load_config(folder / "all.yaml")
-    encoder, reranker = encoder_of(config), cross_encoder_of(config)
+    pipeline = Pipeline.load(folder / "all.yaml")
+    encoder, reranker = pipeline.encoder, pipeline.reranker
     assert encoder is not None and encoder.fingerprint == ids["encoder"]
     assert reranker is not None and reranker.fingerprint.hex() == ids["reranker"]
 
@@ -93,7 +92,7 @@ def test_models_have_the_fingerprints_they_had(folder: Path, ids: dict[str, Any]
 def test_stored_plans_and_configs_are_read(folder: Path, ids: dict[str, Any], name: str) -> None:
     run = find_run(Database(str(folder / "db")), ids["runs"][name]["run_id"][:8])
     assert run.status == "done" and run.config is not None
-    assert pipeline_of(run.config) == ids["runs"][name]["pipeline"] == run.stored["pipeline"]
+    assert pipeline_digest(run.config) == ids["runs"][name]["pipeline"] == run.stored["pipeline"]
     assert len(run.chunks) == (2 if name == "all.yaml" else 1)
     assert run.results().num_rows == ids["rows"][run.results_table]
     # What the earlier version wrote, key by key; the database's place is that of the copy.
@@ -120,7 +119,7 @@ def test_labels_their_rule_and_calibration_are_read_and_found_again(
     calibration = calibration_of(row)
     assert isinstance(calibration, Calibration) and calibration.reranker == ids["reranker"]
     run = ids["runs"]["all.yaml"]["run_id"]
-    again = label_stored_run.fn(load_config(folder / "all.yaml"), run)
+    again = label_stored_run(load_config(folder / "all.yaml"), run)
     assert (again["status"], again["label_set"]) == ("found", ids["label_set"])
 
 
