@@ -13,10 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from reranking.errors import ConfigError, MissingPrerequisite, RescoreError
+from reranking.models.adapter import merge_adapter
 from reranking.models.files import ModelFiles, read_model_files
 from reranking.models.hashing import file_digest
 
@@ -38,8 +36,6 @@ _BUILT = {"all-MiniLM-L6-v2": "42faa5a0363668bd", "minilm-reranker": "300b7e686e
 _PACKAGED = "21354d08bda48536"  # of the encoder's folder in its package
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "special_tokens_map.json")
 _IDENTITY = "torch.nn.modules.linear.Identity"
-
-Tensors = dict[str, NDArray[np.float32]]
 
 
 def builtin_folder(name: str, cache_dir: Path | None = None) -> Path:
@@ -177,7 +173,7 @@ def _write_reranker(source: Path, target: Path) -> None:
     base = load_file(source / "model.safetensors")
     adapter = load_file(_ADAPTER_FOLDER / "adapter_model.safetensors")
     settings = _read_json(_ADAPTER_FOLDER / "adapter_config.json")
-    merged = merge_adapter(base, adapter, settings["lora_alpha"] / settings["r"])
+    merged = merge_adapter(base, adapter, settings)
     weights = target / "model.safetensors"
     save_file(merged, weights, metadata={"format": "pt"})
     weights.chmod(0o644)  # a shared cache is read by other users too
@@ -189,27 +185,6 @@ def _write_reranker(source: Path, target: Path) -> None:
     for name in _TOKENIZER_FILES:
         shutil.copyfile(source / name, target / name)
     shutil.copyfile(_ADAPTER_FOLDER / "README.md", target / "README.md")
-
-
-def merge_adapter(base: Tensors, adapter: dict[str, NDArray[Any]], scale: float) -> Tensors:
-    """BertForSequenceClassification weights: W + scale * B @ A, and the adapter's own tensors.
-
-    The product is taken in float64 and rounded once, so that every machine gets the same bits
-    and with them the same fingerprint. Layout of the adapter: PEFT's LoRA.
-    """
-    prefix = "base_model.model."
-    merged = {f"bert.{k}": v for k, v in base.items() if not k.endswith("position_ids")}
-    for key, tensor in adapter.items():
-        name = key.removeprefix(prefix)
-        if name.endswith(".lora_A.weight"):
-            up = adapter[key.replace(".lora_A.", ".lora_B.")].astype(np.float64)
-            weight = name.replace(".lora_A.", ".")
-            merged[weight] = (merged[weight] + scale * (up @ tensor.astype(np.float64))).astype(
-                np.float32
-            )
-        elif not name.endswith(".lora_B.weight"):
-            merged[name] = tensor.astype(np.float32)
-    return merged
 
 
 def _reranker_config(base: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ BYTES_MATTER = (
 )
 VALUES_MATTER = (
     "config.json",
+    "adapter_config.json",
     "modules.json",
     "router_config.json",
     "sentence_*_config.json",

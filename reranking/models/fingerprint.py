@@ -8,6 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
 
+from reranking.models.adapter import CONFIG as ADAPTER_CONFIG
 from reranking.models.files import ModelFiles, read_model_files
 
 SCORE_VERSION = 1  # bumped by hand when our code changes scores by more than float32 noise
@@ -96,9 +97,17 @@ def _fingerprint(
 def _file_digests(files: ModelFiles) -> dict[str, str]:
     """Relative path -> digest of each file that decides scores, in sub-folders too (1_Pooling)."""
     return {
-        name: _value_digest(files.json(name)) if name in files.values else file.digest
+        name: _value_digest(_moving(name, files)) if name in files.values else file.digest
         for name, file in files.files.items()
     }
+
+
+def _moving(name: str, files: ModelFiles) -> object:
+    """A file's value without the place of an adapter's base, whose files are digested."""
+    value = files.json(name)
+    if name == f"adapter/{ADAPTER_CONFIG}" and isinstance(value, dict):
+        return {k: v for k, v in value.items() if k not in ("base_model_name_or_path", "revision")}
+    return value
 
 
 def _value_digest(value: object) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reranking.errors import ConfigError, MissingPrerequisite, RescoreError
+from reranking.models.adapter import WEIGHTS, MergedFiles, target_name
 from reranking.models.chain import Module, weight_files
 from reranking.models.files import ModelFiles
 from reranking.models.reranker import ScoreSource
@@ -200,6 +201,8 @@ def _check_head(files: ModelFiles, model: CrossEncoder) -> None:
     head = {n for n, _ in stock.named_parameters() if n.split(".")[0] in _HEADS}
     shards = weight_files(files, Module("Transformer", ""))
     head -= set(read_headers([files.files[name].path for name in shards]))
+    if isinstance(files, MergedFiles):
+        head -= {target_name(n) for n in read_headers([files.adapter.files[WEIGHTS].path])}
     if head:
         raise ConfigError(
             f"{files.folder} has no weights for {', '.join(sorted(head))}: the model was never "

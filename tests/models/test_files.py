@@ -87,7 +87,7 @@ def scores(model: Any) -> Any:
 def test_the_loader_sees_the_digested_files_and_nothing_else(folder: Path) -> None:
     pickled(folder)
     pickled(folder, "vocab.bin")
-    for name in ("README.md", "generation_config.json", "adapter_config.json", "own.py"):
+    for name in ("README.md", "generation_config.json", "own.py"):
         (folder / name).write_text("{}")
     files = read_model_files(folder)
     with files.staged() as staged:

@@ -119,6 +119,24 @@ def _(bench: Bench) -> Outcome:
     return bench.rerank(model_name=str(folder), answer_tokens={"positive": "yes"})
 
 
+def adapter(bench: Bench, **config: Any) -> Outcome:
+    folder = bench.folder / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"} | config))
+    shutil.copy(bench.model / "model.safetensors", folder / "adapter_model.safetensors")
+    return bench.rerank(model_name=str(folder))
+
+
+@case("an adapter that is no LoRA")
+def _(bench: Bench) -> Outcome:
+    return adapter(bench, peft_type="IA3", base_model_name_or_path=str(bench.model))
+
+
+@case("an adapter whose base is not there")
+def _(bench: Bench) -> Outcome:
+    return adapter(bench, base_model_name_or_path="./nowhere")
+
+
 @case("a prompt's name that the folder has not")
 def _(bench: Bench) -> Outcome:
     return bench.rerank(prompt_name="web")
