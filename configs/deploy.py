@@ -15,22 +15,16 @@ def resolve(value: Any) -> Any:
     """`{preset: FILE, set: {a.b: value}}` as the Config it means; anything else as it is.
 
     A preset's path is absolute in deployments: `rescore deploy CONFIG` writes it.
-    Raises ConfigFault, and ValueError for keys beside `preset` and `set`.
+    Raises ConfigFault, and ValueError for anything else beside `preset`.
     """
     if not isinstance(value, dict) or "preset" not in value:
         return value
-    unknown = sorted(set(value) - {"preset", "set"})
-    if unknown:
-        raise ValueError(f"a preset takes `set` for overrides, not {unknown}")
-    overrides = value.get("set") or {}
-    return load_config(Path(value["preset"]), [f"{key}={_yaml(v)}" for key, v in overrides.items()])
-
-
-def _yaml(value: Any) -> str:
-    """The value in YAML's flow style, on one line."""
-    import yaml
-
-    return yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("...\n").strip()
+    preset, values = value["preset"], value.get("set") or {}
+    if set(value) - {"preset", "set"}:
+        raise ValueError("a preset takes `set` for overrides, and nothing else")
+    if not isinstance(preset, str) or not isinstance(values, dict):
+        raise ValueError("expected {preset: FILE, set: {a.b: value}}")
+    return load_config(Path(preset), values=values)
 
 
 FlowConfig = Annotated[Config, BeforeValidator(resolve)]

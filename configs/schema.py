@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from configs.evaluation import Comparison, Gate, Judgments
 from configs.labelling import Labels, Training
 from configs.part import LEGS, Name, Part, QueryType
-from configs.source import Place, Source, readable
+from configs.source import Place, Source, open_place, readable
 
 Scalar = str | int | float | bool
 Metric = Literal["cosine", "l2", "dot"]
@@ -260,7 +260,7 @@ class Results(Part):
     @field_validator("report")
     @classmethod
     def _local(cls, value: str | None) -> str | None:
-        if value is not None and ("://" in value or "\0" in value):
+        if value is not None and "://" in open_place(value):
             raise ValueError("reports are written to a local folder")
         return value
 
@@ -315,6 +315,8 @@ class Execution(Part):
     def _has_cluster(self) -> Execution:
         if self.address is not None and self.runner not in ("ray", "dask"):
             raise ValueError("address is that of a Ray or Dask cluster: set runner to ray or dask")
+        if self.address is not None and "@" in self.address:
+            raise ValueError("an address with a user or a password would be stored with every run")
         return self
 
 

@@ -9,21 +9,41 @@ from pydantic import AfterValidator, Field, model_validator
 
 from configs.part import Name, Part
 
-_CREDENTIALS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://([^/]*@|[^?]*\?)")
+_URI_LIKE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]+:\s*[\\/]")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://(?![\s\\])")
+# Up to the last @: a password may hold / and @. A path may hold an @, as in s3://bucket/p@1.
+_USER = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]+:\s*[\\/]+)(?:[^'\"`<>?#]*:[^'\"`<>?#]*|[^'\"`<>?#/]*)@"
+)
+_OPTIONS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:\s*[\\/]+[^\s'\"`<>?#]*[?#])[^\s'\"`<>]+")
 
 
-def _open(value: str) -> str:
+def open_place(value: str) -> str:
+    """Return a path, URI or name as it is; raise ValueError if it may hold a user or a password.
+
+    The message never holds the value.
+    """
     if "\0" in value:
         raise ValueError("a NUL character is in no path or name")
-    if _CREDENTIALS.match(value):
+    if not _URI_LIKE.match(value):
+        return value
+    if _USER.search(value) or "?" in value or "#" in value:
         raise ValueError(
             "a URI in a config is stored with every run, so it must not hold a user, a password or "
-            "options; give credentials by the environment (AWS_ACCESS_KEY_ID, ...)"
+            "options (USER:PASSWORD@, ? or #; write %40 for an @ in a path); give "
+            "credentials by the environment (AWS_ACCESS_KEY_ID, ...)"
         )
+    if not _URI.match(value):
+        raise ValueError("expected a URI as s3://bucket/prefix, without blanks and backslashes")
     return value
 
 
-Place = Annotated[str, Field(min_length=1), AfterValidator(_open)]
+def masked(text: str) -> str:
+    """Return the text with what may be a user, a password or options of a URI as `***`."""
+    return _OPTIONS.sub(r"\1***", _USER.sub(r"\1***@", text))
+
+
+Place = Annotated[str, Field(min_length=1), AfterValidator(open_place)]
 
 
 class Source(Part):
@@ -32,7 +52,7 @@ class Source(Part):
     ] = Field(description="layout of the files")
     path: Place | None = Field(None, description="file or folder, relative to the config file")
     split: Name | None = Field(None, description="BEIR split: which qrels/SPLIT.tsv counts")
-    name: str | None = Field(None, description="ir-datasets id, e.g. beir/scifact/test")
+    name: Place | None = Field(None, description="ir-datasets id, e.g. beir/scifact/test")
     columns: dict[str, str] = Field({}, description="our column name -> the source's")
 
     @model_validator(mode="after")

@@ -5,7 +5,6 @@ Handles are snapshots, so every call opens its table afresh; a pinned read names
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ import lancedb
 import pyarrow as pa
 from lancedb.expr import Expr, col, lit
 
+from configs.source import open_place
 from reranking.errors import ConfigError, MissingResource, RuntimeFailure
 from reranking.retry import failure, first_line, is_taken, retry
 from reranking.schemas import SCHEMA_VERSION, TABLES, VERSION_KEY, conform, key_of
@@ -22,18 +22,16 @@ from reranking.schemas import SCHEMA_VERSION, TABLES, VERSION_KEY, conform, key_
 KEEP_ALL = timedelta(days=36_500)  # optimize() fails on tagged versions it may not prune
 # Bytes. lancedb would keep up to 1 GB of manifests, one per commit, each longer than the last.
 METADATA_CACHE = 64 << 20
-_CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/]*@|[^?]*\?)")
 
 
 class Database:
     """LanceDB tables under one URI: a folder or `s3://bucket/prefix`."""
 
     def __init__(self, uri: str, *, must_exist: bool = False, upgrading: bool = False) -> None:
-        if _CREDENTIALS.match(uri):
-            raise ConfigError(
-                "a database's URI is stored with every run, so it must not hold a user, a password "
-                "or options; give credentials by the environment (AWS_ACCESS_KEY_ID, ...)"
-            )
+        try:
+            open_place(uri)
+        except ValueError as error:
+            raise ConfigError(f"database: {error}") from None
         self.uri = uri
         self._upgrading = upgrading  # tables of an older schema may be opened
         if must_exist and "://" not in uri and not Path(uri).is_dir():

@@ -118,7 +118,7 @@ def test_config_faults_end_a_command_before_anything_is_imported(tmp_path: Path)
         assert shown.exit_code == 2
         assert shown.stderr.splitlines()[1:] == [
             "  documents: Field required",
-            "  surprise: unknown key",
+            "  config: unknown key in line 3",
         ]
 
 

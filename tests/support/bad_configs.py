@@ -32,6 +32,12 @@ CONFIGS: dict[str, str | bytes] = {
     "not UTF-8": GOOD.encode() + b"# \xff\n",
     "a YAML tag that builds an object": GOOD + "search: !!python/object/apply:os.getcwd []\n",
     "a key given twice": GOOD + "search: {limit: 1, limit: 2}\n",
+    "a file that is no config": "root: x:0:0:root:/root:/bin/sh\nuser: 3\n",
+    "merges of merges in YAML": "\n".join(
+        ["a0: &a0 {k1: 1, k2: 1, k3: 1, k4: 1}"]
+        + [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}, *a{n - 1}]}}" for n in range(1, 20)]
+    ),
+    "a number of 100,000 digits": GOOD + f"search: {{limit: 0x{'f' * 100_000}}}\n",
 }
 for _name, _data in CONFIGS.items():
     CASES[_name] = lambda bench, data=_data: with_config(bench, data)  # type: ignore[misc]
