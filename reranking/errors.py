@@ -38,22 +38,32 @@ class GateFailed(RescoreError):
 
 
 class ConfigError(RescoreError):
+    """The arguments or the config are wrong; every fault is named at once."""
+
     exit_code = 2
 
 
 class MissingPrerequisite(RescoreError):
+    """A model, an extra or a device does not exist on this machine."""
+
     exit_code = 3
 
 
 class MissingResource(RescoreError):
+    """A table, a run or a file is missing, or belongs to somebody else."""
+
     exit_code = 4
 
 
 class InputError(RescoreError):
+    """The input failed validation."""
+
     exit_code = 5
 
 
 class RuntimeFailure(RescoreError):
+    """Something broke while running; the message says what to do."""
+
     exit_code = 6
 
 

@@ -14,5 +14,8 @@ def prepare(folder: Path) -> Path:
     target = folder / "quickstart.yaml"
     if not target.exists():
         shutil.copyfile(PRESETS / "quickstart.yaml", target)
-        shutil.copytree(PRESETS / "quickstart", folder / "questions", dirs_exist_ok=True)
+        code = shutil.ignore_patterns("*.py", "__pycache__")
+        shutil.copytree(
+            PRESETS / "quickstart", folder / "questions", ignore=code, dirs_exist_ok=True
+        )
     return target

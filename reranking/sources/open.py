@@ -37,7 +37,7 @@ def _csv(source: Source, shape: Shape) -> Iterator[Row | Reject]:
 
 
 def _python_docs(source: Source, shape: Shape) -> Iterator[Row | Reject]:
-    from reranking.sources.python_docs import read_python_docs
+    from configs.quickstart.python_docs import read_python_docs
 
     for number, values in enumerate(read_python_docs(), start=1):
         yield Row(number, values)

@@ -337,7 +337,7 @@ def test_ir_datasets_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_python_docs_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"doc_id": "csv.reader", "title": "csv.reader", "text": "x", "kind": "function"}
     module = SimpleNamespace(read_python_docs=lambda: iter([row]))
-    monkeypatch.setitem(sys.modules, "reranking.sources.python_docs", module)
+    monkeypatch.setitem(sys.modules, "configs.quickstart.python_docs", module)
     assert list(read_documents(source("python-docs"))) == [Row(1, row)]
 
 

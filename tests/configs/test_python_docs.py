@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from reranking.sources.python_docs import read_python_docs
+from configs.quickstart.python_docs import read_python_docs
 from tests.conftest import REPOSITORY
 
 QUICKSTART = REPOSITORY / "configs" / "quickstart"
