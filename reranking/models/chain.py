@@ -6,6 +6,7 @@ sentence-transformers hands a module's settings on to transformers, and imports 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -136,6 +137,8 @@ def read_chain(files: ModelFiles, trust_remote_code: bool = False) -> tuple[Modu
             f"{files.folder} brings code of its own ({code}), and that is not run. If you have "
             "read it and trust it, set trust_remote_code: true; the run then records it"
         )
+    if trust_remote_code:
+        _need_code_here(files)
     chain = tuple(_modules(files, trust_remote_code))
     for module in chain:
         _check(files, module)
@@ -299,6 +302,18 @@ def _check_config(where: object, config: Mapping[str, Any]) -> None:
             f"{where} says that the weights are quantized, which is not read; "
             "give the folder of the original model"
         )
+
+
+def _need_code_here(files: ModelFiles) -> None:
+    """Raise ConfigError for code in another repository: trusted or not, nothing digests it."""
+    for name in ("config.json", "tokenizer_config.json"):
+        mapped = files.object(name).get("auto_map")
+        if "--" in json.dumps(mapped):
+            raise ConfigError(
+                f"{files.folder / name} takes code from another repository (auto_map: "
+                f"{json.dumps(mapped)[:120]}); copy its Python files into the folder and remove "
+                "everything before -- from the names"
+            )
 
 
 def _code_needed(files: ModelFiles) -> str | None:

@@ -185,7 +185,6 @@ def test_a_language_model_becomes_a_classifier_by_its_adapter(tmp_path: Path) ->
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 def test_an_adapter_of_peft_scores_as_peft_does(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft", reason="compares with peft where it is installed")
-    from sentence_transformers import CrossEncoder
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     base = tiny_cross_encoder(tmp_path / "base")
@@ -199,10 +198,13 @@ def test_an_adapter_of_peft_scores_as_peft_does(tmp_path: Path) -> None:
         alpha_pattern={"query": 6},
         init_lora_weights=False,
     )
-    peft.get_peft_model(model, lora).save_pretrained(tmp_path / "adapter")
-    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "adapter")
+    changed = peft.get_peft_model(model, lora).eval()
+    changed.save_pretrained(tmp_path / "adapter")
     assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["r"] == 4
-    pairs = [(QUERIES[q], DOCUMENTS[d]) for q, d in zip(Q, D, strict=True)]
-    stock = CrossEncoder(str(tmp_path / "adapter"), device="cpu")
-    expected = stock.predict(pairs, activation_fn=torch.nn.Identity())
+    left, right = [QUERIES[q] for q in Q], [DOCUMENTS[d] for d in D]
+    tokens = AutoTokenizer.from_pretrained(base)(
+        left, right, padding=True, truncation="longest_first", return_tensors="pt"
+    )
+    with torch.inference_mode():
+        expected = changed(**tokens).logits[:, 0].numpy()
     np.testing.assert_allclose(scores(tmp_path / "adapter"), expected, atol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,21 @@ def test_a_broken_link_and_an_unreadable_json_say_which_file(folder: Path) -> No
     (folder / "modules.json").write_text("[" * 100_000)
     with pytest.raises(ConfigError, match=r"modules\.json is not valid JSON"):
         resolve_model(str(folder))
+
+
+def test_code_of_another_repository_is_refused_even_if_trusted(folder: Path) -> None:
+    auto_map = {"AutoModelForSequenceClassification": "somebody/else--modeling.Model"}
+    for name in ("config.json", "tokenizer_config.json"):
+        spoiled = Path(shutil.copytree(folder, folder.with_name(name)))
+        edit(spoiled / name, auto_map=auto_map)
+        with pytest.raises(ConfigError, match=f"{name} takes code from another repository"):
+            resolve_model(str(spoiled), trust_remote_code=True)
+
+
+def test_other_processes_load_the_same_digested_files(folder: Path) -> None:
+    files = read_model_files(folder)
+    again = pickle.loads(pickle.dumps(files))
+    assert again == files
+    rewritten(folder / "model.safetensors")
+    with pytest.raises(RuntimeFailure, match="was changed"), again.staged():
+        pass
