@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from configs.part import Name, Part, QueryType
 from configs.source import Source, readable
+
+DEFAULT_MEASURES: Final = ("nDCG@10", "RR@10", "R@20")
 
 
 class Judgments(Part):
@@ -16,7 +18,7 @@ class Judgments(Part):
     rater: str = Field("imported", description="source of rows that do not name one")
     accept_reworded: bool = Field(False, description="grades hold for reworded queries too")
     measures: tuple[str, ...] = Field(
-        ("nDCG@10", "RR@10", "R@20"), min_length=1, description="ir_measures' names"
+        DEFAULT_MEASURES, min_length=1, description="ir_measures' names"
     )
 
     @field_validator("source")
@@ -27,7 +29,7 @@ class Judgments(Part):
         return readable(value, "judgments", "python-docs")
 
 
-class Comparison(Part):
+class ComparisonSettings(Part):
     against: Name = Field(
         "production", description="name of the promoted baseline; first: the run's own first stage"
     )
@@ -54,3 +56,19 @@ class Gate(Part):
         (), description="also in each of these: tag:NAME, length:3-5 words, or *"
     )
     query_type: QueryType | None = Field(None, description="None: the comparison's")
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Gate:
+        if self.threshold is None and self.min_judged is None and not self.needs_baseline:
+            raise ValueError(
+                f"the gate on {self.metric} has no condition: give threshold, "
+                "min_absolute_change, min_relative_change, alpha, min_judged or "
+                "max_regressed_queries"
+            )
+        return self
+
+    @property
+    def needs_baseline(self) -> bool:
+        """Whether a condition looks at a change."""
+        changes = (self.min_absolute_change, self.min_relative_change, self.alpha)
+        return any(c is not None for c in (*changes, self.max_regressed_queries))

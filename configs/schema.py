@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from configs.evaluation import Comparison, Gate, Judgments
+from configs.evaluation import ComparisonSettings, Gate, Judgments
 from configs.labelling import Labels, Training
 from configs.part import LEGS, Name, Part, QueryType
 from configs.source import Place, Source, open_place, readable
@@ -331,7 +331,7 @@ class Config(Part):
     rerank: Rerank | None = Field(Rerank(), description="null publishes the first stage")
     results: Results = Results()
     judgments: Judgments | None = None
-    comparison: Comparison = Comparison()
+    comparison: ComparisonSettings = ComparisonSettings()
     gates: tuple[Gate, ...] = Field((), description="exit code 1 where one of them fails")
     labels: Labels | None = None
     training: Training = Training()

@@ -7,13 +7,16 @@ tasks of a flow run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reranking import chunks
 from reranking.errors import GateFailed
 from reranking.pipeline import Pipeline
 from reranking.runs.run import Run
 from reranking.summary import Summary
+
+if TYPE_CHECKING:
+    from reranking.evaluation.compare_run import Comparisons
 
 
 def rescore(pipeline: Pipeline, *, force: bool = False) -> Summary:
@@ -47,9 +50,9 @@ def reevaluate(pipeline: Pipeline) -> Summary:
         summary.rejected(call(pipeline.load_judgments)["rejected"])
     run = call(plan_again, pipeline)
     score(pipeline, run, summary)
-    judge(pipeline, run, summary)
+    comparisons = judge(pipeline, run, summary)
     with summary.timed("evaluate"):
-        summary.comparison = call(compare_with_promoted, pipeline, run)
+        summary.comparison = call(compare_with_promoted, comparisons)
     return summary
 
 
@@ -81,13 +84,14 @@ def score(pipeline: Pipeline, run: Run, summary: Summary) -> None:
         summary.published(run, counts)
 
 
-def judge(pipeline: Pipeline, run: Run, summary: Summary) -> None:
-    """Measure the run, check its gates, write its report."""
-    call = pipeline.executor.call
+def judge(pipeline: Pipeline, run: Run, summary: Summary) -> Comparisons:
+    """Measure the run, check its gates, write its report; its comparisons, each made once."""
+    call, comparisons = pipeline.executor.call, pipeline.comparisons(run)
     with summary.timed("evaluate"):
         summary.evaluated(call(pipeline.evaluate, run))
-        summary.gated(call(pipeline.gates, run))
-        summary.reported(call(pipeline.write_report, run))
+        summary.gated(call(pipeline.gates, comparisons))
+        summary.reported(call(pipeline.write_report, comparisons))
+    return comparisons
 
 
 def passed(gates: Mapping[str, Any] | None) -> bool:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.load import load_config
 from configs.schema import Config, Search
@@ -25,6 +25,9 @@ from reranking.scoring.crossencoder import CrossEncoderModel, find_cross_encoder
 from reranking.scoring.encoder import SentenceEncoder
 from reranking.steps import Executor, Here, step
 from reranking.store import Database
+
+if TYPE_CHECKING:
+    from reranking.evaluation.compare_run import Comparisons
 
 
 class Pipeline:
@@ -183,12 +186,9 @@ class Pipeline:
     def check(self) -> None:
         """Raise for what is wrong with the config and can be told before any model is loaded."""
         if self.config.judgments is not None:
-            from reranking.evaluation.gates import Gate
-            from reranking.evaluation.measures import parse_measures
+            from reranking.evaluation.compare_run import check_measures
 
-            parse_measures([*self.config.judgments.measures, self.config.comparison.primary])
-            for gate in self.config.gates:
-                Gate(**gate.model_dump())
+            check_measures(self.config)
         _ = self.encoder, self.reranker, self.refiner
 
     @step("ingest-documents", 5)
@@ -372,22 +372,27 @@ class Pipeline:
             return []
         from reranking.evaluation.evaluate_run import evaluate_run, means
 
-        done = evaluate_run(self.database, run, given.judgment_list, given.measures)
+        done = evaluate_run(run, given.judgment_list, given.measures)
         means_of: list[dict[str, Any]] = means(done.metrics).to_pylist()
         return means_of
 
+    def comparisons(self, run: Run) -> Comparisons:
+        """Return the run's comparisons, which gates, report and verdict share; none is made yet."""
+        from reranking.evaluation.compare_run import Comparisons
+
+        return Comparisons(run.database, run.run_id, self.config)
+
     @step("check-gates")
-    def gates(self, run: Run) -> dict[str, Any] | None:
+    def gates(self, comparisons: Comparisons) -> dict[str, Any] | None:
         """Check every condition of the config's gates; None if it has no gates."""
         if not self.config.gates:
             return None
-        from reranking.evaluation.answers import gate
+        from reranking.evaluation.answers import gates
 
-        outcome = gate(self.config, run)
-        return None if outcome is None else outcome.to_dict()
+        return gates(self.config, comparisons)
 
     @step("write-report")
-    def write_report(self, run: Run) -> dict[str, str] | None:
+    def write_report(self, comparisons: Comparisons) -> dict[str, str] | None:
         """Write the report on a finished run; a link to the file, and its summary as Markdown.
 
         None if the config names no folder for reports.
@@ -396,4 +401,4 @@ class Pipeline:
             return None
         from reranking.report.answers import write_for
 
-        return write_for(self.config, run)
+        return write_for(self.config, comparisons)

@@ -12,11 +12,10 @@ from reranking.corpus.corpus import Corpus, pin_managed
 from reranking.corpus.queries import QuerySet, pin_queries
 from reranking.corpus.vector_columns import Encoded, add_vectors, encoder_column, vector_columns
 from reranking.errors import ConfigError, MissingResource
-from reranking.evaluation import answers
-from reranking.evaluation.compare_run import FIRST, Party, party
+from reranking.evaluation.compare_run import Comparisons
+from reranking.evaluation.sides import Side, promoted_side
 from reranking.pipeline import Pipeline
 from reranking.runs.candidates import searched
-from reranking.runs.promotion import promoted_run
 from reranking.runs.run import Run
 from reranking.steps import step
 from reranking.store import Database
@@ -57,7 +56,7 @@ def plan_again(pipeline: Pipeline) -> Run:
     Raises MissingResource if it would have to search for another reason than a new encoder.
     """
     config, database = pipeline.config, pipeline.database
-    base = promoted(database, config.comparison.against)
+    base = promoted_side(database, config.comparison.against)
     column = _other_column(pipeline, base)
     scored = None if config.rerank is None else config.rerank.column
     table = config.documents.table
@@ -72,7 +71,7 @@ def plan_again(pipeline: Pipeline) -> Run:
     return pipeline.begin(run)
 
 
-def _other_column(pipeline: Pipeline, base: Party | None) -> str | None:
+def _other_column(pipeline: Pipeline, base: Side | None) -> str | None:
     """The column to search in if the encoder is another than the promoted run's."""
     encoder, config = pipeline.encoder, pipeline.config
     if encoder is None or not config.documents.managed or not pipeline.by_vectors:
@@ -81,52 +80,45 @@ def _other_column(pipeline: Pipeline, base: Party | None) -> str | None:
     column = encoder_column(pipeline.database, table, encoder.fingerprint)
     if base is None:
         return None if column in live_columns(pipeline.database, table) else column
-    return None if base.run["encoder"] == encoder.fingerprint else column
+    return None if base.run.stored["encoder"] == encoder.fingerprint else column
 
 
 @step("compare-with-promoted")
-def compare_with_promoted(pipeline: Pipeline, run: Run) -> dict[str, Any] | None:
+def compare_with_promoted(comparisons: Comparisons) -> dict[str, Any] | None:
     """Compare the run with the promoted one; None if no run is promoted."""
-    against = pipeline.config.comparison.against
-    if promoted(run.database, against) is None:
-        return None
-    return answers.compare(run.database.uri, pipeline.config, against, [run.run_id])
+    database, against = comparisons.side.run.database, comparisons.settings.against
+    base = promoted_side(database, against)
+    return None if base is None else comparisons.against(base).to_dict()
 
 
-def promoted(database: Database, name: str) -> Party | None:
-    """The run that has the name; None where no run has it."""
-    found = promoted_run(database, name) if name != FIRST else None
-    return None if found is None else party(database, name)
+def promoted_corpus(base: Side | None, table: str, scored: str | None) -> Corpus | None:
+    """Return the documents as the promoted run saw them; None if it saw another table.
 
-
-def promoted_corpus(base: Party | None, table: str, scored: str | None) -> Corpus | None:
-    """The documents as the promoted run saw them, with the column to score; None if it saw others.
-
-    `scored` None is the text that is searched.
+    `scored` is the column to score, None is the text that is searched.
     """
-    if base is None or base.plan.corpus.table != table:
+    if base is None or base.run.corpus.table != table:
         return None
-    corpus = base.plan.corpus
+    corpus = base.run.corpus
     column = scored or corpus.text
     stored = "text_hash" if corpus.managed and column == "text" else None
     return replace(corpus, scored=column, hash_column=stored)
 
 
-def promoted_queries(database: Database, base: Party | None, query_set: str) -> QuerySet:
-    """The queries as the promoted run saw them, else as they are."""
-    if base is not None and base.plan.queries.name == query_set:
-        return base.plan.queries
+def promoted_queries(database: Database, base: Side | None, query_set: str) -> QuerySet:
+    """Return the queries as the promoted run saw them, else as they are."""
+    if base is not None and base.run.queries.name == query_set:
+        return base.run.queries
     return pin_queries(database, query_set)
 
 
 def need_candidates(run: Run) -> None:
-    """Raise MissingResource where a chunk was not searched yet: another model needs no search."""
+    """Raise MissingResource if a chunk was not searched yet: another model needs no search."""
     missing = set(run.chunks) - set(searched(run))
     if missing and not run.finished:
         raise MissingResource(
             f"{len(missing)} of {len(run.chunks)} chunks have no stored candidates for this "
             "search: its limit, filter, query set, query types or documents are not those of a "
-            "run that is there. Leave the search as it was, or start `rescore run` with this config"
+            "stored run. Leave the search as it was, or start `rescore run` with this config"
         )
 
 
@@ -139,7 +131,7 @@ def changed_models(pipeline: Pipeline) -> list[dict[str, Any]]:
     name = pipeline.config.comparison.against
     if name == "first":
         raise ConfigError("watching needs comparison.against to name a promoted run, not `first`")
-    base = promoted(Database(pipeline.config.database, must_exist=True), name)
+    base = promoted_side(Database(pipeline.config.database, must_exist=True), name)
     if base is None:
         raise MissingResource(
             f"no run is promoted as {name!r}: there is nothing to watch against. Name one with "
@@ -150,13 +142,13 @@ def changed_models(pipeline: Pipeline) -> list[dict[str, Any]]:
         (
             "encoder",
             None if encoder is None else encoder.settings.model,
-            base.run["encoder"],
+            base.run.stored["encoder"],
             None if encoder is None else encoder.fingerprint,
         ),
         (
             "reranker",
             None if reranker is None else reranker.settings.model_name,
-            base.run["reranker"],
+            base.run.stored["reranker"],
             None if reranker is None else reranker.fingerprint.hex(),
         ),
     ]

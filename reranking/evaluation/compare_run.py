@@ -1,215 +1,156 @@
-"""Stored runs as the sides of a comparison, and the comparison itself.
-
-A side is named by a run's id (or its beginning) or by a promoted name, and `:first` behind it means
-the run's own first stage: `production`, `4f2a91c0`, `4f2a91c0:first`.
-"""
+"""Stored runs compared: what is read of them, the comparison, and how it is shown."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from configs.evaluation import DEFAULT_MEASURES, ComparisonSettings
+from configs.schema import Config
 from reranking.corpus.corpus import columns_of, hashes_of, string_ids
-from reranking.corpus.queries import read_queries
-from reranking.errors import InputError, MissingResource
-from reranking.evaluation.comparison import Comparison, Settings, compare
-from reranking.evaluation.evaluate_run import rankings
-from reranking.evaluation.sides import Side
-from reranking.judgments.lists import choose_list, worded_grades
-from reranking.runs.promotion import promoted_run
-from reranking.runs.run import Run, find_run
+from reranking.errors import InputError
+from reranking.evaluation.comparable import SideTables
+from reranking.evaluation.comparison import Comparison, compare
+from reranking.evaluation.measures import parse_measures, parse_primary
+from reranking.evaluation.sides import Side, deciding_query_type, find_side, judgments_of
+from reranking.judgments.lists import worded_grades
+from reranking.runs.run import Run
 from reranking.store import Database
 
-FIRST: Final = "first"
-_NO_GRADES = pa.schema(
+_NO_GRADES: Final = pa.schema(
     [("query_id", pa.string()), ("doc_id", pa.string()), ("relevance", pa.int32())]
 )
 
 
 @dataclass(frozen=True)
-class Party:
-    """A finished run at a stage, under the name that it was asked for by."""
-
-    name: str
-    run: Mapping[str, Any]
-    plan: Run
-    stage: str
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """What decided the results, in the words of the config; digests are cut to 8 digits."""
-        run, plan = self.run, self.plan
-        given = json.loads(run["config_json"]).get("candidates")
-        reranker = None if self.stage == FIRST else _named(run["reranker_model"], run["reranker"])
-        return {
-            "documents": f"{plan.corpus.table} {plan.documents_content[:8]}",
-            "queries": f"{plan.queries.name} {plan.queries.content[:8]}",
-            "candidates": _source(given),
-            "encoder": None if given or run["encoder"] is None else str(run["encoder"])[:8],
-            "vector": None if given else plan.corpus.vector,
-            "limit": plan.search.limit,
-            "where": dict(plan.search.where) or None,
-            "reranker": reranker,
-            "column": plan.corpus.scored,
-            "top_k": None if self.stage == FIRST else plan.top_k,
-        }
-
-
-def _source(candidates: Mapping[str, Any] | None) -> str:
-    """Where the candidates come from: a search, or the file of a given ranking."""
-    if candidates is None:
-        return "search"
-    source = candidates["source"]
-    return f"ranking {source['name'] or str(source['path']).rsplit('/', 1)[-1]}"
-
-
-def _named(model: str | None, fingerprint: str | None) -> str | None:
-    return None if fingerprint is None else f"{model} {fingerprint[:8]}"
-
-
-@dataclass(frozen=True)
 class Compared:
-    """Several candidates against one base. Without a judgment list only the agreement is told."""
+    """Several candidates against one base; without a judgment list only their overlap is known."""
 
-    base: Party
-    candidates: tuple[Party, ...]
+    base: Side
+    candidates: tuple[Side, ...]
     judgment_list: str | None
     judgments_fp: str | None
     comparisons: tuple[Comparison, ...]
     queries: pa.Table
 
     def sentence(self, place: int) -> str:
-        """The verdict on candidate number `place`, for people."""
-        found = self.comparisons[place]
-        what = f"{found.candidate} against {found.base}"
+        """Return the verdict on candidate number `place` in one sentence."""
+        comparison = self.comparisons[place]
+        what = f"{comparison.candidate} against {comparison.base}"
         if self.judgment_list is None:
             return f"{what}: cannot tell, there are no judgments"
-        primary = found.primary
-        return f"{what}: {found.verdict}; {primary.measure} ({primary.query_type}) {found.reason}"
+        deciding = f"{comparison.primary.measure} ({comparison.primary.query_type})"
+        return f"{what}: {comparison.verdict}; {deciding} {comparison.reason}"
 
     def differing(self, place: int) -> dict[str, tuple[Any, Any]]:
-        """The inputs that differ between the base and candidate number `place`."""
-        ours, theirs = self.base.inputs, self.candidates[place].inputs
-        return {k: (ours[k], theirs[k]) for k in ours if ours[k] != theirs[k]}
+        """Return the inputs that differ: {what: (the base's, candidate number `place`'s)}."""
+        base, other = self.base.inputs, self.candidates[place].inputs
+        return {k: (base[k], other[k]) for k in base if base[k] != other[k]}
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the per-query values as JSON-like values."""
+        """Return everything but the per-query values as JSON-like values."""
         texts = dict(
             zip(*self.queries.select(["query_id", "text"]).to_pydict().values(), strict=True)
         )
-        told = []
-        for place, (party, found) in enumerate(zip(self.candidates, self.comparisons, strict=True)):
-            said = found.to_dict()
-            for moved in said["moved"]:
+        comparisons = []
+        for place, side in enumerate(self.candidates):
+            values = self.comparisons[place].to_dict()
+            for moved in values["moved"]:
                 moved["text"] = texts.get(moved["query_id"])
-            told.append(
+            comparisons.append(
                 {
                     "sentence": self.sentence(place),
-                    "run_id": party.plan.run_id,
-                    "stage": party.stage,
+                    "run_id": side.run.run_id,
+                    "stage": side.stage,
                     "differing": {k: list(v) for k, v in self.differing(place).items()},
-                    **said,
+                    **values,
                 }
             )
         return {
             "base": {
                 "name": self.base.name,
-                "run_id": self.base.plan.run_id,
+                "run_id": self.base.run.run_id,
                 "stage": self.base.stage,
             },
             "judgment_list": self.judgment_list,
             "judgments": self.judgments_fp,
-            "comparisons": told,
+            "comparisons": comparisons,
         }
 
 
-def party(database: Database, reference: str) -> Party:
-    """The finished run that `reference` names; raises MissingResource where there is none."""
-    name, _, stage = (
-        reference.rpartition(":") if reference.endswith(":first") else (reference, "", "")
-    )
-    found = find_run(database, promoted_run(database, name) or name)
-    run = found.stored
-    if run["status"] != "done":
-        raise MissingResource(
-            f"run {run['run_id'][:8]} is {run['status']}, not done: only finished runs compare. "
-            "Start its `rescore run` again."
-        )
-    run_id = run["run_id"]
-    short = name if run_id.startswith(name) else f"{name} ({run_id[:8]})"
-    if run_id == name:
-        short = run_id[:8]
-    shown = f"{short}:{FIRST}" if stage else short
-    return Party(shown, run, found, FIRST if stage else "reranked")
-
-
-def compare_runs(
-    database: Database,
-    base: Party,
-    candidates: Sequence[Party],
+def compare_sides(
+    base: Side,
+    candidates: Sequence[Side],
     judgment_list: str | None,
-    settings: Settings,
+    settings: ComparisonSettings,
+    measures: Sequence[str] = DEFAULT_MEASURES,
     *,
     strict: bool = False,
 ) -> Compared:
-    """The comparison of stored runs on a judgment list; None: no judgments.
+    """Return the comparison of stored runs on a judgment list; None: no judgments.
 
-    With `strict`, raises InputError where the runs' documents or queries differ at all, or where
-    judged queries had to be left out.
+    `settings.query_type` None: hybrid, else the first query type that all runs have. With `strict`,
+    raises InputError if the runs' documents or queries differ at all, or if judged queries had to
+    be left out.
     """
-    queries = read_queries(database, base.plan.queries)
+    decides = deciding_query_type(settings.query_type, [base, *candidates])
+    settings = settings.model_copy(update={"query_type": decides})
+    queries = base.run.query_rows
     judged, fingerprint = _NO_GRADES.empty_table(), None
     if judgment_list is not None:
-        judged, fingerprint = worded_grades(database, judgment_list, queries)
+        judged, fingerprint = worded_grades(base.run.database, judgment_list, queries)
     if strict:
         for other in candidates:
             _refuse_drift(base, other)
     doc_ids = pc.unique(judged["doc_id"]).to_pylist()
-    sides = _Sides(database, doc_ids)
-    found = compare(
-        sides.of(base), [sides.of(c) for c in candidates], judged, settings, strict=strict
-    )
+    reader = _Reader(doc_ids)
+    tables = [reader.tables(side) for side in (base, *candidates)]
+    comparisons = compare(tables[0], tables[1:], judged, settings, measures, strict=strict)
     kept = [n for n in ("query_id", "text", "tags") if n in queries.column_names]
     return Compared(
-        base, tuple(candidates), judgment_list, fingerprint, tuple(found), queries.select(kept)
+        base,
+        tuple(candidates),
+        judgment_list,
+        fingerprint,
+        tuple(comparisons),
+        queries.select(kept),
     )
 
 
-def _refuse_drift(base: Party, other: Party) -> None:
+def _refuse_drift(base: Side, other: Side) -> None:
     for name in ("documents", "queries"):
-        ours, theirs = base.inputs[name], other.inputs[name]
-        if ours != theirs:
+        left, right = base.inputs[name], other.inputs[name]
+        if left != right:
             raise InputError(
-                f"{base.name} and {other.name} did not see the same {name}: {ours} and {theirs}. "
+                f"{base.name} and {other.name} did not see the same {name}: {left} and {right}. "
                 "Compare without --strict to leave out what differs, or run both on the same."
             )
 
 
-class _Sides:
+class _Reader:
     """Reads each run's inputs once, however many stages of it take part."""
 
-    def __init__(self, database: Database, doc_ids: list[str]) -> None:
-        self.database, self.doc_ids = database, doc_ids
+    def __init__(self, doc_ids: list[str]) -> None:
+        self.doc_ids = doc_ids
         self._documents: dict[tuple[str, int], pa.Table] = {}
 
-    def of(self, party: Party) -> Side:
-        ranked = pa.concat_tables(rankings(self.database, party.plan, party.stage))
-        queries = read_queries(self.database, party.plan.queries)
-        return Side(
-            name=party.name,
-            rankings=ranked.select(["query_id", "query_type", "doc_id", "rank"]),
-            queries=queries.select(["query_id", "text_hash"]),
-            documents=self._known_documents(party.plan),
+    def tables(self, side: Side) -> SideTables:
+        """Read what a comparison looks at."""
+        return SideTables(
+            name=side.name,
+            rankings=side.rankings,
+            queries=side.run.query_rows.select(["query_id", "text_hash"]),
+            documents=self._known_documents(side.run),
         )
 
-    def _known_documents(self, plan: Run) -> pa.Table:
+    def _known_documents(self, run: Run) -> pa.Table:
         """(doc_id, text_hash) of the judged documents in the run's corpus."""
-        corpus = plan.corpus
+        corpus = run.corpus
         key = (corpus.table, corpus.version)
         if key not in self._documents:
             stored = "text_hash" if corpus.managed else None
@@ -217,7 +158,7 @@ class _Sides:
             column = stored or corpus.text
             ids: list[str] = []
             hashes: list[bytes] = []
-            for batch in columns_of(self.database, texts, self.doc_ids, [column]):
+            for batch in columns_of(run.database, texts, self.doc_ids, [column]):
                 ids += string_ids(batch.column(corpus.id), texts)
                 hashes += hashes_of(batch.column(column), texts)
             self._documents[key] = pa.table(
@@ -226,28 +167,58 @@ class _Sides:
         return self._documents[key]
 
 
-def judgments_for(database: Database, asked: str | None, runs: Sequence[Party]) -> str | None:
-    """The judgment list to compare on: as asked, else the runs' own, else the only one for them.
+class Comparisons:
+    """The comparisons of one finished run, named as a side is; each is made once.
 
-    None where the database has none for their query set; raises ConfigError where it cannot choose.
+    A run's gates, its report and the verdict against the promoted run all look at them.
     """
-    named = [
-        (json.loads(run.run["config_json"]).get("judgments") or {}).get("judgment_list")
-        for run in reversed(runs)
-    ]
-    return choose_list(database, runs[0].plan.queries.name, asked, named)
+
+    def __init__(
+        self,
+        database: Database,
+        run: str,
+        config: Config | None,
+        judgment_list: str | None = None,
+    ) -> None:
+        self._database, self._run = database, run
+        self.settings = ComparisonSettings() if config is None else config.comparison
+        self.measures = asked_measures(config)
+        named = None if config is None or config.judgments is None else config.judgments
+        self.asked = judgment_list or (None if named is None else named.judgment_list)
+        self._made: dict[tuple[str, str], Compared] = {}
+
+    @cached_property
+    def side(self) -> Side:
+        """The run; raises MissingResource if it does not exist or is not finished."""
+        return find_side(self._database, self._run)
+
+    def judgment_list(self, base: Side | None) -> str | None:
+        """Return the judgment list that the run is compared with `base` on; None if none is."""
+        return judgments_of([self.side] if base is None else [base, self.side], self.asked)
+
+    def query_type(self, base: Side | None) -> str:
+        """Return the query type that decides the comparison with `base`."""
+        sides = [self.side] if base is None else [base, self.side]
+        return deciding_query_type(self.settings.query_type, sides)
+
+    def against(self, base: Side) -> Compared:
+        """Return the comparison with `base`, made at the first call."""
+        key = (base.run.run_id, base.stage)
+        if key not in self._made:
+            chosen = self.judgment_list(base)
+            self._made[key] = compare_sides(base, [self.side], chosen, self.settings, self.measures)
+        return self._made[key]
 
 
-def deciding_query_type(asked: str | None, runs: Sequence[Party]) -> str:
-    """The query type that decides: as asked, else hybrid, else the first that all runs have."""
-    common = [t for t in runs[0].plan.search.query_types if _all_have(t, runs)]
-    if not common:
-        raise InputError(
-            "the runs have no query type in common: "
-            + "; ".join(f"{r.name} has {', '.join(r.plan.search.query_types)}" for r in runs)
-        )
-    return asked or ("hybrid" if "hybrid" in common else common[0])
+def asked_measures(config: Config | None) -> tuple[str, ...]:
+    """Return the measures that a config asks for, its gates' included; without it the default."""
+    if config is None:
+        return DEFAULT_MEASURES
+    measures = DEFAULT_MEASURES if config.judgments is None else config.judgments.measures
+    return tuple(dict.fromkeys([*measures, *(gate.metric for gate in config.gates)]))
 
 
-def _all_have(query_type: str, runs: Sequence[Party]) -> bool:
-    return all(query_type in run.plan.search.query_types for run in runs)
+def check_measures(config: Config) -> None:
+    """Raise ConfigError for measures of the config that cannot be computed or cannot decide."""
+    parse_measures([*asked_measures(config), config.comparison.primary])
+    parse_primary(config.comparison.primary)

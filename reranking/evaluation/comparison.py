@@ -2,13 +2,13 @@
 
 The primary measure on one query type decides. All other measures and query types are secondary:
 their p-values are corrected together. Several candidates compete for the primary as well, so its
-p-values are then corrected too (Holm). Rankings are never filtered; queries are (see `sides`).
+p-values are then corrected too (Holm). Rankings are never filtered; queries are (`comparable`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,42 +16,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ir_measures.measures import Measure
 
-from reranking.errors import ConfigError, InputError
+from configs.evaluation import DEFAULT_MEASURES, ComparisonSettings
+from reranking.arrow import frame
+from reranking.errors import InputError
+from reranking.evaluation.comparable import Comparable, Notice, SideTables, comparable
 from reranking.evaluation.measures import (
     DEFAULT_JUDGED,
-    DEFAULT_MEASURES,
     evaluate,
     parse_measures,
+    parse_primary,
     with_judged,
 )
 from reranking.evaluation.moves import MovedQuery, moved_queries
 from reranking.evaluation.overlap import Overlap, rankings_of, rankings_overlap
-from reranking.evaluation.sides import Comparable, Notice, Side, comparable, frame
 from reranking.evaluation.statistics import (
-    RESAMPLES,
-    SEED,
     Correction,
     Floats,
     Paired,
     compare_paired,
     corrected,
 )
-from reranking.evaluation.verdict import Changed, Rules, Verdict, changed_documents, decide
+from reranking.evaluation.verdict import Changed, Verdict, changed_documents, decide
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What is compared and how it is decided. `query_types` None: all that both runs have."""
-
-    primary: str = "nDCG@10"
-    query_type: str = "hybrid"
-    measures: tuple[str, ...] = DEFAULT_MEASURES
-    query_types: tuple[str, ...] | None = None
-    rules: Rules = field(default_factory=Rules)
-    correction: Correction = "holm"
-    moved: int = 20
-    resamples: int = RESAMPLES
-    seed: int = SEED
+MOVED: Final = 50  # queries that moved most, as many as a report shows
+LISTED: Final = 20  # of them in JSON
 
 
 @dataclass(frozen=True)
@@ -87,16 +75,22 @@ class Comparison:
         """The row that decides."""
         return next(row for row in self.rows if row.primary)
 
+    @property
+    def primary_values(self) -> dict[str, tuple[float, float]]:
+        """{query_id: (base's, candidate's value)} of the row that decides."""
+        return _values_of(self.per_query, self.primary)
+
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the per-query table, as JSON can say it."""
+        """Return everything but the per-query table as JSON-like values."""
         names = [f.name for f in fields(self) if f.name != "per_query"]
-        said = {name: _plain(getattr(self, name)) for name in names}
-        said["rows"] = [{**row, **row.pop("paired")} for row in said["rows"]]
-        said["changed"]["share_unjudged"] = self.changed.share
-        for told, query in zip(said["moved"], self.moved, strict=True):
-            for line, document in zip(told["documents"], query.documents, strict=True):
-                line["reason"] = document.reason
-        return said
+        values = {name: _plain(getattr(self, name)) for name in names}
+        values["rows"] = [{**row, **row.pop("paired")} for row in values["rows"]]
+        values["changed"]["share_unjudged"] = self.changed.share
+        values["moved"] = values["moved"][:LISTED]
+        for moved, query in zip(values["moved"], self.moved, strict=False):
+            for row, document in zip(moved["documents"], query.documents, strict=True):
+                row["reason"] = document.reason
+        return values
 
 
 PER_QUERY: Final = pa.schema(
@@ -111,6 +105,11 @@ PER_QUERY: Final = pa.schema(
 )
 
 
+def _values_of(per_query: pa.Table, row: Row) -> dict[str, tuple[float, float]]:
+    rows = frame(per_query).filter(query_type=row.query_type, measure=row.measure)
+    return {q: (a, b) for q, a, b in rows.select("query_id", "base", "candidate").iter_rows()}
+
+
 def _plain(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
@@ -118,87 +117,81 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
 
 
 def compare(
-    base: Side,
-    candidates: Sequence[Side],
+    base: SideTables,
+    candidates: Sequence[SideTables],
     judgments: pa.Table,
-    settings: Settings | None = None,
+    settings: ComparisonSettings,
+    measures: Sequence[str] = DEFAULT_MEASURES,
     *,
     strict: bool = False,
 ) -> list[Comparison]:
-    """One comparison with `base` per candidate, in order.
+    """Return one comparison with `base` per candidate, in order.
 
     `judgments` has query_id, doc_id, relevance (one row for each query and document) and
-    optionally query_hash. Raises ConfigError for unknown measures and InputError where a side
-    lacks the primary query type or, with `strict`, where the inputs drifted.
+    optionally query_hash. `settings.query_type` None means hybrid. Raises ConfigError for unknown
+    measures and InputError if a side lacks the primary query type or, with `strict`, if the inputs
+    drifted.
     """
-    settings = settings or Settings()
-    asked = _asked(settings)
-    drafts = [_draft(base, side, judgments, settings, asked, strict) for side in candidates]
+    primary = parse_primary(settings.primary)
+    asked = parse_measures([str(primary), *measures])
+    tested = [m for m in asked if m.NAME != "Judged"]  # shown beside the others, not tested
+    decides = settings.query_type or "hybrid"
+    drafts = [_draft(base, side, judgments, decides, tested, strict) for side in candidates]
     return [_decided(d, judgments, settings) for d in _corrected(drafts, settings.correction)]
-
-
-def _asked(settings: Settings) -> list[Measure]:
-    """The measures to be tested, the primary first; Judged@k is shown beside them, not tested."""
-    primary = parse_measures([settings.primary])[0]
-    if primary.NAME == "Judged":
-        raise ConfigError(f"{settings.primary} says how much was judged; it cannot be the primary")
-    others = parse_measures([settings.primary, *settings.measures])
-    return [m for m in others if m.NAME != "Judged"]
 
 
 @dataclass(frozen=True)
 class _Draft:
     """A comparison before the corrections, which look at all candidates together."""
 
-    base: Side
-    candidate: Side
+    base: SideTables
+    candidate: SideTables
     common: Comparable
     rows: tuple[Row, ...]
     per_query: pa.Table
 
 
 def _draft(
-    base: Side,
-    candidate: Side,
+    base: SideTables,
+    candidate: SideTables,
     judgments: pa.Table,
-    settings: Settings,
+    decides: str,
     asked: list[Measure],
     strict: bool,
 ) -> _Draft:
     common = comparable(base, candidate, judgments, strict=strict)
     rows: list[Row] = []
     tables: list[pa.Table] = []
-    for query_type in _query_types(base, candidate, settings):
+    for query_type in _query_types(base, candidate, decides):
         values = _values(base, candidate, judgments, common.compared, query_type, asked)
         tables.append(_per_query(values, common.compared, query_type, asked))
         for measure in asked:
-            primary = query_type == settings.query_type and measure == asked[0]
-            rows.append(_row(values, query_type, measure, primary, settings))
+            primary = query_type == decides and measure == asked[0]
+            rows.append(_row(values, query_type, measure, primary))
     return _Draft(base, candidate, common, tuple(rows), pa.concat_tables(tables))
 
 
-def _query_types(base: Side, candidate: Side, settings: Settings) -> list[str]:
-    """The query types to compare, the primary's first."""
+def _query_types(base: SideTables, candidate: SideTables, decides: str) -> list[str]:
+    """The query types that both sides have, the one that decides first."""
     known = []
     for side in (base, candidate):
         types = pc.unique(side.rankings["query_type"]).to_pylist()
-        if types and settings.query_type not in types:
+        if types and decides not in types:
             raise InputError(
-                f"{side.name} has no {settings.query_type} results, only {', '.join(types)}: "
+                f"{side.name} has no {decides} results, only {', '.join(types)}: "
                 "choose another query type for the comparison"
             )
         known.append(types)
     both = [t for t in known[0] if t in known[1]]
-    wanted = both if settings.query_types is None else settings.query_types
-    return list(dict.fromkeys([settings.query_type, *wanted]))
+    return list(dict.fromkeys([decides, *both]))
 
 
 Values = dict[str, tuple[Floats, Floats]]
 
 
 def _values(
-    base: Side,
-    candidate: Side,
+    base: SideTables,
+    candidate: SideTables,
     judgments: pa.Table,
     query_ids: list[str],
     query_type: str,
@@ -215,7 +208,7 @@ def _values(
     return dict(zip(names, zip(left, right, strict=True), strict=True))
 
 
-def _of_type(side: Side, query_type: str) -> pa.Table:
+def _of_type(side: SideTables, query_type: str) -> pa.Table:
     return side.rankings.filter(pc.equal(side.rankings["query_type"], query_type))
 
 
@@ -235,12 +228,10 @@ def _per_query(
     return pa.concat_tables(tables)
 
 
-def _row(
-    values: Values, query_type: str, measure: Measure, primary: bool, settings: Settings
-) -> Row:
+def _row(values: Values, query_type: str, measure: Measure, primary: bool) -> Row:
     base, candidate = values[str(measure)]
     judged = [float(v.mean()) if len(v) else None for v in values[f"Judged@{_depth(measure)}"]]
-    paired = compare_paired(base, candidate, resamples=settings.resamples, seed=settings.seed)
+    paired = compare_paired(base, candidate)
     return Row(query_type, str(measure), primary, paired, paired.p, judged[0], judged[1])
 
 
@@ -266,21 +257,17 @@ def _corrected(drafts: list[_Draft], method: Correction) -> list[_Draft]:
     return [replace(draft, rows=tuple(new)) for draft, new in zip(drafts, rows, strict=True)]
 
 
-def _decided(draft: _Draft, judgments: pa.Table, settings: Settings) -> Comparison:
+def _decided(draft: _Draft, judgments: pa.Table, settings: ComparisonSettings) -> Comparison:
     """The finished comparison: agreement, what changed, the verdict and the queries that moved."""
     primary = next(row for row in draft.rows if row.primary)
     k = _depth(parse_measures([primary.measure])[0])
-    query_type, difference = settings.query_type, primary.paired.difference
+    query_type, difference = primary.query_type, primary.paired.difference
     tables = _of_type(draft.base, query_type), _of_type(draft.candidate, query_type)
     left, right = (rankings_of(table) for table in tables)
     compared = draft.common.compared
     identical = all(left.get(q, []) == right.get(q, []) for q in compared)
-    changed = changed_documents(
-        tables, judgments, compared, primary.measure, k, difference, settings.rules
-    )
-    verdict, reason = decide(
-        primary.paired, primary.p_corrected, identical, changed, settings.rules
-    )
+    changed = changed_documents(tables, judgments, compared, primary.measure, k, difference)
+    verdict, reason = decide(primary.paired, primary.p_corrected, identical, changed, settings)
     return Comparison(
         base=draft.base.name,
         candidate=draft.candidate.name,
@@ -291,12 +278,7 @@ def _decided(draft: _Draft, judgments: pa.Table, settings: Settings) -> Comparis
         agreement=rankings_overlap(left, right, draft.common.shared, k=k),
         changed=changed,
         moved=moved_queries(
-            _primary_values(draft, primary), left, right, judgments, k=k, limit=settings.moved
+            _values_of(draft.per_query, primary), left, right, judgments, k=k, limit=MOVED
         ),
         per_query=draft.per_query,
     )
-
-
-def _primary_values(draft: _Draft, primary: Row) -> dict[str, tuple[float, float]]:
-    rows = frame(draft.per_query).filter(query_type=primary.query_type, measure=primary.measure)
-    return {q: (a, b) for q, a, b in rows.select("query_id", "base", "candidate").iter_rows()}

@@ -1,4 +1,4 @@
-"""Measures of a stored run: per query, query type and stage, into the table `metrics`."""
+"""Measures of stored runs: per query, query type and stage, into the table `metrics`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import polars as pl
 import pyarrow as pa
 
 from reranking.arrow import frame
-from reranking.corpus.queries import read_queries
 from reranking.evaluation.measures import evaluate, parse_measures
 from reranking.evaluation.summaries import slices, worst_slice
 from reranking.judgments.lists import Grades, grades
@@ -34,25 +33,22 @@ class Evaluation:
     unjudged_queries: int
 
 
-def evaluate_run(
-    database: Database, plan: Run, judgment_list: str, measures: Sequence[str]
-) -> Evaluation:
-    """The run's measures on a judgment list, computed unless they are stored already."""
-    queries = read_queries(database, plan.queries)
-    held = grades(database, judgment_list, queries)
-    judged = set(held.table.column("query_id").to_pylist())
-    stored = _stored(database, plan.run_id, judgment_list, held.fingerprint, measures)
-    if stored is None:
-        stored = _measure(database, plan, judgment_list, held, measures)
-        database.append("metrics", stored)
-    unjudged = plan.queries.count - len(judged)
-    return Evaluation(stored, held.fingerprint, held.stale, unjudged)
+def evaluate_run(run: Run, judgment_list: str, measures: Sequence[str]) -> Evaluation:
+    """Return the run's measures on a judgment list, computed unless they are stored already."""
+    valid = grades(run.database, judgment_list, run.query_rows)
+    judged = set(valid.table.column("query_id").to_pylist())
+    metrics = _stored(run, judgment_list, valid.fingerprint, measures)
+    if metrics is None:
+        metrics = _measure(run, judgment_list, valid, measures)
+        run.database.append("metrics", metrics)
+    unjudged = run.queries.count - len(judged)
+    return Evaluation(metrics, valid.fingerprint, valid.stale, unjudged)
 
 
 def means(metrics: pa.Table) -> pa.Table:
-    """query_type, measure, first, reranked (null where there is no such stage) and queries."""
-    found = frame(metrics)
-    wide = found.group_by("query_type", "measure", maintain_order=True).agg(
+    """Return query_type, measure, first, reranked (null if the run lacks the stage) and queries."""
+    rows = frame(metrics)
+    wide = rows.group_by("query_type", "measure", maintain_order=True).agg(
         *(pl.col("value").filter(pl.col("stage") == s).mean().alias(s) for s in STAGES),
         queries=pl.col("query_id").n_unique(),
     )
@@ -60,7 +56,7 @@ def means(metrics: pa.Table) -> pa.Table:
 
 
 def slice_means(metrics: pa.Table, queries: pa.Table, primary: str) -> list[dict[str, Any]]:
-    """The means per slice of the queries: kind, slice, query_type, measure, first, reranked.
+    """Return the means per slice of the queries: kind, slice, query_type, measure, first, reranked.
 
     `worst` marks, per query type, the slice in which the primary measure of the last stage is
     lowest, among those of at least five queries.
@@ -75,15 +71,15 @@ def slice_means(metrics: pa.Table, queries: pa.Table, primary: str) -> list[dict
     for query_type in parts["query_type"].unique():
         of_type = parts.filter(query_type=query_type)
         stage = max(of_type["stage"].unique(), key=STAGES.index)
-        found = worst_slice(of_type.to_arrow(), primary, query_type, stage)
-        if found is not None:
-            marked.add((found["kind"], found["slice"], query_type, primary))
+        worst = worst_slice(of_type.to_arrow(), primary, query_type, stage)
+        if worst is not None:
+            marked.add((worst["kind"], worst["slice"], query_type, primary))
     rows = wide.to_dicts()
     return [row | {"worst": tuple(row[k] for k in keys) in marked} for row in rows]
 
 
 def stored_means(database: Database, run_id: str) -> list[dict[str, Any]]:
-    """The means of all measures that are stored for a run, by judgment list."""
+    """Return the means of all measures that are stored for a run, by judgment list."""
     rows = database.read("metrics", equals("run_id", run_id))
     if not rows.num_rows:
         return []
@@ -99,36 +95,67 @@ def stored_means(database: Database, run_id: str) -> list[dict[str, Any]]:
     ]
 
 
-def rankings(database: Database, plan: Run, stage: str) -> Iterator[pa.Table]:
-    """The run's rankings at a stage, chunk by chunk: query_id, query_type, rank, doc_id."""
+def rankings(run: Run, stage: str) -> Iterator[pa.Table]:
+    """Yield the run's rankings at a stage, chunk by chunk: query_id, query_type, rank, doc_id."""
     if stage == "reranked":
-        yield database.need(plan.results_table).search().to_arrow()
+        yield run.results()
         return
-    for chunk in plan.chunks:
+    for chunk in run.chunks:
         yield rank_results(
-            candidates_of(plan, chunk),
+            candidates_of(run, chunk),
             None,
-            query_types=plan.search.query_types,
-            limit=plan.search.limit,
+            query_types=run.search.query_types,
+            limit=run.search.limit,
         )
 
 
-def _measure(
-    database: Database, plan: Run, judgment_list: str, held: Grades, measures: Sequence[str]
-) -> pa.Table:
-    query_ids = read_queries(database, plan.queries).column("query_id").to_pylist()
-    stages = ["first"] if plan.reranker is None else ["first", "reranked"]
+def history(runs: Sequence[Run], judgment_list: str, measure: str) -> list[dict[str, Any]]:
+    """Return the measure's means of each run, oldest run first, one row per query type.
+
+    All on the grades that hold today: what an earlier night did not measure is measured now.
+    `change` is the difference to the run before it of the same pipeline and query type, of the
+    last stage; it is null if the runs do not rest on the same judged queries.
+    """
+    rows: list[dict[str, Any]] = []
+    before: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in sorted(runs, key=lambda r: r.stored["started_at"]):
+        done = evaluate_run(run, judgment_list, [measure])
+        for mean in means(done.metrics).to_pylist():
+            if mean["measure"] != measure:
+                continue
+            value = mean["first"] if mean["reranked"] is None else mean["reranked"]
+            key = (run.stored["pipeline"], mean["query_type"])
+            last = before.get(key)
+            same = last is not None and last["judgments"] == done.judgments_fp
+            row = {
+                "run_id": run.run_id,
+                "pipeline": run.stored["pipeline"],
+                "started_at": run.stored["started_at"],
+                "reranker_model": run.stored["reranker_model"],
+                "judgments": done.judgments_fp,
+                **mean,
+                "value": value,
+                "change": value - last["value"] if last is not None and same else None,
+            }
+            before[key] = row
+            rows.append(row)
+    return rows
+
+
+def _measure(run: Run, judgment_list: str, valid: Grades, measures: Sequence[str]) -> pa.Table:
+    query_ids = run.query_rows.column("query_id").to_pylist()
+    stages = STAGES[:1] if run.reranker is None else STAGES
     parts = []
     for stage in stages:
-        ranked = pa.concat_tables(rankings(database, plan, stage))
-        for query_type in plan.search.query_types:
+        ranked = pa.concat_tables(rankings(run, stage))
+        for query_type in run.search.query_types:
             view = ranked.filter(pa.compute.equal(ranked["query_type"], query_type))
-            values = evaluate(view, held.table, query_ids, measures)
+            values = evaluate(view, valid.table, query_ids, measures)
             parts.append(
                 frame(values).with_columns(
-                    run_id=pl.lit(plan.run_id),
+                    run_id=pl.lit(run.run_id),
                     judgment_list=pl.lit(judgment_list),
-                    judgments_fp=pl.lit(held.fingerprint),
+                    judgments_fp=pl.lit(valid.fingerprint),
                     query_type=pl.lit(query_type),
                     stage=pl.lit(stage),
                 )
@@ -137,10 +164,10 @@ def _measure(
 
 
 def _stored(
-    database: Database, run_id: str, judgment_list: str, fingerprint: str, measures: Sequence[str]
+    run: Run, judgment_list: str, fingerprint: str, measures: Sequence[str]
 ) -> pa.Table | None:
-    where = equals("run_id", run_id) & equals("judgment_list", judgment_list)
-    rows = database.read("metrics", where & equals("judgments_fp", fingerprint))
+    where = equals("run_id", run.run_id) & equals("judgment_list", judgment_list)
+    rows = run.database.read("metrics", where & equals("judgments_fp", fingerprint))
     if not rows.num_rows:
         return None
     unique = frame(rows).unique(KEY, maintain_order=True)

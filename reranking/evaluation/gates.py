@@ -14,67 +14,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reranking.errors import ConfigError
+from configs.evaluation import Gate
+from reranking.arrow import frame
+from reranking.evaluation.compare_run import Compared, Comparisons
 from reranking.evaluation.comparison import Comparison, Row
+from reranking.evaluation.evaluate_run import evaluate_run
 from reranking.evaluation.measures import parse_measures
-from reranking.evaluation.sides import frame
+from reranking.evaluation.sides import FIRST, own_first_stage, promoted_side
 from reranking.evaluation.statistics import corrected, randomisation_p
-from reranking.evaluation.summaries import query_slices
+from reranking.evaluation.summaries import MIN_SLICE, query_slices, summarise
 
 ALL_SLICES: Final = "*"
-MIN_SLICE: Final = 5  # queries; smaller slices are noise, `*` skips them
 _ROUNDING: Final = 1e-12
 
 
 @dataclass(frozen=True)
-class Gate:
-    """What `metric` must fulfil; every condition that is given must hold.
-
-    `threshold`: the candidate's mean is at least this (at most, if not `greater_is_better`).
-    `min_absolute_change`, `min_relative_change`: its gain over the baseline is at least this;
-    a negative number tolerates a loss. `alpha`: a gain asked for must be significant, and
-    otherwise a significant loss fails (p-values corrected as in the comparison, or by Holm over
-    the slices). `min_judged`: Judged@k of both sides is at least this.
-    `max_regressed_queries`: so many queries may become worse. `slices`: the conditions on means
-    and changes hold in each of these, too: `tag:NAME`, `length:3-5 words`, or `*` for all
-    with at least five queries.
-    """
-
-    metric: str
-    threshold: float | None = None
-    min_absolute_change: float | None = None
-    min_relative_change: float | None = None
-    greater_is_better: bool = True
-    alpha: float | None = None
-    min_judged: float | None = None
-    max_regressed_queries: int | None = None
-    slices: tuple[str, ...] = ()
-    query_type: str | None = None
-
-    def __post_init__(self) -> None:
-        """Raises ConfigError for a gate that asks for nothing or for the impossible."""
-        object.__setattr__(self, "metric", str(parse_measures([self.metric])[0]))
-        asked = (self.threshold, self.min_judged, self.max_regressed_queries, self.alpha)
-        if all(c is None for c in (*asked, self.min_absolute_change, self.min_relative_change)):
-            raise ConfigError(
-                f"the gate on {self.metric} has no condition: give threshold, "
-                "min_absolute_change, min_relative_change, alpha, min_judged or "
-                "max_regressed_queries"
-            )
-        for name, share in (("alpha", self.alpha), ("min_judged", self.min_judged)):
-            if share is not None and not 0 <= share <= 1:
-                raise ConfigError(f"{name} of the gate on {self.metric} is {share}, not in 0..1")
-
-    @property
-    def needs_baseline(self) -> bool:
-        """Whether a condition looks at a change."""
-        changes = (self.min_absolute_change, self.min_relative_change, self.alpha)
-        return any(c is not None for c in (*changes, self.max_regressed_queries))
-
-
-@dataclass(frozen=True)
 class GateResult:
-    """One condition of one gate, in one slice (None: all queries), with what was found."""
+    """One condition of one gate, in one slice (None: all queries), with its outcome."""
 
     gate: Gate
     condition: str
@@ -95,6 +51,48 @@ class _Facts:
     regressed: int | None
 
 
+@dataclass(frozen=True)
+class Gated:
+    """Every condition's outcome; `compared` is None if there was no baseline to compare with."""
+
+    against: str
+    compared: Compared | None
+    results: tuple[GateResult, ...]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Return why the gates failed, one sentence per failed condition; empty if all passed."""
+        failed = [result.reason for result in self.results if not result.passed]
+        if failed and self.compared is None:
+            failed.append(
+                f"no run is promoted as {self.against!r}: name one with "
+                f"`rescore promote RUN_ID --as {self.against}`"
+            )
+        return failed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the outcome as JSON-like values; the comparison without its per-query parts."""
+        compared = self.compared
+        return {
+            "against": self.against if compared is None else compared.base.name,
+            "sentence": None if compared is None else compared.sentence(0),
+            "verdict": None if compared is None else compared.comparisons[0].verdict,
+            "passed": not self.reasons,
+            "reasons": self.reasons,
+            "conditions": [
+                {
+                    "metric": result.gate.metric,
+                    "condition": result.condition,
+                    "slice": result.slice,
+                    "passed": result.passed,
+                    "reason": result.reason,
+                    "gate": result.gate.model_dump(),
+                }
+                for result in self.results
+            ],
+        }
+
+
 def check_gates(
     gates: Sequence[Gate],
     *,
@@ -102,14 +100,15 @@ def check_gates(
     summary: pa.Table | None = None,
     queries: pa.Table | None = None,
 ) -> list[GateResult]:
-    """The outcome of every condition of `gates`.
+    """Return the outcome of every condition of `gates`.
 
     With a `comparison`, all conditions are checked on it; without one, `summary` (see `summarise`)
     serves thresholds and min_judged, on the reranked stage if there is one. `queries` (query_id,
     text, tags) is needed for slices.
     """
     results: list[GateResult] = []
-    for gate in gates:
+    for asked in gates:
+        gate = asked.model_copy(update={"metric": str(parse_measures([asked.metric])[0])})
         if comparison is not None:
             results.extend(_on_comparison(gate, comparison, queries))
         else:
@@ -117,9 +116,22 @@ def check_gates(
     return results
 
 
-def failed_reasons(results: Sequence[GateResult]) -> list[str]:
-    """Why the gates failed, one sentence per failed condition; empty if all passed."""
-    return [result.reason for result in results if not result.passed]
+def gate_run(
+    comparisons: Comparisons, gates: Sequence[Gate], *, against: str, judgment_list: str
+) -> Gated:
+    """Return the outcome of the gates for a finished run, against the promoted run `against`.
+
+    `first` is the run's own first stage. Without a promoted baseline, thresholds and min_judged are
+    checked on the run alone, and what looks at a change fails.
+    """
+    run = comparisons.side.run
+    base = own_first_stage(run) if against == FIRST else promoted_side(run.database, against)
+    if base is None:
+        metrics = evaluate_run(run, judgment_list, comparisons.measures).metrics
+        return Gated(against, None, tuple(check_gates(gates, summary=summarise(metrics))))
+    compared = comparisons.against(base)
+    results = check_gates(gates, comparison=compared.comparisons[0], queries=compared.queries)
+    return Gated(against, compared, tuple(results))
 
 
 def _on_comparison(
@@ -144,8 +156,8 @@ def _on_comparison(
 
 def _row(gate: Gate, comparison: Comparison) -> Row | None:
     query_type = gate.query_type or comparison.primary.query_type
-    found = (r for r in comparison.rows if (r.query_type, r.measure) == (query_type, gate.metric))
-    return next(found, None)
+    wanted = (query_type, gate.metric)
+    return next((r for r in comparison.rows if (r.query_type, r.measure) == wanted), None)
 
 
 def _on_slices(
@@ -210,8 +222,10 @@ def _conditions(gate: Gate, facts: _Facts, part: str | None) -> Iterator[GateRes
     for name, check in _CHECKS.items():
         outcome = check(gate, facts)
         if outcome is not None:
-            passed, said = outcome
-            yield GateResult(gate, name, part, passed, f"{where} {said} ({facts.queries} queries)")
+            passed, reason = outcome
+            yield GateResult(
+                gate, name, part, passed, f"{where} {reason} ({facts.queries} queries)"
+            )
 
 
 Outcome = tuple[bool, str] | None
@@ -256,10 +270,13 @@ def _significant(gate: Gate, facts: _Facts) -> Outcome:
     gain = _gain(gate, facts)
     if gate.alpha is None or gain is None or facts.p is None:
         return None
-    found = facts.p < gate.alpha
+    significant = facts.p < gate.alpha
     if max(gate.min_absolute_change or 0.0, gate.min_relative_change or 0.0) > 0:
-        return found and gain > 0, f"gained {gain:+.4f}, must be significant: p = {facts.p:.4g}"
-    return not (found and gain < 0), f"changed by {gain:+.4f}, p = {facts.p:.4g}"
+        return (
+            significant and gain > 0,
+            f"gained {gain:+.4f}, must be significant: p = {facts.p:.4g}",
+        )
+    return not (significant and gain < 0), f"changed by {gain:+.4f}, p = {facts.p:.4g}"
 
 
 def _judged(gate: Gate, facts: _Facts) -> Outcome:

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ir_measures.measures import Measure
 
+from configs.evaluation import DEFAULT_MEASURES
 from reranking.errors import ConfigError, InputError
 from reranking.evaluation.own_measures import OwnMeasure, own_measure
 
-DEFAULT_MEASURES: Final = ("nDCG@10", "RR@10", "R@50", "Judged@10")
 DEFAULT_JUDGED: Final = 10
 MAX_GRADE: Final = 10_000  # pytrec_eval reserves memory for every grade up to the highest
 VALUES: Final = pa.schema(
@@ -62,6 +62,14 @@ def parse_measures(names: Sequence[str]) -> list[Measure]:
             "Expected ir-measures' names such as nDCG@10, RR@10, R@100, P(rel=2)@5, AP, Judged@10."
         )
     return list(measures.values())
+
+
+def parse_primary(name: str) -> Measure:
+    """Return the measure that decides; raises ConfigError if `name` cannot be one."""
+    measure = parse_measures([name])[0]
+    if measure.NAME == "Judged":
+        raise ConfigError(f"{name} says how much was judged; it cannot be the primary measure")
+    return measure
 
 
 def _parse(name: str) -> Measure:

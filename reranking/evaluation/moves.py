@@ -8,7 +8,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from reranking.evaluation.sides import frame
+from reranking.arrow import frame
 
 Kind = Literal["new", "gone", "moved", "same"]
 

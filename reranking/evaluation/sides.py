@@ -1,142 +1,142 @@
-"""What may be compared: the queries that two runs and the judgments see alike.
+"""The sides of a comparison: stored runs at a stage.
 
-A query is compared if both runs know it with the same text and every document judged for it is in
-both corpora with the same text. What is left out is said, never dropped in silence.
+A side is named by a run's id (or its beginning) or by a promoted name, and `:first` behind it means
+the run's own first stage: `production`, `4f2a91c0`, `4f2a91c0:first`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import cached_property
+from typing import Any, Final, Literal
 
-import polars as pl
 import pyarrow as pa
 
-from reranking.errors import InputError
+from reranking.errors import InputError, MissingResource
+from reranking.evaluation.evaluate_run import rankings
+from reranking.judgments.lists import choose_list
+from reranking.runs.promotion import promoted_run
+from reranking.runs.run import Run, RunRow, find_run
+from reranking.store import Database
 
-_EXAMPLES: Final = 5
+FIRST: Final = "first"
+Stage = Literal["first", "reranked"]
 
 
 @dataclass(frozen=True)
 class Side:
-    """One run in a comparison.
+    """Half of a comparison: a finished run at a stage, under the name that it was asked for by."""
 
-    `rankings` has query_id, query_type, doc_id, rank; `queries` has query_id, text_hash for every
-    query of the run, also those without hits; `documents` has doc_id, text_hash for (at least) the
-    judged documents that the run's corpus contains.
-    """
-
+    run: Run
+    stage: Stage
     name: str
-    rankings: pa.Table
-    queries: pa.Table
-    documents: pa.Table
+
+    @cached_property
+    def rankings(self) -> pa.Table:
+        """The rankings: query_id, query_type, doc_id, rank; read once."""
+        ranked = pa.concat_tables(rankings(self.run, self.stage))
+        return ranked.select(["query_id", "query_type", "doc_id", "rank"])
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What decided the results, in the words of the config; digests are cut to 8 digits."""
+        run, row = self.run, self.run.stored
+        given = self._configured("candidates")
+        return {
+            "documents": f"{run.corpus.table} {run.documents_content[:8]}",
+            "queries": f"{run.queries.name} {run.queries.content[:8]}",
+            "candidates": _source(given),
+            "encoder": None if given or row["encoder"] is None else row["encoder"][:8],
+            "vector": None if given else run.corpus.vector,
+            "limit": run.search.limit,
+            "where": dict(run.search.where) or None,
+            "reranker": None if self.stage == FIRST else _named(row),
+            "column": run.corpus.scored,
+            "top_k": None if self.stage == FIRST else run.top_k,
+        }
+
+    @property
+    def judgment_list(self) -> str | None:
+        """The name of the judgment list in the run's own config, if it has one."""
+        return (self._configured("judgments") or {}).get("judgment_list")
+
+    def _configured(self, part: str) -> Any:  # noqa: ANN401
+        """A part of the run's own config, as it was written, by whatever version."""
+        return json.loads(self.run.stored["config_json"]).get(part)
 
 
-@dataclass(frozen=True)
-class Notice:
-    """Queries that were left out for one reason; `drift` if the two runs' inputs differ there."""
-
-    reason: str
-    queries: int
-    examples: tuple[str, ...]
-    drift: bool
+def _source(candidates: Mapping[str, Any] | None) -> str:
+    """Where the candidates come from: a search, or the file of a given ranking."""
+    if candidates is None:
+        return "search"
+    source = candidates["source"]
+    return f"ranking {source['name'] or str(source['path']).rsplit('/', 1)[-1]}"
 
 
-@dataclass(frozen=True)
-class Comparable:
-    """`shared`: in both runs with the same text. `compared`: those that judgments can compare."""
-
-    shared: list[str]
-    compared: list[str]
-    notices: tuple[Notice, ...]
+def _named(row: RunRow) -> str | None:
+    fingerprint = row["reranker"]
+    return None if fingerprint is None else f"{row['reranker_model']} {fingerprint[:8]}"
 
 
-def comparable(
-    base: Side, candidate: Side, judgments: pa.Table, *, strict: bool = False
-) -> Comparable:
-    """Which queries can be compared, and which were left out and why.
+def find_side(database: Database, reference: str) -> Side:
+    """Return the side that `reference` names.
 
-    `judgments` has query_id, doc_id, relevance and optionally query_hash (the judged wording).
-    With `strict`, raises InputError if the inputs drifted; queries nobody judged are no drift.
+    Raises MissingResource if there is no such run, or if it is not finished.
     """
-    queries = _joined_queries(base, candidate)
-    worded = pl.col("base_hash") == pl.col("candidate_hash")
-    shared = queries.filter(worded.fill_null(False)).select("query_id", "base_hash")
-    judged = frame(judgments).join(shared, on="query_id", how="inner")
-    reasons = [
-        *_query_reasons(queries, base, candidate),
-        *_judgment_reasons(judged, shared),
-        *_document_reasons(judged, base, candidate),
-    ]
-    left_out: set[str] = set()
-    notices = []
-    for reason, drift, ids in reasons:
-        fresh = [query_id for query_id in ids if query_id not in left_out]
-        left_out.update(fresh)
-        if fresh:
-            notices.append(Notice(reason, len(fresh), tuple(fresh[:_EXAMPLES]), drift))
-    if strict and any(notice.drift for notice in notices):
-        raise InputError(_refusal(base, candidate, notices))
-    ids = shared["query_id"].to_list()
-    return Comparable(ids, [q for q in ids if q not in left_out], tuple(notices))
+    name = reference.removesuffix(f":{FIRST}")
+    stage: Stage = "reranked" if name == reference else "first"
+    run = find_run(database, promoted_run(database, name) or name)
+    if run.status != "done":
+        raise MissingResource(
+            f"run {run.run_id[:8]} is {run.status}, not done: only finished runs compare. "
+            "Start its `rescore run` again."
+        )
+    return _side(run, name, stage)
 
 
-Reason = tuple[str, bool, list[str]]
+def _side(run: Run, name: str, stage: Stage = "reranked") -> Side:
+    """The side by the name that was given, with the run's short id if that says something new."""
+    short = run.run_id[:8]
+    if run.run_id != name:
+        short = name if run.run_id.startswith(name) else f"{name} ({short})"
+    return Side(run, stage, f"{short}:{FIRST}" if stage == FIRST else short)
 
 
-def _joined_queries(base: Side, candidate: Side) -> pl.DataFrame:
-    """(query_id, base_hash, candidate_hash) of all queries; a hash is null where a run has none."""
-    left = frame(base.queries).select("query_id", base_hash="text_hash")
-    right = frame(candidate.queries).select("query_id", candidate_hash="text_hash")
-    joined = left.join(right, on="query_id", how="full", coalesce=True)
-    return joined.unique("query_id").sort("query_id")
+def own_first_stage(run: Run) -> Side:
+    """Return the first stage of the run itself, what reranking is compared with."""
+    return _side(run, run.run_id, "first")
 
 
-def _query_reasons(queries: pl.DataFrame, base: Side, candidate: Side) -> Iterator[Reason]:
-    absent = {base.name: pl.col("base_hash"), candidate.name: pl.col("candidate_hash")}
-    for name, column in absent.items():
-        yield f"not among the queries of {name}", True, _ids(queries.filter(column.is_null()))
-    reworded = pl.col("base_hash") != pl.col("candidate_hash")
-    yield "worded differently in the two runs", True, _ids(queries.filter(reworded))
+def promoted_side(database: Database, name: str) -> Side | None:
+    """Return the run that is promoted as `name`; None if no run is."""
+    run_id = promoted_run(database, name) if name != FIRST else None
+    return None if run_id is None else find_side(database, name)
 
 
-def _judgment_reasons(judged: pl.DataFrame, shared: pl.DataFrame) -> Iterator[Reason]:
-    yield "without any judgment", False, _ids(shared.join(judged, on="query_id", how="anti"))
-    if "query_hash" in judged.columns:
-        other = judged.filter(pl.col("query_hash") != pl.col("base_hash"))
-        yield "judged for another wording", True, _ids(other)
+def deciding_query_type(asked: str | None, sides: Sequence[Side]) -> str:
+    """Return the query type that decides: as asked, else hybrid, else the first that all have.
+
+    Raises InputError if the runs have none in common.
+    """
+    types = [side.run.search.query_types for side in sides]
+    shared = [t for t in types[0] if all(t in others for others in types)]
+    if not shared:
+        raise InputError(
+            "the runs have no query type in common: "
+            + "; ".join(
+                f"{side.name} has {', '.join(side.run.search.query_types)}" for side in sides
+            )
+        )
+    return asked or ("hybrid" if "hybrid" in shared else shared[0])
 
 
-def _document_reasons(judged: pl.DataFrame, base: Side, candidate: Side) -> Iterator[Reason]:
-    left = frame(base.documents).select("doc_id", base_doc="text_hash").unique("doc_id")
-    right = frame(candidate.documents).select("doc_id", candidate_doc="text_hash").unique("doc_id")
-    placed = judged.join(left, on="doc_id", how="left").join(right, on="doc_id", how="left")
-    for name, column in ((base.name, "base_doc"), (candidate.name, "candidate_doc")):
-        missing = placed.filter(pl.col(column).is_null())
-        yield f"with a judged document that is not in the corpus of {name}", True, _ids(missing)
-    changed = placed.filter(pl.col("base_doc") != pl.col("candidate_doc"))
-    yield "with a judged document whose text differs between the runs", True, _ids(changed)
+def judgments_of(sides: Sequence[Side], asked: str | None) -> str | None:
+    """Return the judgment list to compare on: as asked, else the runs' own, else the only one.
 
-
-def _ids(rows: pl.DataFrame) -> list[str]:
-    return rows["query_id"].unique().sort().to_list()
-
-
-def _refusal(base: Side, candidate: Side, notices: list[Notice]) -> str:
-    listed = "\n  ".join(
-        f"{n.queries} queries {n.reason} (such as {', '.join(n.examples)})"
-        for n in notices
-        if n.drift
-    )
-    return (
-        f"{base.name} and {candidate.name} did not see the same inputs:\n  {listed}\n"
-        "Compare without strict to leave these queries out, or run both on the same inputs."
-    )
-
-
-def frame(table: pa.Table) -> pl.DataFrame:
-    """`table` as polars sees it."""
-    converted = pl.from_arrow(table)
-    assert isinstance(converted, pl.DataFrame)
-    return converted
+    Returns None if none is stored for their query set; raises ConfigError if it cannot choose.
+    """
+    run = sides[0].run
+    own = [side.judgment_list for side in reversed(sides)]
+    return choose_list(run.database, run.queries.name, asked, own)

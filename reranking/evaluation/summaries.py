@@ -7,9 +7,13 @@ from typing import Final
 import polars as pl
 import pyarrow as pa
 
+from reranking.arrow import frame
+
 GROUP: Final = ["query_type", "stage", "measure"]
 LENGTHS: Final = ((2, "1-2 words"), (5, "3-5 words"), (10, "6-10 words"))
 LONGEST: Final = "11 words or more"
+MIN_SLICE: Final = 5
+"""Fewer queries are noise: such a slice is neither the worst one nor gated as one of all."""
 
 
 def summarise(metrics: pa.Table) -> pa.Table:
@@ -17,7 +21,7 @@ def summarise(metrics: pa.Table) -> pa.Table:
 
     A mean is over the queries with a value; counting measures (NumRet ...) are averaged too.
     """
-    means = _frame(metrics).group_by(GROUP, maintain_order=True).agg(_QUERIES, _MEAN)
+    means = frame(metrics).group_by(GROUP, maintain_order=True).agg(_QUERIES, _MEAN)
     return means.to_arrow().cast(SUMMARY)
 
 
@@ -28,7 +32,7 @@ def slices(metrics: pa.Table, queries: pa.Table) -> pa.Table:
     text. `queries` has query_id, text and optionally tags.
     """
     means = (
-        _frame(metrics)
+        frame(metrics)
         .join(query_slices(queries), on="query_id", how="inner")
         .group_by("kind", "slice", *GROUP, maintain_order=True)
         .agg(_QUERIES, _MEAN)
@@ -39,35 +43,29 @@ def slices(metrics: pa.Table, queries: pa.Table) -> pa.Table:
 
 def query_slices(queries: pa.Table) -> pl.DataFrame:
     """(query_id, kind, slice): every slice that each query belongs to."""
-    frame = _frame(queries)
+    rows = frame(queries)
     words = pl.col("text").str.count_matches(r"\S+")
     bucket = pl.lit(LONGEST)
     for most, name in reversed(LENGTHS):
         bucket = pl.when(words <= most).then(pl.lit(name)).otherwise(bucket)
-    parts = [frame.select("query_id", kind=pl.lit("length"), slice=bucket)]
-    if "tags" in frame.columns:
-        tagged = frame.select("query_id", kind=pl.lit("tag"), slice=pl.col("tags").cast(_TAGS))
+    parts = [rows.select("query_id", kind=pl.lit("length"), slice=bucket)]
+    if "tags" in rows.columns:
+        tagged = rows.select("query_id", kind=pl.lit("tag"), slice=pl.col("tags").cast(_TAGS))
         parts.insert(0, tagged.explode("slice").drop_nulls("slice").unique(maintain_order=True))
     return pl.concat(parts)
 
 
 def worst_slice(
-    sliced: pa.Table, measure: str, query_type: str, stage: str, *, min_queries: int = 5
+    sliced: pa.Table, measure: str, query_type: str, stage: str
 ) -> dict[str, object] | None:
-    """The row of `slices` with the lowest mean; None where no slice has `min_queries` queries."""
-    found = (
-        _frame(sliced)
+    """Return the row of `slices` with the lowest mean; None if all are below MIN_SLICE queries."""
+    rows = (
+        frame(sliced)
         .filter(measure=measure, query_type=query_type, stage=stage)
-        .filter(pl.col("queries") >= min_queries)
+        .filter(pl.col("queries") >= MIN_SLICE)
         .sort("mean", "kind", "slice")
     )
-    return found.row(0, named=True) if found.height else None
-
-
-def _frame(table: pa.Table) -> pl.DataFrame:
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return frame
+    return rows.row(0, named=True) if rows.height else None
 
 
 _TAGS: Final = pl.List(pl.String)

@@ -1,53 +1,47 @@
 """The verdict of a comparison: improved, regressed, no difference, or cannot tell.
 
-In this order: without comparable queries nothing can be told; identical rankings do not differ;
-below `min_queries` nothing is told. Then the interval lies inside +-margin (no difference, even if
-significant: the margin is the smallest difference that matters), or the p-value is below alpha
-(improved, regressed), or the queries were too few. Last, a conclusion is withdrawn if documents
-nobody judged could overturn it.
+In this order: without comparable queries there is no conclusion; identical rankings do not differ;
+below `min_queries` there is no conclusion (with fewer than about 25 topics comparisons are
+unstable: Buckley & Voorhees, SIGIR 2000). Then the interval lies inside +-margin (no difference,
+even if significant: the margin is the smallest difference that matters), or the p-value is below
+alpha (improved, regressed), or the queries were too few. Last, a conclusion is withdrawn if
+documents nobody judged could overturn it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from configs.evaluation import ComparisonSettings
+from reranking.arrow import frame
 from reranking.evaluation.measures import evaluate
-from reranking.evaluation.sides import frame
 from reranking.evaluation.statistics import Paired
 
 Verdict = Literal["improved", "regressed", "no difference", "cannot tell"]
 
 
-@dataclass(frozen=True)
-class Rules:
-    """When a verdict is given.
+MAX_UNJUDGED: Final = 0.5
+"""Documents that changed are suspected if a larger share of them is unjudged."""
+UNJUDGED_RELEVANT: Final = 0.05
+"""By how much the relevant share of one run's unjudged documents might exceed the other's.
 
-    `min_queries`: below about 25 topics comparisons are unstable (Buckley & Voorhees, SIGIR 2000).
-    `max_unjudged`: the share of unjudged documents among the changed ones from which on they are
-    suspected; `unjudged_relevant`: by how much the relevant share of one run's unjudged documents
-    might exceed the other's. Equal shares cancel out, so small numbers are plausible here.
-    """
-
-    margin: float = 0.01
-    alpha: float = 0.05
-    min_queries: int = 25
-    max_unjudged: float = 0.5
-    unjudged_relevant: float = 0.05
+Equal shares cancel out, so small numbers are plausible here.
+"""
 
 
 @dataclass(frozen=True)
 class Changed:
     """Documents that entered or left the top k between the two runs, and what they could do.
 
-    `low` and `high` bound the difference if `unjudged_relevant` of the unjudged ones were
-    relevant: of those only the base shows (low), of those only the candidate shows (high). They
-    are None where too few are unjudged to ask.
+    `low` and `high` bound the difference if UNJUDGED_RELEVANT of the unjudged ones were relevant:
+    of those only the base shows (low), of those only the candidate shows (high). They are None if
+    too few are unjudged to ask.
     """
 
     k: int
@@ -58,7 +52,7 @@ class Changed:
 
     @property
     def share(self) -> float:
-        """The unjudged share of the changed documents; 0 where nothing changed."""
+        """Return the unjudged share of the changed documents; 0 if nothing changed."""
         return self.unjudged / self.documents if self.documents else 0.0
 
 
@@ -69,14 +63,14 @@ def changed_documents(
     measure: str,
     k: int,
     measured: float | None,
-    rules: Rules,
 ) -> Changed:
-    """What changed in the top `k` of `query_ids`; `rankings` are the base's and the candidate's.
+    """Return what changed in the top `k` of `query_ids`.
 
-    `measured` is the difference of the measure's means as judged (None without queries).
-    The bounds are first-order: the difference moves from what was measured towards what would be
-    measured if all those documents were relevant (the judged relevant ones' median grade), by the
-    share `unjudged_relevant`. The idea is that of the residual of Moffat & Zobel (TOIS 2008).
+    `rankings` are the base's and the candidate's; `measured` is the difference of the measure's
+    means as judged (None without queries). The bounds are first-order: the difference moves from
+    what was measured towards what would be measured if all those documents were relevant (the
+    judged relevant ones' median grade), by the share UNJUDGED_RELEVANT. The idea is that of the
+    residual of Moffat & Zobel (TOIS 2008).
     """
     left, right = (_top(ranking, query_ids, k) for ranking in rankings)
     pair = ["query_id", "doc_id"]
@@ -85,7 +79,7 @@ def changed_documents(
     unjudged_gone = gone.join(judged, on=pair, how="anti")
     unjudged_new = new.join(judged, on=pair, how="anti")
     changed = Changed(k, gone.height + new.height, unjudged_gone.height + unjudged_new.height)
-    if changed.share <= rules.max_unjudged or measured is None:
+    if changed.share <= MAX_UNJUDGED or measured is None:
         return changed
 
     def difference(supposed: pl.DataFrame) -> float:
@@ -93,11 +87,10 @@ def changed_documents(
         base, candidate = (_mean(ranking, graded, query_ids, measure) for ranking in rankings)
         return candidate - base
 
-    share = rules.unjudged_relevant
     return replace(
         changed,
-        low=measured + share * min(0.0, difference(unjudged_gone) - measured),
-        high=measured + share * max(0.0, difference(unjudged_new) - measured),
+        low=measured + UNJUDGED_RELEVANT * min(0.0, difference(unjudged_gone) - measured),
+        high=measured + UNJUDGED_RELEVANT * max(0.0, difference(unjudged_new) - measured),
     )
 
 
@@ -122,9 +115,9 @@ def _mean(ranking: pa.Table, judgments: pa.Table, query_ids: list[str], measure:
 
 
 def decide(
-    paired: Paired, p: float | None, identical: bool, changed: Changed, rules: Rules
+    paired: Paired, p: float | None, identical: bool, changed: Changed, rules: ComparisonSettings
 ) -> tuple[Verdict, str]:
-    """The verdict and the reason for it; `p` is corrected where several candidates compete."""
+    """Return the verdict and the reason; `p` is corrected if several candidates compete."""
     verdict, reason = _by_statistics(paired, p, identical, rules)
     if verdict == "cannot tell" or changed.low is None or changed.high is None:
         return verdict, reason
@@ -136,7 +129,7 @@ def decide(
     if overturned[verdict]:
         return "cannot tell", (
             f"too much is unjudged: {changed.unjudged} of the {changed.documents} documents that "
-            f"entered or left the top {changed.k} have no grade; if {rules.unjudged_relevant:.0%} "
+            f"entered or left the top {changed.k} have no grade; if {UNJUDGED_RELEVANT:.0%} "
             "of those in only one of the runs were relevant, the difference could be anything from "
             f"{changed.low:+.4f} to {changed.high:+.4f} (measured: {reason})"
         )
@@ -144,7 +137,7 @@ def decide(
 
 
 def _by_statistics(
-    paired: Paired, p: float | None, identical: bool, rules: Rules
+    paired: Paired, p: float | None, identical: bool, rules: ComparisonSettings
 ) -> tuple[Verdict, str]:
     n = paired.queries
     if n == 0 or paired.difference is None:
@@ -153,11 +146,18 @@ def _by_statistics(
         return "no difference", f"the rankings of all {n} queries are identical"
     measured = f"{paired.difference:+.4f} over {n} queries"
     if n < rules.min_queries or paired.low is None or paired.high is None or p is None:
-        return "cannot tell", f"too few queries: {n}, needed are {rules.min_queries} ({measured})"
+        return (
+            "cannot tell",
+            f"too few queries: {n}, at least {rules.min_queries} are needed ({measured})",
+        )
     measured += f", interval {paired.low:+.4f} to {paired.high:+.4f}, p = {p:.4g}"
     if -rules.margin <= paired.low and paired.high <= rules.margin:
         return "no difference", f"{measured}: inside the margin of {rules.margin:g}"
     if p < rules.alpha:
         return ("improved" if paired.difference > 0 else "regressed"), measured
-    shown = "" if paired.detectable is None else f"; shown could be {paired.detectable:.4f} or more"
-    return "cannot tell", f"too few queries for so small a difference: {measured}{shown}"
+    smallest = (
+        ""
+        if paired.detectable is None
+        else f"; the smallest difference this many queries could show is {paired.detectable:.4f}"
+    )
+    return "cannot tell", f"too few queries for so small a difference: {measured}{smallest}"

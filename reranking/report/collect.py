@@ -15,14 +15,13 @@ import pyarrow.compute as pc
 
 from reranking.arrow import frame
 from reranking.corpus.corpus import texts_of
-from reranking.corpus.queries import read_queries
-from reranking.evaluation.compare_run import FIRST, Party, compare_runs, judgments_for
-from reranking.evaluation.comparison import Comparison, Settings
-from reranking.evaluation.evaluate_run import rankings
-from reranking.evaluation.history import history
+from reranking.evaluation.compare_run import Comparisons
+from reranking.evaluation.comparison import MOVED
+from reranking.evaluation.evaluate_run import history
 from reranking.evaluation.measures import parse_measures
 from reranking.evaluation.moves import MovedQuery, moved_documents
 from reranking.evaluation.overlap import rankings_of, rankings_overlap, rbo
+from reranking.evaluation.sides import FIRST, Side
 from reranking.judgments.lists import grades
 from reranking.labelling.label_run import calibration_of
 from reranking.labelling.label_sets import list_label_sets, read_labels
@@ -43,7 +42,6 @@ from reranking.report.figures import distributions, most_changed, slices, with_g
 from reranking.runs.run import Run, done_runs
 from reranking.store import Database
 
-MOVED: Final = 50
 RANKS: Final = 10
 TEXT: Final = 240  # characters shown of a document
 _RUNS: Final = 30  # of the history
@@ -65,27 +63,28 @@ _PROVENANCE: Final = (
 )
 
 
-def collect(
-    database: Database, run: Party, base: Party | None, asked: str | None, settings: Settings
-) -> Report:
-    """The content of the report on `run` against `base`, which may be its own first stage.
+def collect(comparisons: Comparisons, base: Side | None) -> Report:
+    """Return the content of the report on a run against `base`, which may be its own first stage.
 
-    `base` is None for a run without a reranker that is compared with nothing; `asked` is the
-    judgment list, None for the runs' own. Raises MissingResource where a list is not there.
+    `base` is None for a run without a reranker that is compared with nothing. Raises
+    MissingResource if the judgment list does not exist.
     """
-    judgment_list = judgments_for(database, asked, [run] if base is None else [base, run])
-    queries = read_queries(database, run.plan.queries)
-    judged = None if judgment_list is None else grades(database, judgment_list, queries).table
+    side = comparisons.side
+    run, database = side.run, side.run.database
+    judgment_list = comparisons.judgment_list(base)
+    judged = None
+    if judgment_list is not None:
+        judged = grades(database, judgment_list, run.query_rows).table
     report = Report(
         made_at=datetime.now(UTC),
         version=version("rescore"),
-        run=facts(run.run),
-        against=_other(run, base),
-        contrast=None if base is None else _contrast(run, base),
-        differing=_differing(run, base),
+        run=facts(run),
+        against=None if base is None or base.run.run_id == run.run_id else facts(base.run),
+        contrast=None if base is None else _contrast(side, base),
+        differing=_differing(side, base),
         judgment_list=judgment_list,
         judged_pairs=0 if judged is None else judged.num_rows,
-        rules=settings.rules,
+        rules=comparisons.settings,
         comparison=None,
         agreements=(),
         per_query=(),
@@ -94,42 +93,37 @@ def collect(
         moved=(),
         moved_in_all=0,
         shown_ranks=RANKS,
-        distributions=_distributions(database, run.plan, judged),
-        history=_history(database, run.run, judgment_list, settings),
-        labels=_labels(database, run.plan.run_id),
+        distributions=_distributions(run, judged),
+        history=_history(comparisons, base),
+        labels=_labels(database, run.run_id),
     )
     if base is None:
         return report
-    return _Contrasted(database, run, base, queries, judgment_list, settings).fill(report)
+    return _Contrasted(comparisons, base).fill(report)
 
 
-def facts(run: Mapping[str, Any]) -> RunFacts:
-    """What a row of `runs` says of cost and provenance."""
-    named = {title: run.get(key) for title, key in _PROVENANCE}
-    libraries = json.loads(run["libraries_json"])
+def facts(run: Run) -> RunFacts:
+    """Return what the run's row says of cost and provenance."""
+    row: Mapping[str, Any] = run.stored
+    named = {title: row.get(key) for title, key in _PROVENANCE}
+    libraries = json.loads(row["libraries_json"])
     return RunFacts(
-        run_id=run["run_id"],
-        model=run["reranker_model"],
-        query_set=run["query_set"],
-        query_types=tuple(run["query_types"]),
-        started_at=run["started_at"],
-        finished_at=run["finished_at"],
-        counts=run["counts"],
-        seconds=run["seconds"],
-        score_path=run["score_path"],
+        run_id=row["run_id"],
+        model=row["reranker_model"],
+        query_set=row["query_set"],
+        query_types=tuple(row["query_types"]),
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        counts=row["counts"],
+        seconds=row["seconds"],
+        score_path=row["score_path"],
         provenance={k: str(v) for k, v in (named | libraries).items() if v is not None},
-        config=json.dumps(json.loads(run["config_json"]), indent=2, ensure_ascii=False),
+        config=json.dumps(json.loads(row["config_json"]), indent=2, ensure_ascii=False),
     )
 
 
-def _other(run: Party, base: Party | None) -> RunFacts | None:
-    if base is None or base.plan.run_id == run.plan.run_id:
-        return None
-    return facts(base.run)
-
-
-def _contrast(run: Party, base: Party) -> Contrast:
-    if base.plan.run_id == run.plan.run_id:
+def _contrast(run: Side, base: Side) -> Contrast:
+    if base.run.run_id == run.run.run_id:
         return Contrast("first stage", "reranked", True)
     names = [p.name.removesuffix(f":{FIRST}") for p in (base, run)]
     names = [name if "(" in name else f"run {name}" for name in names]
@@ -138,67 +132,60 @@ def _contrast(run: Party, base: Party) -> Contrast:
     return Contrast(names[0], names[1], False)
 
 
-def _differing(run: Party, base: Party | None) -> tuple[tuple[str, str, str], ...]:
+def _differing(side: Side, base: Side | None) -> tuple[tuple[str, str, str], ...]:
     """(what, the base's, the run's) inputs that differ between two runs."""
-    if base is None or base.plan.run_id == run.plan.run_id:
+    if base is None or base.run.run_id == side.run.run_id:
         return ()
-    ours, theirs = run.inputs, base.inputs
-    return tuple((k, str(theirs[k]), str(ours[k])) for k in ours if ours[k] != theirs[k])
+    own, other = side.inputs, base.inputs
+    return tuple((k, str(other[k]), str(own[k])) for k in own if own[k] != other[k])
 
 
 @dataclass(frozen=True)
 class _Contrasted:
     """Everything that needs both sides."""
 
-    database: Database
-    run: Party
-    base: Party
-    queries: pa.Table
-    judgment_list: str | None
-    settings: Settings
+    comparisons: Comparisons
+    base: Side
+
+    @property
+    def run(self) -> Run:
+        """The run that the report is on."""
+        return self.comparisons.side.run
 
     def fill(self, report: Report) -> Report:
-        """The report with the comparison, the agreement, the slices and the moved queries."""
-        left, right = (self._rankings(p) for p in (self.base, self.run))
+        """Return the report with comparison, agreement, slices and moved queries."""
+        left, right = (_rankings(side) for side in (self.base, self.comparisons.side))
         shared = self._shared()
         both = [t for t in right if t in left]
         agreements = [(t, rankings_overlap(left[t], right[t], shared, k=RANKS)) for t in both]
-        asked = self.settings.query_type
-        sides = left.get(asked, {}), right.get(asked, {})
+        decides = self.comparisons.query_type(self.base)
+        sides = left.get(decides, {}), right.get(decides, {})
         report = replace(report, agreements=tuple(agreements))
-        if self.judgment_list is None:
+        if report.judgment_list is None:
             return self._unjudged(report, *sides, shared)
         return self._judged(report, *sides)
 
-    def _rankings(self, party: Party) -> dict[str, dict[str, list[str]]]:
-        """{query_type: {query_id: documents in rank order}}."""
-        table = pa.concat_tables(rankings(self.database, party.plan, party.stage))
-        types = party.plan.search.query_types
-        return {t: rankings_of(table.filter(pc.equal(table["query_type"], t))) for t in types}
-
     def _shared(self) -> list[str]:
         """The queries that both runs have in the same words."""
-        mine, theirs = (
-            frame(read_queries(self.database, p.plan.queries).select(["query_id", "text_hash"]))
-            for p in (self.run, self.base)
+        own, other = (
+            frame(run.query_rows.select(["query_id", "text_hash"]))
+            for run in (self.run, self.base.run)
         )
-        both = mine.join(theirs, on=["query_id", "text_hash"], how="semi")
+        both = own.join(other, on=["query_id", "text_hash"], how="semi")
         return list(both["query_id"].to_list())
 
     def _judged(self, report: Report, left: _Ranking, right: _Ranking) -> Report:
-        settings = replace(self.settings, moved=MOVED)
-        compared = compare_runs(self.database, self.base, [self.run], self.judgment_list, settings)
-        found = compared.comparisons[0]
-        values = _primary_values(found)
+        comparison = self.comparisons.against(self.base).comparisons[0]
+        values = comparison.primary_values
         texts = self._query_texts()
-        rows, left_out = slices(values, self.queries)
+        rows, left_out = slices(values, self.run.query_rows)
         return replace(
             report,
-            comparison=found,
+            comparison=comparison,
             per_query=tuple((texts.get(q, q), b - a) for q, (a, b) in values.items()),
             slices=rows,
             slices_left_out=left_out,
-            moved=self._shown(found.moved, left, right),
+            moved=self._shown(comparison.moved, left, right),
             moved_in_all=sum(a != b for a, b in values.values()),
         )
 
@@ -218,7 +205,7 @@ class _Contrasted:
         return replace(report, moved=tuple(shown), moved_in_all=len(changed))
 
     def _query_texts(self) -> dict[str, str]:
-        columns = self.queries.select(["query_id", "text"]).to_pydict()
+        columns = self.run.query_rows.select(["query_id", "text"]).to_pydict()
         texts = (words.clipped(t, TEXT) for t in columns["text"])
         return dict(zip(columns["query_id"], texts, strict=True))
 
@@ -227,11 +214,11 @@ class _Contrasted:
     ) -> tuple[ShownQuery, ...]:
         """The moved queries with the texts of queries and documents, down to RANKS."""
         wanted = sorted({d.doc_id for q in moved for d in q.documents})
-        documents = texts_of(self.database, self.base.plan.corpus, wanted)
-        documents |= texts_of(self.database, self.run.plan.corpus, wanted)
+        documents = texts_of(self.run.database, self.base.run.corpus, wanted)
+        documents |= texts_of(self.run.database, self.run.corpus, wanted)
         texts = self._query_texts()
         tags = dict(
-            zip(*self.queries.select(["query_id", "tags"]).to_pydict().values(), strict=True)
+            zip(*self.run.query_rows.select(["query_id", "tags"]).to_pydict().values(), strict=True)
         )
         return tuple(
             ShownQuery(
@@ -250,6 +237,12 @@ class _Contrasted:
 _Ranking = Mapping[str, Sequence[str]]
 
 
+def _rankings(side: Side) -> dict[str, dict[str, list[str]]]:
+    """{query_type: {query_id: documents in rank order}}."""
+    table, types = side.rankings, side.run.search.query_types
+    return {t: rankings_of(table.filter(pc.equal(table["query_type"], t))) for t in types}
+
+
 def _shown_documents(query: MovedQuery, texts: Mapping[str, str]) -> tuple[ShownDocument, ...]:
     return tuple(
         ShownDocument(
@@ -265,42 +258,36 @@ def _shown_documents(query: MovedQuery, texts: Mapping[str, str]) -> tuple[Shown
     )
 
 
-def _primary_values(found: Comparison) -> dict[str, tuple[float, float]]:
-    row = found.primary
-    rows = frame(found.per_query).filter(query_type=row.query_type, measure=row.measure)
-    return {q: (a, b) for q, a, b in rows.select("query_id", "base", "candidate").iter_rows()}
-
-
-def _distributions(
-    database: Database, plan: Run, judged: pa.Table | None
-) -> tuple[Distribution, ...]:
-    if plan.reranker is None:
+def _distributions(run: Run, judged: pa.Table | None) -> tuple[Distribution, ...]:
+    if run.reranker is None:
         return ()
-    scored = ScoredRun(database, plan)
+    scored = ScoredRun(run.database, run)
     columns = ["query_id", "doc_id", "score", "vector_rank", "fts_rank"]
     parts = [
         with_grades(frame(scored.chunk(chunk).select(columns)), judged).drop("query_id", "doc_id")
-        for chunk in plan.chunks
+        for chunk in run.chunks
     ]
-    return distributions(pl.concat(parts), plan.search.query_types, judged=judged is not None)
+    return distributions(pl.concat(parts), run.search.query_types, judged=judged is not None)
 
 
-def _history(
-    database: Database, run: Mapping[str, Any], judgment_list: str | None, settings: Settings
-) -> History | None:
+def _history(comparisons: Comparisons, base: Side | None) -> History | None:
     """The deciding measure over the pipeline's newest runs of the same query set."""
+    judgment_list = comparisons.judgment_list(base)
     if judgment_list is None:
         return None
-    of_set = [r for r in done_runs(database, run["pipeline"]) if r.queries.name == run["query_set"]]
-    measure = str(parse_measures([settings.primary])[0])
-    rows = history(database, of_set[:_RUNS], judgment_list, measure)
-    mine = [r for r in rows if r["query_type"] == settings.query_type]
+    run = comparisons.side.run
+    done = done_runs(run.database, run.stored["pipeline"])
+    of_set = [r for r in done if r.queries.name == run.queries.name]
+    measure = str(parse_measures([comparisons.settings.primary])[0])
+    decides = comparisons.query_type(base)
+    rows = history(of_set[:_RUNS], judgment_list, measure)
+    deciding = [r for r in rows if r["query_type"] == decides]
     points = tuple(
         HistoryPoint(r["run_id"], r["started_at"], r["first"], r["reranked"], r["queries"])
-        for r in mine
+        for r in deciding
     )
-    alike = len({r["judgments"] for r in mine}) <= 1
-    return History(measure, settings.query_type, points, alike) if points else None
+    alike = len({r["judgments"] for r in deciding}) <= 1
+    return History(measure, decides, points, alike) if points else None
 
 
 def _labels(database: Database, run_id: str) -> tuple[LabelEvidence, ...]:

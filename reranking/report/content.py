@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from configs.evaluation import ComparisonSettings
 from reranking.evaluation.comparison import Comparison
 from reranking.evaluation.overlap import Overlap
 from reranking.evaluation.statistics import Paired
-from reranking.evaluation.verdict import Rules
 from reranking.labelling.calibration import Calibration, Uncalibrated
 
 
@@ -161,7 +161,7 @@ class Report:
     differing: tuple[tuple[str, str, str], ...]
     judgment_list: str | None
     judged_pairs: int
-    rules: Rules
+    rules: ComparisonSettings
     comparison: Comparison | None
     agreements: tuple[tuple[str, Overlap], ...]
     per_query: tuple[tuple[str, float], ...]

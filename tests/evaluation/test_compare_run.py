@@ -6,38 +6,26 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from typer.testing import CliRunner, Result
 
+from configs.evaluation import DEFAULT_MEASURES, ComparisonSettings
 from configs.load import load_config
 from flows.cli import app
 from reranking.corpus.corpus import texts_of
-from reranking.corpus.queries import read_queries
-from reranking.errors import ConfigError, GateFailed, InputError, MissingResource
-from reranking.evaluation.compare_run import Party, compare_runs, party
-from reranking.evaluation.comparison import Settings
-from reranking.evaluation.overlap import rankings_of
+from reranking.errors import GateFailed, InputError, MissingResource
+from reranking.evaluation.compare_run import compare_sides
+from reranking.evaluation.sides import Side, find_side
 from reranking.order import refuse_failed
 from reranking.pipeline import Pipeline
-from reranking.runs.candidates import candidates_of
 from reranking.runs.promotion import promote
-from reranking.runs.ranking import rank_results
 from reranking.runs.run import Run
 from tests.support import judged, tiny
+from tests.support.judged import first_stage
 from tests.support.walk import database_of, walk_file
 
 COMMANDS = CliRunner()
 BETTER = {"metric": "nDCG@10", "min_absolute_change": 0.001}
-
-
-def first_stage(run: Run, query_type: str = "hybrid") -> dict[str, list[str]]:
-    """The first stage's rankings of one query type."""
-    chunks = [candidates_of(run, chunk) for chunk in run.chunks]
-    ranked = rank_results(
-        pa.concat_tables(chunks), None, query_types=[query_type], limit=run.search.limit
-    )
-    return rankings_of(ranked)
 
 
 class Collection:
@@ -58,8 +46,7 @@ class Collection:
     def as_first_stage(self, run: Run) -> judged.Score:
         """A reranker that does nothing: its scores fall in the order of the hybrid first stage."""
         database = database_of(run)
-        queries = read_queries(database, run.queries).to_pylist()
-        ids = {q["text"]: q["query_id"] for q in queries}
+        ids = {q["text"]: q["query_id"] for q in run.query_rows.to_pylist()}
         ranked = first_stage(run)
         texts = texts_of(database, run.corpus, sorted({d for r in ranked.values() for d in r}))
         places = {
@@ -70,9 +57,9 @@ class Collection:
         return lambda query, text: -float(places.get((ids[query], text), 1000))
 
     def compared(self, base: str, *others: str, **options: Any) -> Any:
-        sides: list[Party] = [party(self.database, name) for name in (base, *others)]
-        settings = options.pop("settings", Settings(measures=("RR@10",), resamples=999))
-        return compare_runs(self.database, sides[0], sides[1:], "j", settings, **options)
+        sides: list[Side] = [find_side(self.database, name) for name in (base, *others)]
+        settings = ComparisonSettings()
+        return compare_sides(sides[0], sides[1:], "j", settings, ("RR@10",), **options)
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +99,8 @@ def test_several_candidates_compete(made: Collection) -> None:
 
 
 def test_agreement_is_told_without_any_judgments(made: Collection) -> None:
-    sides = [party(made.database, r.run_id) for r in (made.useless, made.shuffled)]
-    found = compare_runs(made.database, sides[0], sides[1:], None, Settings())
+    sides = [find_side(made.database, r.run_id) for r in (made.useless, made.shuffled)]
+    found = compare_sides(sides[0], sides[1:], None, ComparisonSettings())
     assert found.comparisons[0].verdict == "cannot tell"
     assert found.comparisons[0].agreement.queries == judged.QUERIES
     assert 0 < found.comparisons[0].agreement.rbo < 1
@@ -122,16 +109,17 @@ def test_agreement_is_told_without_any_judgments(made: Collection) -> None:
 
 def test_a_promoted_name_is_a_side(made: Collection) -> None:
     promote(made.database, made.shuffled.run_id, "yesterday")
-    named = party(made.database, "yesterday:first")
-    assert (named.plan.run_id, named.stage) == (made.shuffled.run_id, "first")
+    named = find_side(made.database, "yesterday:first")
+    assert (named.run.run_id, named.stage) == (made.shuffled.run_id, "first")
     assert named.name == f"yesterday ({made.shuffled.run_id[:8]}):first"
     with pytest.raises(MissingResource, match="tomorrow"):
-        party(made.database, "tomorrow")
+        find_side(made.database, "tomorrow")
 
 
 def gated(made: Collection, run: Run, *gates: dict[str, Any], against: str = "first") -> Any:
     overrides = [f"gates={json.dumps(gates)}", f"comparison.against={against}"]
-    return Pipeline(load_config(made.config, overrides)).gates(run)
+    pipeline = Pipeline(load_config(made.config, overrides))
+    return pipeline.gates(pipeline.comparisons(run))
 
 
 def test_a_reranker_that_does_nothing_fails_its_gate(made: Collection) -> None:
@@ -174,8 +162,8 @@ def test_gates_without_judgments_are_refused(made: Collection) -> None:
 
     with pytest.raises(ConfigFault, match="gates need judgments"):
         load_config(made.config, [f"gates={json.dumps([BETTER])}", "judgments=null"])
-    with pytest.raises(ConfigError, match="no condition"):
-        Pipeline(load_config(made.config, ['gates=[{"metric": "nDCG@10"}]'])).gates(made.useless)
+    with pytest.raises(ConfigFault, match="no condition"):
+        load_config(made.config, ['gates=[{"metric": "nDCG@10"}]'])
 
 
 def ask(*arguments: object) -> Result:
@@ -200,6 +188,11 @@ def test_without_a_config_the_runs_name_their_judgments(made: Collection) -> Non
     assert told["judgment_list"] == "j"
     primary = next(r for r in told["comparisons"][0]["rows"] if r["primary"])
     assert (primary["query_type"], primary["measure"]) == ("fts", "AP")
+    measures = [r["measure"] for r in told["comparisons"][0]["rows"] if r["query_type"] == "fts"]
+    assert measures == ["AP", *DEFAULT_MEASURES]  # the same with and without a config
+    assert load_config(made.config, ["judgments={judgment_list: j}"]).judgments.measures == (
+        DEFAULT_MEASURES
+    )
 
 
 def test_bad_arguments_are_said(made: Collection) -> None:
@@ -235,8 +228,8 @@ def test_drifted_inputs_are_left_out_and_said(tmp_path: Path, cross_encoder: Pat
     Pipeline(load_config(path)).load_judgments()
     after = walk_file(path)[0]
     database = before.database
-    sides = [party(database, r.run_id) for r in (before, after)]
-    found = compare_runs(database, sides[0], sides[1:], "j", Settings(resamples=99))
+    sides = [find_side(database, r.run_id) for r in (before, after)]
+    found = compare_sides(sides[0], sides[1:], "j", ComparisonSettings())
     reasons = {n.reason: n for n in found.comparisons[0].notices}
     assert reasons["worded differently in the two runs"].examples == ("q007",)
     changed = reasons["with a judged document whose text differs between the runs"]
@@ -244,8 +237,8 @@ def test_drifted_inputs_are_left_out_and_said(tmp_path: Path, cross_encoder: Pat
     left = found.comparisons[0].primary.paired.queries
     assert left == judged.QUERIES - 1 - changed.queries
     with pytest.raises(InputError, match="documents"):
-        compare_runs(database, sides[0], sides[1:], "j", Settings(), strict=True)
+        compare_sides(sides[0], sides[1:], "j", ComparisonSettings(), strict=True)
     # and the other way round: the grades of the reworded query were given for its old text
-    back = compare_runs(database, sides[1], sides[1:], "j", Settings(resamples=99))
+    back = compare_sides(sides[1], sides[1:], "j", ComparisonSettings())
     told = {n.reason: n.examples for n in back.comparisons[0].notices}
     assert told["judged for another wording"] == ("q007",)

@@ -3,93 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
+from configs.evaluation import ComparisonSettings
 from reranking.errors import ConfigError, InputError
-from reranking.evaluation.comparison import Comparison, Settings, compare
+from reranking.evaluation import verdict
+from reranking.evaluation.comparable import SideTables, comparable
+from reranking.evaluation.comparison import Comparison, compare
 from reranking.evaluation.moves import moved_documents
 from reranking.evaluation.overlap import overlap_at, rankings_of, rankings_overlap, rbo
-from reranking.evaluation.sides import Side, comparable
-from reranking.evaluation.verdict import Rules
-from reranking.fingerprints import text_hash
-
-Rankings = dict[str, list[str]]
-Qrels = dict[str, dict[str, int]]
+from tests.support.rankings import best, judged, side, world
 
 
-def hashes(texts: list[str]) -> pa.Array:
-    return pa.array([text_hash(t) for t in texts], pa.binary(16))
-
-
-def side(
-    name: str,
-    rankings: Rankings,
-    *,
-    queries: dict[str, str] | None = None,
-    documents: dict[str, str] | None = None,
-    query_types: tuple[str, ...] = ("hybrid",),
-) -> Side:
-    """A run over `rankings`; queries and documents are named by their ids unless given."""
-    rows = [
-        (q, t, d, r)
-        for t in query_types
-        for q, docs in rankings.items()
-        for r, d in enumerate(docs, 1)
-    ]
-    texts = queries if queries is not None else {q: q for q in rankings}
-    corpus = (
-        documents if documents is not None else {d: d for docs in rankings.values() for d in docs}
-    )
-    return Side(
-        name,
-        pa.table(
-            {
-                "query_id": pa.array([r[0] for r in rows], pa.string()),
-                "query_type": pa.array([r[1] for r in rows], pa.string()),
-                "doc_id": pa.array([r[2] for r in rows], pa.string()),
-                "rank": pa.array([r[3] for r in rows], pa.int32()),
-            }
-        ),
-        pa.table({"query_id": list(texts), "text_hash": hashes(list(texts.values()))}),
-        pa.table({"doc_id": list(corpus), "text_hash": hashes(list(corpus.values()))}),
-    )
-
-
-def judged(qrels: Qrels, wording: dict[str, str] | None = None) -> pa.Table:
-    rows = [(q, d, g) for q, docs in qrels.items() for d, g in docs.items()]
-    table = pa.table(
-        {
-            "query_id": pa.array([r[0] for r in rows], pa.string()),
-            "doc_id": pa.array([r[1] for r in rows], pa.string()),
-            "relevance": pa.array([r[2] for r in rows], pa.int32()),
-        }
-    )
-    if wording is None:
-        return table
-    return table.append_column("query_hash", hashes([wording[r[0]] for r in rows]))
-
-
-DOCS = [f"d{i}" for i in range(12)]
-
-
-def world(n: int = 40, seed: int = 0) -> tuple[Rankings, Qrels]:
-    """Rankings in random order of twelve documents that are all judged, three of them relevant."""
-    rng = np.random.default_rng(seed)
-    rankings = {f"q{i}": [str(d) for d in rng.permutation(DOCS)] for i in range(n)}
-    qrels = {q: {d: int(d in ("d0", "d1", "d2")) for d in DOCS} for q in rankings}
-    return rankings, qrels
-
-
-def best(rankings: Rankings, qrels: Qrels) -> Rankings:
-    return {q: sorted(docs, key=lambda d: -qrels[q].get(d, 0)) for q, docs in rankings.items()}
-
-
-def one(base: Side, candidate: Side, judgments: pa.Table, **changes: object) -> Comparison:
-    settings = replace(Settings(resamples=999), **changes)  # type: ignore[arg-type]
+def one(
+    base: SideTables, candidate: SideTables, judgments: pa.Table, **changes: object
+) -> Comparison:
+    settings = ComparisonSettings.model_validate(changes)
     return compare(base, [candidate], judgments, settings)[0]
 
 
@@ -127,17 +58,17 @@ def test_no_difference_only_if_the_interval_lies_inside_the_margin() -> None:
     for query in ("q0", "q1"):
         other[query] = best(rankings, qrels)[query]
     base, candidate = side("a", rankings), side("b", other)
-    assert one(base, candidate, judged(qrels), rules=Rules(margin=0.1)).verdict == "no difference"
-    narrow = one(base, candidate, judged(qrels), rules=Rules(margin=0.001))
+    assert one(base, candidate, judged(qrels), margin=0.1).verdict == "no difference"
+    narrow = one(base, candidate, judged(qrels), margin=0.001)
     assert narrow.verdict == "cannot tell"
-    assert "shown could be" in narrow.reason
+    assert "the smallest difference this many queries could show is 0." in narrow.reason
 
 
 def test_too_few_queries() -> None:
     rankings, qrels = world(20)
     result = one(side("a", rankings), side("b", best(rankings, qrels)), judged(qrels))
     assert result.verdict == "cannot tell"
-    assert "too few queries: 20, needed are 25" in result.reason
+    assert "too few queries: 20, at least 25 are needed" in result.reason
 
 
 def test_nothing_comparable_is_no_error() -> None:
@@ -149,7 +80,7 @@ def test_nothing_comparable_is_no_error() -> None:
     json.dumps(result.to_dict(), allow_nan=False)
 
 
-def unjudged_world(gone_grade: int | None) -> tuple[Side, Side, pa.Table]:
+def unjudged_world(gone_grade: int | None) -> tuple[SideTables, SideTables, pa.Table]:
     """The candidate lifts the one relevant document a rank, and swaps nine documents for others."""
     base = {f"q{i}": ["n", "yes", *(f"old{j}" for j in range(8))] for i in range(40)}
     new = {q: ["yes", "n", *(f"new{j}" for j in range(8))] for q in base}
@@ -161,17 +92,20 @@ def unjudged_world(gone_grade: int | None) -> tuple[Side, Side, pa.Table]:
     return side("a", base, documents=corpus), side("b", new, documents=corpus), judged(qrels)
 
 
-def test_unjudged_documents_withdraw_a_verdict_that_they_could_overturn() -> None:
+def test_unjudged_documents_withdraw_a_verdict_that_they_could_overturn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     base, candidate, judgments = unjudged_world(None)
     firm = one(base, candidate, judgments)
     assert firm.verdict == "improved"  # a twentieth of the unjudged could not make up for +0.37
     assert (firm.changed.documents, firm.changed.unjudged) == (40 * 16, 40 * 16)
     assert firm.changed.low is not None and 0 < firm.changed.low < firm.primary.paired.difference
-    loose = one(base, candidate, judgments, rules=Rules(unjudged_relevant=0.9))
+    monkeypatch.setattr(verdict, "UNJUDGED_RELEVANT", 0.9)
+    loose = one(base, candidate, judgments)
     assert loose.verdict == "cannot tell"
     assert "too much is unjudged: 640 of the 640" in loose.reason
     base, candidate, judgments = unjudged_world(0)
-    graded = one(base, candidate, judgments, rules=Rules(unjudged_relevant=0.9))
+    graded = one(base, candidate, judgments)
     assert (graded.verdict, graded.changed.share, graded.changed.low) == ("improved", 0.0, None)
 
 
@@ -187,7 +121,7 @@ def test_secondaries_are_corrected_and_a_lone_primary_is_not() -> None:
     assert [r.primary for r in result.rows] == [True, False, False, False, False, False]
     assert result.primary.p_corrected == result.primary.paired.p
     secondary = [r for r in result.rows if not r.primary]
-    assert {(r.query_type, r.measure) for r in secondary} >= {("fts", "nDCG@10"), ("fts", "R@50")}
+    assert {(r.query_type, r.measure) for r in secondary} >= {("fts", "nDCG@10"), ("fts", "R@20")}
     smallest = min(secondary, key=lambda r: r.paired.p or 0.0)
     assert smallest.p_corrected == pytest.approx(5 * (smallest.paired.p or 0.0))
 
@@ -196,7 +130,7 @@ def test_several_candidates_compete_for_the_primary() -> None:
     rankings, qrels = world(30)
     other = {**rankings, **{q: best(rankings, qrels)[q] for q in list(rankings)[:5]}}
     sides = [side("b", other), side("c", rankings)]
-    results = compare(side("a", rankings), sides, judged(qrels), Settings(resamples=999))
+    results = compare(side("a", rankings), sides, judged(qrels), ComparisonSettings())
     assert results[0].primary.p_corrected == pytest.approx(2 * (results[0].primary.paired.p or 0))
     assert [r.candidate for r in results] == ["b", "c"]
 
@@ -207,7 +141,7 @@ def test_primary_of_another_query_type() -> None:
     result = one(base, base, judged(qrels), query_type="fts", primary="RR@10")
     assert (result.rows[0].query_type, result.rows[0].measure) == ("fts", "RR@10")
     with pytest.raises(InputError, match="a has no hybrid results, only vector, fts"):
-        one(base, base, judged(qrels))
+        one(base, base, judged(qrels), query_type="hybrid")
     with pytest.raises(ConfigError, match="cannot be the primary"):
         one(base, base, judged(qrels), query_type="fts", primary="Judged@10")
 
@@ -215,7 +149,7 @@ def test_primary_of_another_query_type() -> None:
 # --- drift ---
 
 
-def drifted() -> tuple[Side, Side, pa.Table]:
+def drifted() -> tuple[SideTables, SideTables, pa.Table]:
     """One query per way to drift: only `same` and `worse` (without hits) can be compared."""
     ids = ["same", "worse", "gone", "reworded", "stale", "unjudged", "lost", "edited"]
     texts = {q: f"text of {q}" for q in ids}
@@ -262,10 +196,12 @@ def test_a_query_without_hits_is_compared() -> None:
 def test_strict_refuses_drift_but_not_missing_judgments() -> None:
     base, candidate, judgments = drifted()
     with pytest.raises(InputError, match="judged for another wording.*stale"):
-        compare(base, [candidate], judgments, strict=True)
+        compare(base, [candidate], judgments, ComparisonSettings(), strict=True)
     rankings, qrels = world(30)
     del qrels["q7"]
-    result = compare(side("a", rankings), [side("b", rankings)], judged(qrels), strict=True)[0]
+    settings = ComparisonSettings()
+    sides = side("a", rankings), side("b", rankings)
+    (result,) = compare(sides[0], sides[1:], judged(qrels), settings, strict=True)
     assert [n.reason for n in result.notices] == ["without any judgment"]
 
 

@@ -16,8 +16,8 @@ from configs.load import load_config
 from flows.cli import app
 from reranking.arrow import frame
 from reranking.runs.run import Run
-from tests.evaluation.test_compare_run import first_stage
 from tests.support import judged, tiny
+from tests.support.judged import first_stage
 from tests.support.walk import database_of, walk_file
 
 COMMANDS = CliRunner()

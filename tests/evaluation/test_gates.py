@@ -5,16 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
+from configs.evaluation import ComparisonSettings, Gate
 from reranking.errors import ConfigError
-from reranking.evaluation.comparison import Comparison, Settings, compare
-from reranking.evaluation.gates import Gate, check_gates, failed_reasons
-from tests.evaluation.test_comparison import Rankings, best, judged, side, world
+from reranking.evaluation.comparison import Comparison, compare
+from reranking.evaluation.gates import GateResult, check_gates
+from tests.support.rankings import Qrels, Rankings, best, judged, side, world
 
 
-def compared(base: Rankings, candidate: Rankings, qrels: dict, **settings: object) -> Comparison:
-    chosen = Settings(resamples=999, **settings)  # type: ignore[arg-type]
-    return compare(side("first", base), [side("new", candidate)], judged(qrels), chosen)[0]
+def compared(base: Rankings, candidate: Rankings, qrels: Qrels) -> Comparison:
+    sides = side("first", base), side("new", candidate)
+    return compare(sides[0], sides[1:], judged(qrels), ComparisonSettings())[0]
+
+
+def failed_reasons(results: list[GateResult]) -> list[str]:
+    return [result.reason for result in results if not result.passed]
 
 
 RANKINGS, QRELS = world(40)
@@ -135,7 +141,7 @@ def test_what_cannot_be_checked_fails() -> None:
     assert "no query could be compared" in reasons(nothing, threshold=0.0)[0]
     (reason,) = reasons(BETTER, metric="P@3", threshold=0.0)
     assert reason.startswith(
-        "P@3 could not be gated: it was not measured, only R@50 (hybrid), RR@10"
+        "P@3 could not be gated: it was not measured, only R@20 (hybrid), RR@10"
     )
     assert reasons(BETTER, query_type="fts", threshold=0.0)
 
@@ -164,27 +170,27 @@ def test_without_a_baseline_the_summary_serves_thresholds() -> None:
         "nDCG@10 could not be gated: it was not measured, only nothing"
     ]
     bare = summary.slice(0, 2)
-    results = check_gates([Gate("nDCG@10", threshold=0.6, min_judged=0.1)], summary=bare)
+    results = check_gates([Gate(metric="nDCG@10", threshold=0.6, min_judged=0.1)], summary=bare)
     assert failed_reasons(results) == ["nDCG@10 could not be gated: Judged@10 was not measured"]
-    assert failed_reasons(check_gates([Gate("nDCG@10", threshold=0.0)])) != []
+    assert failed_reasons(check_gates([Gate(metric="nDCG@10", threshold=0.0)])) != []
 
 
 def test_relative_change_over_nothing() -> None:
     qrels = {q: {"z": 1} for q in RANKINGS}
     found = {q: ["z", *docs] for q, docs in RANKINGS.items()}
     sides = side("a", RANKINGS, documents={"z": "z"}), side("b", found)
-    result = compare(sides[0], [sides[1]], judged(qrels), Settings(resamples=99))[0]
+    result = compare(sides[0], [sides[1]], judged(qrels), ComparisonSettings())[0]
     assert result.primary.paired.base == 0.0
     assert reasons(result, min_relative_change=0.5) == []
-    idle = compare(sides[0], [sides[0]], judged(qrels), Settings(resamples=99))[0]
+    idle = compare(sides[0], [sides[0]], judged(qrels), ComparisonSettings())[0]
     assert reasons(idle, min_relative_change=0.5)
     assert reasons(idle, min_relative_change=0.0) == []
 
 
 def test_senseless_gates_are_refused() -> None:
-    with pytest.raises(ConfigError, match="no condition"):
-        Gate("nDCG@10")
-    with pytest.raises(ConfigError, match="not in 0..1"):
-        Gate("nDCG@10", alpha=5.0)
+    with pytest.raises(ValidationError, match="no condition"):
+        Gate(metric="nDCG@10")
+    with pytest.raises(ValidationError, match="less than or equal to 1"):
+        Gate(metric="nDCG@10", alpha=5.0)
     with pytest.raises(ConfigError, match="bogus"):
-        Gate("bogus", threshold=1.0)
+        check_gates([Gate(metric="bogus", threshold=1.0)], comparison=BETTER)

@@ -254,7 +254,9 @@ def test_slices_by_tag_and_length_name_the_worst() -> None:
         ("length", "1-2 words"): (2, 0.5),
         ("length", "3-5 words"): (1, 0.5),
     }
-    worst = worst_slice(table, "AP", "hybrid", "first", min_queries=2)
+    counts = [3 * count for count in table["queries"].to_pylist()]
+    larger = table.set_column(table.column_names.index("queries"), "queries", [counts])
+    worst = worst_slice(larger, "AP", "hybrid", "first")
     assert worst is not None and worst["slice"] == "1-2 words"
     assert worst_slice(table, "AP", "hybrid", "first") is None
     untagged = slices(metrics, queries.drop_columns(["tags"]))
@@ -275,7 +277,8 @@ graded = st.dictionaries(
 @settings(max_examples=60, deadline=None)
 @given(run=runs, qrels=graded)
 def test_equal_to_ir_measures(run: Run, qrels: Qrels) -> None:
-    names = [*DEFAULT_MEASURES, "AP", "P@3", "Judged@3", "Bpref", "Rprec", "nDCG", "Judged@50"]
+    judged = [f"Judged@{k}" for k in (3, 10, 20, 50)]
+    names = [*DEFAULT_MEASURES, "AP", "P@3", "Bpref", "Rprec", "nDCG", *judged]
     clamped = {q: {d: max(g, 0) for d, g in docs.items()} for q, docs in qrels.items()}
     scored = {q: {d: 100.0 - i for i, d in enumerate(docs)} for q, docs in run.items()}
     oracle = {

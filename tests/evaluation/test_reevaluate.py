@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from configs.evaluation import ComparisonSettings
 from configs.load import load_config
 from flows.reevaluate import reevaluate
 from flows.rescore import rescore
@@ -24,6 +25,9 @@ from reranking.corpus.vector_columns import (
     vector_columns,
 )
 from reranking.errors import GateFailed, InputError, MissingResource
+from reranking.evaluation.compare_run import compare_sides
+from reranking.evaluation.comparison import compare
+from reranking.evaluation.sides import find_side
 from reranking.runs.candidates import candidates_of
 from reranking.runs.promotion import promote
 from reranking.runs.run import Run, find_run, list_rows
@@ -93,8 +97,18 @@ def site(tmp_path: Path, original: tuple[Path, Run]) -> Site:
 def test_another_reranker_searches_and_encodes_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.change_document(3, "river stone, changed after the promotion")
-    assert walk_file(site.config)[0].run_id != site.run.run_id
+    ranking = judged.first_stage(site.run)
+    changed = next(iter(ranking.values()))[0]
+    judged.judge(site.folder, ranking)
+    site.change_document(int(changed[1:]), "river stone, changed after the promotion")
+    fresh = walk_file(site.config)[0]
+    drifted = compare_sides(
+        find_side(site.database, site.run.run_id),
+        [find_side(site.database, fresh.run_id)],
+        "j",
+        ComparisonSettings(),
+    )
+    assert any(notice.drift for notice in drifted.comparisons[0].notices)
     monkeypatch.setattr(SentenceEncoder, "_encode", refuse)
     monkeypatch.setattr("reranking.runs.candidates.search_chunk", refuse)
     scorer = judged.use_scorer(monkeypatch, judged.shuffled)
@@ -103,7 +117,7 @@ def test_another_reranker_searches_and_encodes_nothing(
     compared = found["comparison"]["comparisons"][0]
     assert found["comparison"]["base"]["run_id"] == site.run.run_id
     assert list(compared["differing"]) == ["reranker"]  # on the promoted run's own inputs
-    assert compared["notices"] == [] or compared["notices"][0]["drift"] is False
+    assert compared["notices"] == []  # the changed document is judged: on today's it would drift
     monkeypatch.setattr(CrossEncoderModel, "load", refuse)
     assert not site.again(OTHER)["computed"]
     fewer = site.again(OTHER, "rerank.top_k=3")  # a new run, every pair known
@@ -119,6 +133,28 @@ def test_gates_are_applied_against_the_promoted_run(
         site.again(OTHER, f"gates={gates}")
     assert failed.value.values["comparison"]["base"]["name"].startswith("production")
     assert site.again(OTHER)["gates"] is None
+
+
+def test_gates_report_and_verdict_share_one_comparison(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged.use_scorer(monkeypatch, judged.shuffled)
+    calls: list[str] = []
+
+    def counted(base: Any, *arguments: Any, **options: Any) -> Any:
+        calls.append(base.name)
+        return compare(base, *arguments, **options)
+
+    monkeypatch.setattr("reranking.evaluation.compare_run.compare", counted)
+    gates = json.dumps([{"metric": "nDCG@10", "threshold": 0.0}])
+    reports = json.dumps({"report": str(site.folder / "reports")})
+    values = site.again(OTHER, f"gates={gates}", f"results={reports}")
+    name = f"production ({site.run.run_id[:8]})"
+    assert calls == [name]
+    assert values["gates"]["against"] == values["comparison"]["base"]["name"] == name
+    assert values["gates"]["sentence"] == values["comparison"]["comparisons"][0]["sentence"]
+    page = (site.folder / "reports" / f"{values['run_id']}.html").read_text("utf-8")
+    assert name in page
 
 
 def test_another_search_is_refused_and_leaves_no_run(site: Site) -> None:

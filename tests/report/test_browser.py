@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reranking.evaluation.compare_run import FIRST, party
-from reranking.evaluation.comparison import Settings
+from reranking.evaluation.compare_run import Comparisons
+from reranking.evaluation.sides import own_first_stage
 from reranking.report.collect import collect
 from reranking.report.page import write
 from tests.support.browser import Page, chromium, find_chromium
@@ -31,8 +31,8 @@ def file(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> Path:
     folder = tmp_path_factory.mktemp("browser")
     with pytest.MonkeyPatch.context() as monkeypatch:
         made = reported(folder, cross_encoder, monkeypatch)
-    run, first = (party(made.database, made.run.run_id + stage) for stage in ("", f":{FIRST}"))
-    found = collect(made.database, run, first, "j", Settings(resamples=999))
+    comparisons = Comparisons(made.database, made.run.run_id, None, "j")
+    found = collect(comparisons, own_first_stage(comparisons.side.run))
     write(found, folder / "report.html")
     return folder / "report.html"
 

@@ -18,9 +18,9 @@ from typer.testing import CliRunner, Result
 from configs.load import load_config
 from flows.cli import app
 from reranking.errors import ConfigError
-from reranking.evaluation.compare_run import FIRST, party
-from reranking.evaluation.comparison import Settings
+from reranking.evaluation.compare_run import Comparisons
 from reranking.evaluation.evaluate_run import evaluate_run, means
+from reranking.evaluation.sides import FIRST, find_side
 from reranking.labelling.calibration import Uncalibrated
 from reranking.pipeline import Pipeline
 from reranking.report import words
@@ -76,10 +76,10 @@ def made(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> Itera
 
 def collected(made: Reported, base: str | None = None, **changes: Any) -> Report:
     database = made.database
-    subject = party(database, made.run.run_id)
-    other = party(database, base or f"{made.run.run_id}:{FIRST}")
-    settings = Settings(measures=("RR@10",), resamples=999)
-    return collect(database, subject, other, changes.get("judgments"), settings)
+    other = find_side(database, base or f"{made.run.run_id}:{FIRST}")
+    comparisons = Comparisons(database, made.run.run_id, None, changes.get("judgments"))
+    comparisons.measures = ("RR@10",)
+    return collect(comparisons, other)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_moved_queries_carry_both_rankings(made: Reported, report: Report) -> No
 def test_history_and_cost_are_the_tables(made: Reported, report: Report) -> None:
     assert report.history is not None
     (point,) = report.history.points  # the other run is of another pipeline
-    done = evaluate_run(made.database, made.run, "j", ["nDCG@10"])
+    done = evaluate_run(made.run, "j", ["nDCG@10"])
     mean = next(m for m in means(done.metrics).to_pylist() if m["query_type"] == "hybrid")
     assert (point.first, point.reranked) == (mean["first"], mean["reranked"])
     counts = report.run.counts
@@ -268,15 +268,16 @@ def test_the_task_posts_an_artifact(
 ) -> None:
     reports = tmp_path / "new" / "reports"
     config = load_config(made.config, [f"results.report={reports}"])
-    assert Pipeline(load_config(made.config)).write_report(made.run) is None
-    report = Pipeline(config).write_report(made.run)
+    comparisons = Pipeline(config).comparisons(made.run)
+    assert Pipeline(load_config(made.config)).write_report(comparisons) is None
+    report = Pipeline(config).write_report(comparisons)
     assert report is not None
     assert report["link"] == (reports / f"{made.run.run_id}.html").as_uri()
     assert f"[The whole report](<{report['link']}>)" in report["markdown"]
     (tmp_path / "file").touch()
     config = load_config(made.config, [f"results.report={tmp_path / 'file' / 'reports'}"])
     with pytest.raises(ConfigError, match="cannot be made"):
-        Pipeline(config).write_report(made.run)
+        Pipeline(config).write_report(comparisons)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def given(folder: Path, name: str, *overrides: str, query_type: str = "hybrid") 
 
 def first(run: Run) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for part in rankings(run.database, run, "first"):
+    for part in rankings(run, "first"):
         for row in part.sort_by([("query_id", "ascending"), ("rank", "ascending")]).to_pylist():
             found.setdefault(row["query_id"], []).append(row["doc_id"])
     return found

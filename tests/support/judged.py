@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from reranking.evaluation.overlap import rankings_of
 from reranking.fingerprints import text_hash
+from reranking.runs.candidates import candidates_of
+from reranking.runs.ranking import rank_results
+from reranking.runs.run import Run
 from reranking.scoring.crossencoder import CrossEncoderModel
 from tests.support import tiny
 
@@ -102,6 +107,15 @@ def encoded_collection(folder: Path, model: Path, encoder: Path, **changes: Any)
             del row["vector"]
         tiny.write_jsonl(folder / name, rows)
     return path
+
+
+def first_stage(run: Run, query_type: str = "hybrid") -> dict[str, list[str]]:
+    """The first stage's rankings of one query type."""
+    chunks = [candidates_of(run, chunk) for chunk in run.chunks]
+    ranked = rank_results(
+        pa.concat_tables(chunks), None, query_types=[query_type], limit=run.search.limit
+    )
+    return rankings_of(ranked)
 
 
 def judge(folder: Path, ranking: dict[str, list[str]], judged: int = LIMIT) -> None:

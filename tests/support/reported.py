@@ -15,8 +15,8 @@ from reranking.labelling.rules import Rule
 from reranking.pipeline import Pipeline
 from reranking.runs.run import Run
 from reranking.store import Database
-from tests.evaluation.test_compare_run import first_stage
 from tests.support import judged, tiny
+from tests.support.judged import first_stage
 from tests.support.walk import database_of, walk_file
 
 ATTACKS = (
