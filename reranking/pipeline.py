@@ -252,9 +252,8 @@ class Pipeline:
         given = self.config.queries
         if given.source is None:
             return 0
-        spec = given.source
-        rows = sources.read_queries(spec)
-        source_fp = sources.source_fingerprint(spec, "queries")
+        rows = sources.read_queries(given.source)
+        source_fp = sources.source_fingerprint(given.source, "queries")
         return store_queries(self.database, given.query_set, rows, source_fp)
 
     @step("load-judgments")
@@ -266,14 +265,13 @@ class Pipeline:
         given = self.config.judgments
         if given is None or given.source is None:
             return {"rejected": 0, "stale": 0}
-        spec = given.source
         stored = store_judgments(
             self.database,
             given.judgment_list,
             read_queries(self.database, pin_queries(self.database, self.config.queries.query_set)),
-            sources.read_judgments(spec),
+            sources.read_judgments(given.source),
             rater=given.rater,
-            source_fp=sources.source_fingerprint(spec, "judgments"),
+            source_fp=sources.source_fingerprint(given.source, "judgments"),
             accept_reworded=given.accept_reworded,
         )
         return {"rejected": stored.rejected, "stale": stored.stale}
@@ -351,8 +349,8 @@ class Pipeline:
         ranking = self._ranking(run.corpus, run.queries)
         if ranking is None or self.config.candidates is None:
             return 0
-        spec = self.config.candidates.source
-        return store_given_ranking(run, ranking, source_fingerprint(spec, "ranking"))
+        source_fp = source_fingerprint(self.config.candidates.source, "ranking")
+        return store_given_ranking(run, ranking, source_fp)
 
     @step("publish-for-consumers", 5)
     def serve(self, run: Run) -> str | None:
@@ -385,8 +383,6 @@ class Pipeline:
     @step("check-gates")
     def gates(self, comparisons: Comparisons) -> dict[str, Any] | None:
         """Check every condition of the config's gates; None if it has no gates."""
-        if not self.config.gates:
-            return None
         from reranking.evaluation.answers import gates
 
         return gates(self.config, comparisons)
