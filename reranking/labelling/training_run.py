@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from reranking.arrow import frame
 from reranking.corpus.corpus import texts_of
 from reranking.errors import ConfigError, InputError
+from reranking.files import whole_file, whole_folder
 from reranking.fingerprints import canonical
 from reranking.judgments.consensus import consensus, human
 from reranking.judgments.lists import current_wording
@@ -147,16 +147,12 @@ def mine_run(run: ScoredRun, inputs: MiningInputs, out: Path | None = None) -> M
         for _ in mined_blocks(run, inputs, miner):
             pass
         return miner.report()
-    partial = out.with_name(f".{out.name}.partial")
-    writer: pq.ParquetWriter | None = None
-    try:
+    with whole_file(out) as file, ExitStack() as open_writer:
+        writer: pq.ParquetWriter | None = None
         for block in mined_blocks(run, inputs, miner):
-            writer = writer or pq.ParquetWriter(partial, block.negatives.schema)
+            if writer is None:
+                writer = open_writer.enter_context(pq.ParquetWriter(file, block.negatives.schema))
             writer.write_table(block.negatives)
-    finally:
-        if writer is not None:
-            writer.close()
-    partial.replace(out)
     return miner.report()
 
 
@@ -251,16 +247,8 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     """A folder that takes its name when the block ends, in place of an older one of the kind."""
     if folder.exists() and any(folder.iterdir()) and not (folder / PROVENANCE_FOLDER).is_dir():
         raise ConfigError(f"folder {folder} holds other files: name a new one")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as partial:
         yield partial
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _as_lance(folder: Path) -> None:
