@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
+from reranking.errors import ConfigError, MissingPrerequisite, RescoreError, RuntimeFailure
 from reranking.models.hashing import bytes_digest, file_digest, fresh_digest, regular_file
 
 # Every byte of these is digested; of the others below, the values.
@@ -134,6 +134,20 @@ class ModelFiles:
         """16 hex digits of all names and contents."""
         parts = "\n".join(f"{name} {file.digest}" for name, file in sorted(self.files.items()))
         return bytes_digest(parts.encode())[:16]
+
+
+@contextmanager
+def understood(folder: Path) -> Iterator[None]:
+    """Make an error of a value that nobody expects in a model's JSON files one that names them."""
+    try:
+        yield
+    except RescoreError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{folder} has a setting in its JSON files that cannot be understood "
+            f"({type(error).__name__}: {str(error)[:200]}); restore the model folder"
+        ) from error
 
 
 def read_model_files(folder: Path | ModelFiles) -> ModelFiles:

@@ -9,7 +9,13 @@ from reranking.errors import ConfigError, MissingPrerequisite
 from reranking.models.adapter import base_of, is_adapter, with_adapter
 from reranking.models.builtin import BUILTIN_PREFIX, builtin_folder
 from reranking.models.chain import Module, read_chain
-from reranking.models.files import BYTES_MATTER, VALUES_MATTER, ModelFiles, read_model_files
+from reranking.models.files import (
+    BYTES_MATTER,
+    VALUES_MATTER,
+    ModelFiles,
+    read_model_files,
+    understood,
+)
 
 _HUB_IGNORED = ("onnx/*", "openvino/*")
 
@@ -98,7 +104,10 @@ def _checked(
     """The model, if it has weights that may be read and needs no code that may not be run."""
     files = read_model_files(folder)
     if is_adapter(files):
-        base, base_revision = base_of(files)
+        with understood(folder):
+            base, base_revision = base_of(files)
         found = resolve_model(base, revision=base_revision, trust_remote_code=trust_remote_code)
-        files = with_adapter(found.files, files)
-    return ModelFolder(name, files, revision, read_chain(files, trust_remote_code))
+        with understood(folder):
+            files = with_adapter(found.files, files)
+    with understood(folder):
+        return ModelFolder(name, files, revision, read_chain(files, trust_remote_code))

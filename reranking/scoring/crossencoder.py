@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from configs.schema import Rerank
+from reranking.models.files import understood
 from reranking.models.fingerprint import fingerprint_reranker
 from reranking.models.folder import model_activation, resolve_max_length
 from reranking.models.reranker import score_source
@@ -45,18 +46,19 @@ def find_cross_encoder(settings: Rerank) -> CrossEncoderModel:
         revision=settings.revision,
         trust_remote_code=settings.trust_remote_code,
     )
-    source = score_source(folder.files, folder.chain, settings)
-    dtype = _dtype(settings)
-    max_length = resolve_max_length(folder.files, settings.max_length)
-    fingerprint = fingerprint_reranker(
-        folder.files,
-        max_length=max_length,
-        dtype=dtype,
-        prompt=source.prompt,
-        revision=folder.revision,
-        settings=source.settings,
-    )
-    activation = settings.activation or model_activation(folder.files, len(source.labels))
+    with understood(folder.path):
+        source = score_source(folder.files, folder.chain, settings)
+        dtype = _dtype(settings)
+        max_length = resolve_max_length(folder.files, settings.max_length)
+        fingerprint = fingerprint_reranker(
+            folder.files,
+            max_length=max_length,
+            dtype=dtype,
+            prompt=source.prompt,
+            revision=folder.revision,
+            settings=source.settings,
+        )
+        activation = settings.activation or model_activation(folder.files, len(source.labels))
     return CrossEncoderModel(settings, folder, fingerprint, dtype, max_length, activation)
 
 

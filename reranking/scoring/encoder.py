@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from configs.schema import Encoder
 from reranking.errors import MissingPrerequisite
 from reranking.models.builtin import is_published
+from reranking.models.files import understood
 from reranking.models.fingerprint import fingerprint_encoder
 from reranking.models.folder import own_settings
 from reranking.models.resolve import resolve_model
@@ -40,7 +41,8 @@ class SentenceEncoder:
             trust_remote_code=settings.trust_remote_code,
         )
         files = self.folder.files
-        own = {} if is_published(files) else own_settings(files, self.folder.chain)
+        with understood(self.folder.path):
+            own = {} if is_published(files) else own_settings(files, self.folder.chain)
         self.fingerprint = self._fingerprint(own)
         # What earlier versions called this encoder, which did not look at its own settings.
         self.former_fingerprint = self._fingerprint({}) if own else None
