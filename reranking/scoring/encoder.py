@@ -76,7 +76,9 @@ class SentenceEncoder:
                     local_files_only=True,
                     model_kwargs={"use_safetensors": True},
                 )
-            except Exception as error:  # a broken folder makes each library raise its own kind
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # each library has its own kind, tokenizers a panic
                 raise MissingPrerequisite(not_loaded(files, staged, error)) from error
             own_weights(model)
         return model

@@ -134,9 +134,9 @@ def load_stock(
     with files.staged(with_code=trust_remote_code) as staged:
         try:
             model = _cross_encoder(staged, device, max_length, trust_remote_code, source)
-        except RescoreError:
+        except (KeyboardInterrupt, SystemExit, RescoreError):
             raise
-        except Exception as error:  # a broken folder makes each library raise its own kind
+        except BaseException as error:  # each library has its own kind, tokenizers a panic
             raise MissingPrerequisite(not_loaded(files, staged, error)) from error
         own_weights(model)
     model.eval()

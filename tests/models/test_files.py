@@ -203,3 +203,20 @@ def test_other_processes_load_the_same_digested_files(folder: Path) -> None:
     rewritten(folder / "model.safetensors")
     with pytest.raises(RuntimeFailure, match="was changed"), again.staged():
         pass
+
+
+class PanicException(BaseException):
+    """As tokenizers raises for some broken files."""
+
+
+def test_a_panic_of_a_library_is_an_error_of_ours(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def panic(*_: object, **__: object) -> None:
+        raise PanicException("index out of bounds")
+
+    monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", panic)
+    with pytest.raises(MissingPrerequisite, match="could not be loaded .PanicException"):
+        find_cross_encoder(Rerank(model_name=str(folder), device="cpu")).load()
+    with pytest.raises(MissingPrerequisite, match="could not be loaded .PanicException"):
+        SentenceEncoder(Encoder(model=str(folder), device="cpu")).encode_queries(["a"])
