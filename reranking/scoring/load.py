@@ -179,7 +179,7 @@ def _cross_encoder(
     return model
 
 
-def not_loaded(files: ModelFiles, staged: Path, error: Exception) -> str:
+def not_loaded(files: ModelFiles, staged: Path, error: BaseException) -> str:
     """What to say of a model whose loading failed; names the folder that the user gave."""
     said = str(error).replace(str(staged), str(files.folder))
     return (
