@@ -24,7 +24,7 @@ from reranking.runs.publish import publish_results, run_counts
 from reranking.runs.refine import Refined, Refiner, refined_counts
 from reranking.runs.rerank import Rescorer
 from reranking.runs.run import Run, find_run
-from reranking.scoring.crossencoder import CrossEncoderModel, find_cross_encoder
+from reranking.scoring.crossencoder import Reranker
 from reranking.scoring.scorer import Scorer
 from reranking.steps import Here, step, tried
 from reranking.workers import on_own_devices, open_workers
@@ -174,13 +174,13 @@ def _rescorer(pipeline: Pipeline, run: Run, model: str, fingerprint: str | None)
 
 def _load(pipeline: Pipeline, model: str, fingerprint: str | None) -> Scorer:
     """The scorer; its model must still be the one that the run was planned with."""
-    found: CrossEncoderModel | None = getattr(pipeline, model)
-    assert found is not None
+    given: Reranker | None = getattr(pipeline, model)
+    assert given is not None
     with _loading:  # transformers loads one model at a time
-        scorer = found.load()
-    if find_cross_encoder(found.settings).fingerprint.hex() != fingerprint:
+        scorer = given.load()
+    if given.fingerprint.hex() != fingerprint or not given.is_unchanged():
         raise RuntimeFailure(
-            f"the model {found.settings.model_name!r} was changed while the run was at work: "
+            f"the model {given.name!r} was changed while the run was at work: "
             "start the command again, the changed model makes a new run"
         )
     return scorer

@@ -21,7 +21,7 @@ from reranking.corpus.queries import QuerySet, pin_queries, read_queries, store_
 from reranking.errors import ConfigError, InputError
 from reranking.runs.plan import begin_run, pipeline_digest, plan_run
 from reranking.runs.run import Run, find_run, newest_done, stored_row
-from reranking.scoring.crossencoder import CrossEncoderModel, find_cross_encoder
+from reranking.scoring.crossencoder import Reranker, find_cross_encoder
 from reranking.scoring.encoder import SentenceEncoder
 from reranking.steps import Executor, Here, step
 from reranking.store import Database
@@ -78,12 +78,12 @@ class Pipeline:
         return None if given is None else SentenceEncoder(given)
 
     @cached_property
-    def reranker(self) -> CrossEncoderModel | None:
+    def reranker(self) -> Reranker | None:
         """The configured cross-encoder, None if only the first stage is published."""
         return None if self.config.rerank is None else find_cross_encoder(self.config.rerank)
 
     @cached_property
-    def refiner(self) -> CrossEncoderModel | None:
+    def refiner(self) -> Reranker | None:
         """The same cross-encoder in float32, None if nothing is to be refined."""
         settings = self.config.rerank
         if settings is None or settings.refine is None:
@@ -323,8 +323,8 @@ class Pipeline:
             {
                 "pipeline": self.digest,
                 "encoder": None if encoder is None else encoder.fingerprint,
-                "reranker_model": None if reranker is None else reranker.settings.model_name,
-                "reranker_revision": None if reranker is None else reranker.folder.revision,
+                "reranker_model": None if reranker is None else reranker.name,
+                "reranker_revision": None if reranker is None else reranker.revision,
                 "config_json": self.config.model_dump_json(),
             },
         )

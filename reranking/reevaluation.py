@@ -147,7 +147,7 @@ def changed_models(pipeline: Pipeline) -> list[dict[str, Any]]:
         ),
         (
             "reranker",
-            None if reranker is None else reranker.settings.model_name,
+            None if reranker is None else reranker.name,
             base.run.stored["reranker"],
             None if reranker is None else reranker.fingerprint.hex(),
         ),

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import re
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import reranking
+from examples.changed_model import write_inputs
+from reranking.notebook import html_table
+from tests.conftest import REPOSITORY
 
 
 def test_the_public_names_are_these() -> None:
@@ -54,3 +62,26 @@ def test_importing_the_library_imports_nothing_else() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_walk_through_python_runs(tmp_path: Path, cross_encoder: Path) -> None:
+    """The blocks of docs/python.md, one after the other, on a small config."""
+    text = (REPOSITORY / "docs" / "python.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) >= 4
+    config = write_inputs(tmp_path) | {"rerank": {"model_name": str(cross_encoder)}}
+    (tmp_path / "nightly.yaml").write_text(json.dumps(config))
+    names: dict[str, Any] = {}
+    with contextlib.chdir(tmp_path):
+        for block in blocks:
+            exec(compile(block, "docs/python.md", "exec"), names)  # noqa: S102 - our own page
+    run, comparison = names["run"], names["comparison"]
+    assert names["again"].run_id == names["newest"].run_id
+    assert names["means"].column_names[:2] == ["query_type", "measure"]
+    assert comparison.verdict == "cannot tell"
+    assert f"<caption>Run {run.run_id[:8]}</caption>" in run._repr_html_()
+    assert "cannot tell" in comparison._repr_html_()
+
+
+def test_what_a_notebook_shows_is_escaped() -> None:
+    assert "<b>" not in html_table("<b>", ["<b>"], [["<b>", 1.5, None, 3]])

@@ -37,6 +37,7 @@ from reranking.evaluation.statistics import (
     corrected,
 )
 from reranking.evaluation.verdict import Changed, Verdict, changed_documents, decide
+from reranking.notebook import html_table
 
 MOVED: Final = 50  # queries that moved most, as many as a report shows
 LISTED: Final = 20  # of them in JSON
@@ -79,6 +80,16 @@ class Comparison:
     def primary_values(self) -> dict[str, tuple[float, float]]:
         """{query_id: (base's, candidate's value)} of the row that decides."""
         return _values_of(self.per_query, self.primary)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [row.query_type, row.measure, pair.base, pair.candidate, pair.difference, pair.queries]
+            for row in self.rows
+            for pair in [row.paired]
+        ]
+        columns = ["query type", "measure", "base", "candidate", "difference", "queries"]
+        caption = f"{self.candidate} against {self.base}: {self.verdict}; {self.reason}"
+        return html_table(caption, columns, rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the per-query table as JSON-like values."""

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from configs.labelling import BY_GOAL, Labels
 from configs.schema import Config
 from reranking.errors import ConfigError
-from reranking.files import whole_file
 from reranking.judgments.consensus import RELEVANT
 from reranking.labelling.calibration import Calibration, Uncalibrated
 from reranking.labelling.goal import Goal
@@ -242,8 +241,9 @@ def export_labels(database: str, name: str, out: Any) -> dict[str, Any]:
     row = find_label_set(opened, name)
     labels = read_labels(opened, row["label_set"])
     changed = stale_labels(opened, labels, find_run(opened, row["runs"][0]))
-    with whole_file(out) as file:
-        pq.write_table(with_staleness(labels, changed), file)
+    partial = out.with_name(f".{out.name}.partial")
+    pq.write_table(with_staleness(labels, changed), partial)
+    partial.replace(out)
     return {
         "label_set": row["label_set"],
         "rows": labels.num_rows,

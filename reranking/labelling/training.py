@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reranking.errors import ConfigError, InputError
-from reranking.files import whole_file
 from reranking.fingerprints import digest
 from reranking.labelling.mining import Mined
 
@@ -257,7 +255,6 @@ class TrainingWriter:
         self._folder = folder
         self._format = file_format
         self._marks = {f"rescore.{k}".encode(): v.encode() for k, v in provenance.items()}
-        self._files = ExitStack()
         self._open: dict[Path, Any] = {}
         (folder / PROVENANCE_FOLDER).mkdir(parents=True, exist_ok=True)
 
@@ -273,16 +270,18 @@ class TrainingWriter:
 
     def _write(self, path: Path, table: pa.Table) -> None:
         if path not in self._open:
-            file = self._files.enter_context(whole_file(path))
-            if path.suffix == ".parquet":
-                self._open[path] = self._files.enter_context(pq.ParquetWriter(file, table.schema))
-            else:
-                self._open[path] = file
+            partial = path.with_name(f".{path.name}.partial")
+            self._open[path] = (
+                pq.ParquetWriter(partial, table.schema)
+                if path.suffix == ".parquet"
+                else partial.open("w", encoding="utf-8")
+            )
         if path.suffix == ".parquet":
             self._open[path].write_table(table)
         else:
-            for row in table.to_pylist():
-                self._open[path].write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+            self._open[path].writelines(
+                json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist()
+            )
 
     def __enter__(self) -> TrainingWriter:
         return self
@@ -293,4 +292,10 @@ class TrainingWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._files.__exit__(kind, error, trace)
+        for path, handle in self._open.items():
+            handle.close()
+            partial = path.with_name(f".{path.name}.partial")
+            if kind is None:
+                partial.replace(path)
+            else:
+                partial.unlink()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -21,7 +22,6 @@ import pyarrow.parquet as pq
 from reranking.arrow import frame
 from reranking.corpus.corpus import texts_of
 from reranking.errors import ConfigError, InputError
-from reranking.files import whole_file, whole_folder
 from reranking.fingerprints import canonical
 from reranking.judgments.consensus import consensus, human
 from reranking.judgments.lists import current_wording
@@ -147,12 +147,16 @@ def mine_run(run: ScoredRun, inputs: MiningInputs, out: Path | None = None) -> M
         for _ in mined_blocks(run, inputs, miner):
             pass
         return miner.report()
-    with whole_file(out) as file, ExitStack() as open_writer:
-        writer: pq.ParquetWriter | None = None
+    partial = out.with_name(f".{out.name}.partial")
+    writer: pq.ParquetWriter | None = None
+    try:
         for block in mined_blocks(run, inputs, miner):
-            if writer is None:
-                writer = open_writer.enter_context(pq.ParquetWriter(file, block.negatives.schema))
+            writer = writer or pq.ParquetWriter(partial, block.negatives.schema)
             writer.write_table(block.negatives)
+    finally:
+        if writer is not None:
+            writer.close()
+    partial.replace(out)
     return miner.report()
 
 
@@ -247,8 +251,16 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     """A folder that takes its name when the block ends, in place of an older one of the kind."""
     if folder.exists() and any(folder.iterdir()) and not (folder / PROVENANCE_FOLDER).is_dir():
         raise ConfigError(f"folder {folder} holds other files: name a new one")
-    with whole_folder(folder) as partial:
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
         yield partial
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _as_lance(folder: Path) -> None:

@@ -15,7 +15,6 @@ from reranking.corpus.corpus import texts_of
 from reranking.corpus.ingest import write_rejects
 from reranking.corpus.queries import read_queries
 from reranking.errors import ConfigError, InputError, MissingResource
-from reranking.files import write_text
 from reranking.fingerprints import digest
 from reranking.judgments.consensus import LABELS_PREFIX
 from reranking.labelling.exchange import (
@@ -108,13 +107,23 @@ def write_work(listed: pa.Table, form: str, out: Path) -> list[Path]:
     if form not in FORMATS:
         raise ConfigError(f"format {form!r} is none of {', '.join(FORMATS)}")
     if form == "quepid":
-        return [write_text(out, quepid_csv(listed))]
+        return [_write(out, "".join(quepid_csv(listed)))]
     lines = out.suffix == ".jsonl"
     interface = out.with_suffix(".xml")
     return [
-        write_text(out, label_studio(listed, lines=lines)),
-        write_text(interface, [label_studio_config()]),
+        _write(out, "".join(label_studio(listed, lines=lines))),
+        _write(interface, label_studio_config()),
     ]
+
+
+def _write(path: Path, text: str) -> Path:
+    """Write the file whole or not at all."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"folder {path.parent} does not exist")
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8", newline="")
+    partial.replace(path)
+    return path
 
 
 def import_answers(

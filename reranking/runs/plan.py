@@ -24,7 +24,7 @@ from reranking.runs.run import (
     with_versions,
     write_row,
 )
-from reranking.scoring.crossencoder import CrossEncoderModel
+from reranking.scoring.crossencoder import Reranker
 from reranking.store import Database
 
 _LIBRARIES = ("lancedb", "pyarrow", "polars", "torch", "transformers", "sentence-transformers")
@@ -37,10 +37,10 @@ def plan_run(
     search: Search,
     *,
     encoder: str | None,
-    reranker: CrossEncoderModel | None,
+    reranker: Reranker | None,
     return_score: str,
     top_k: int | None,
-    refiner: CrossEncoderModel | None = None,
+    refiner: Reranker | None = None,
     ranking: str | None = None,
     force: bool = False,
 ) -> Run:

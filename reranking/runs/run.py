@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pyarrow as pa
 from pydantic import ValidationError
@@ -15,10 +15,14 @@ from pydantic import ValidationError
 from configs.schema import Config, Search
 from reranking.corpus.corpus import Corpus
 from reranking.corpus.queries import QuerySet, read_queries
-from reranking.errors import MissingResource
+from reranking.errors import ConfigError, MissingResource
+from reranking.notebook import html_table
 from reranking.runs.ranking import score_columns
 from reranking.schemas import RUNS
 from reranking.store import Database, equals
+
+if TYPE_CHECKING:
+    from reranking.evaluation.comparison import Comparison
 
 TABLE = "runs"
 
@@ -163,6 +167,57 @@ class Run:
         Raises MissingResource if the run has not published any.
         """
         return self.database.need(self.results_table).to_arrow()
+
+    def measures(self, judgment_list: str | None = None) -> pa.Table:
+        """Measure the run: query_type, measure, first, reranked, queries; one row a measure.
+
+        `first` and `reranked` are means over the judged queries, null if there is no such stage.
+        None is the judgment list of the run's config, else the only one of its query set. Raises
+        ConfigError if no list can be chosen.
+        """
+        from reranking.evaluation.compare_run import asked_measures
+        from reranking.evaluation.evaluate_run import evaluate_run, means
+        from reranking.evaluation.sides import Side, judgments_of
+
+        chosen = judgments_of([Side(self, "reranked", self.run_id[:8])], judgment_list)
+        if chosen is None:
+            raise ConfigError(
+                f"no judgment list is stored for query set {self.queries.name!r}: measures need "
+                "one; name a `judgments.source`"
+            )
+        return means(evaluate_run(self, chosen, asked_measures(self.config)).metrics)
+
+    def compare(self, base: Run | str = "production") -> Comparison:
+        """Compare the run with another one by the run's own config; one verdict and its evidence.
+
+        `base` is a run, the beginning of a run's id or a promoted name; `:first` behind it means
+        its first stage. Raises MissingResource if it does not exist or is not finished.
+        """
+        from reranking.evaluation.compare_run import Comparisons
+        from reranking.evaluation.sides import find_side
+
+        name = base.run_id if isinstance(base, Run) else base
+        comparisons = Comparisons(self.database, self.run_id, self.config)
+        return comparisons.against(find_side(self.database, name)).comparisons[0]
+
+    def promote(self, name: str) -> None:
+        """Give the run a name, such as `production`, that comparisons and gates refer to."""
+        from reranking.runs.promotion import promote
+
+        promote(self.database, self.run_id, name)
+
+    def _repr_html_(self) -> str:
+        row = self.stored
+        facts = {
+            "status": row["status"],
+            "query set": f"{self.queries.name} ({self.queries.count:,} queries)",
+            "query types": ", ".join(self.search.query_types),
+            "documents": f"{self.corpus.table} at version {self.corpus.version}",
+            "reranker": row["reranker_model"] or "none",
+            "results": self.results_table,
+            **row["counts"],
+        }
+        return html_table(f"Run {self.run_id[:8]}", ["what", "value"], list(facts.items()))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process needs: the fields, without what was read meanwhile."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from configs.schema import Rerank
 from reranking.models.files import understood
@@ -16,6 +16,29 @@ if TYPE_CHECKING:
     from reranking.scoring.scorer import Scorer
 
 
+class Reranker(Protocol):
+    """A reranker that a Pipeline can use: what names its scores, and how it is loaded.
+
+    `fingerprint` (16 bytes) must change whenever a score does; `dtype` is float32, bfloat16 or
+    float16; `activation` (identity or sigmoid) is applied when results are published.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def fingerprint(self) -> bytes: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def activation(self) -> str: ...
+    def load(self) -> Scorer: ...
+    def is_unchanged(self) -> bool: ...
+
+
 @dataclass(frozen=True)
 class CrossEncoderModel:
     """A cross-encoder that is there and fits, with what names its scores."""
@@ -26,6 +49,20 @@ class CrossEncoderModel:
     dtype: str
     max_length: int
     activation: str
+
+    @property
+    def name(self) -> str:
+        """The model's name as the config has it."""
+        return self.settings.model_name
+
+    @property
+    def revision(self) -> str | None:
+        """The commit on the hub, None for a local folder."""
+        return self.folder.revision
+
+    def is_unchanged(self) -> bool:
+        """Return whether the model's files still give the same fingerprint."""
+        return find_cross_encoder(self.settings).fingerprint == self.fingerprint
 
     def load(self) -> Scorer:
         """The model on its device or devices, ready to score."""

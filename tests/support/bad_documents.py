@@ -24,8 +24,7 @@ def _(bench: Bench) -> Outcome:
 @case("a folder where a file is expected")
 def _(bench: Bench) -> Outcome:
     (bench.folder / "folder").mkdir()
-    source = {"format": "trec", "path": "folder"}
-    return bench.run(judgments={"judgment_list": "j", "source": source})
+    return bench.source(format="jsonl", path="folder")
 
 
 @case("a file where a folder is expected")
