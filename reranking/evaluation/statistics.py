@@ -1,14 +1,14 @@
 """Is a difference between two systems real? Paired statistics over per-query differences.
 
-Only means of paired differences are tested, so everything here is plain numpy: an interval by the
-bootstrap (BCa), a p-value by randomisation, corrections for testing several things at once.
-Samples that cannot be resampled (none, one, or equal differences) are answered directly.
+Only means of paired differences are tested: an interval by the bootstrap (BCa, scipy's), a p-value
+by randomisation, corrections for testing several things at once. Samples that cannot be resampled
+(none, one, or equal differences) are answered directly.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final, Literal
@@ -36,7 +36,7 @@ class Paired:
     """What the per-query values of two systems say about the difference of their means.
 
     `difference` is candidate minus base. `low` and `high` are None below two queries;
-    `detectable` is None where the differences do not vary, since then nothing can be said of it.
+    `detectable` is None if the differences do not vary, for then nothing is known of it.
     """
 
     queries: int
@@ -52,10 +52,8 @@ class Paired:
     detectable: float | None
 
 
-def compare_paired(
-    base: Floats, candidate: Floats, *, resamples: int = RESAMPLES, seed: int = SEED
-) -> Paired:
-    """The paired comparison of two aligned arrays of per-query values.
+def compare_paired(base: Floats, candidate: Floats, *, resamples: int = RESAMPLES) -> Paired:
+    """Return the paired comparison of two aligned arrays of per-query values.
 
     Raises InputError for arrays of unequal length or with values that are not finite.
     """
@@ -66,7 +64,7 @@ def compare_paired(
         raise InputError("per-query values must be finite numbers; some are NaN or infinite")
     if not len(differences):
         return Paired(0, None, None, None, None, None, None, 0, 0, 0, None)
-    interval = bootstrap_interval(differences, resamples=resamples, seed=seed)
+    interval = bootstrap_interval(differences, resamples=resamples)
     low, high = interval if interval else (None, None)
     return Paired(
         queries=len(differences),
@@ -75,7 +73,7 @@ def compare_paired(
         difference=float(differences.mean()),
         low=low,
         high=high,
-        p=randomisation_p(differences, resamples=resamples, seed=seed),
+        p=randomisation_p(differences, resamples=resamples),
         wins=int((differences > 0).sum()),
         ties=int((differences == 0).sum()),
         losses=int((differences < 0).sum()),
@@ -89,47 +87,35 @@ def _rounded(differences: Floats) -> Floats:
 
 
 def bootstrap_interval(
-    differences: Floats,
-    *,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
+    differences: Floats, *, resamples: int = RESAMPLES
 ) -> tuple[float, float] | None:
-    """The interval of the mean difference: bias-corrected and accelerated bootstrap.
+    """Return the interval of the mean difference: bias-corrected and accelerated bootstrap (BCa).
 
-    None below two differences; (c, c) where all equal c. Efron & Tibshirani (1993), chapter 14;
-    the jackknife of a mean has a closed form, so the acceleration costs one pass.
+    None below two differences; (c, c) if all equal c. Efron & Tibshirani (1993), chapter 14.
     """
     if len(differences) < 2:
         return None
     if np.ptp(differences) < _TIE:
         return float(differences[0]), float(differences[0])
-    n, mean = len(differences), differences.mean()
+    from scipy.stats import bootstrap  # a second to import: not for those who compare nothing
 
-    def draw(rng: np.random.Generator, rows: int) -> Floats:
-        means: Floats = differences[rng.integers(0, n, (rows, n), dtype=np.int32)].mean(axis=1)
-        return means
-
-    means = np.sort(np.concatenate(list(_batches(draw, n, resamples, seed))))
-    share = (np.searchsorted(means, mean) + np.searchsorted(means, mean, "right")) / 2
-    bias = _NORMAL.inv_cdf(min(max(share / resamples, 0.5 / resamples), 1 - 0.5 / resamples))
-    deviations = differences - mean
-    acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
-    tail = (1 - confidence) / 2
-    levels = []
-    for z in (_NORMAL.inv_cdf(tail), _NORMAL.inv_cdf(1 - tail)):
-        levels.append(_NORMAL.cdf(bias + (bias + z) / (1 - acceleration * (bias + z))))
-    low, high = np.quantile(means, levels)
-    return float(low), float(high)
+    interval = bootstrap(
+        (differences,),
+        np.mean,
+        n_resamples=resamples,
+        batch=max(1, _CELLS // len(differences)),
+        confidence_level=CONFIDENCE,
+        method="BCa",
+        rng=np.random.default_rng(SEED),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
 
 
-def randomisation_p(
-    differences: Floats, *, resamples: int = RESAMPLES, seed: int = SEED
-) -> float | None:
-    """The two-sided p-value of "the two systems are interchangeable" for the mean difference.
+def randomisation_p(differences: Floats, *, resamples: int = RESAMPLES) -> float | None:
+    """Return the two-sided p-value of "the two systems are interchangeable" for the mean.
 
     The sign of each difference is flipped at random (Fisher; Smucker et al., CIKM 2007): all ways
-    are counted where there are at most `resamples`, else the observed one counts among the drawn.
+    are counted if they are at most `resamples`, else the observed one counts among the drawn.
     Differences of zero have no sign and drop out. None without differences.
     """
     if not len(differences):
@@ -144,41 +130,31 @@ def randomisation_p(
         sums = total - 2 * (patterns @ moving)
         return float((np.abs(sums) >= limit).mean())
 
-    def draw(rng: np.random.Generator, rows: int) -> Floats:
-        bits = np.unpackbits(rng.integers(0, 256, (rows, -(-n // 8)), dtype=np.uint8), axis=1)
-        sums: Floats = total - 2 * (bits[:, :n].astype(np.float64) @ moving)
-        return sums
-
-    extreme = sum(int((np.abs(s) >= limit).sum()) for s in _batches(draw, n, resamples, seed))
+    rng = np.random.default_rng(SEED)
+    rows = max(1, _CELLS // n)
+    extreme = 0
+    for start in range(0, resamples, rows):
+        drawn = min(rows, resamples - start)
+        bits = np.unpackbits(rng.integers(0, 256, (drawn, -(-n // 8)), dtype=np.uint8), axis=1)
+        drawn_sums: Floats = total - 2 * (bits[:, :n].astype(np.float64) @ moving)
+        extreme += int((np.abs(drawn_sums) >= limit).sum())
     return (extreme + 1) / (resamples + 1)
 
 
-def _batches(
-    draw: Callable[[np.random.Generator, int], Floats], n: int, resamples: int, seed: int
-) -> Iterator[Floats]:
-    """`resamples` draws in batches whose memory is bounded."""
-    rng = np.random.default_rng(seed)
-    rows = max(1, _CELLS // n)
-    for start in range(0, resamples, rows):
-        yield draw(rng, min(rows, resamples - start))
+def detectable_difference(differences: Floats) -> float | None:
+    """Return the smallest true difference that a two-sided test finds with probability POWER.
 
-
-def detectable_difference(
-    differences: Floats, *, alpha: float = 1 - CONFIDENCE, power: float = POWER
-) -> float | None:
-    """The smallest true difference that a two-sided test would find with probability `power`.
-
-    (z(1 - alpha/2) + z(power)) * sd / sqrt(n): the normal approximation of the paired t-test's
-    power (Cohen 1988; for topic sets, Sakai 2016). None where the differences do not vary.
+    (z(1 - alpha/2) + z(POWER)) * sd / sqrt(n), alpha = 1 - CONFIDENCE: the normal approximation of the paired t-test's
+    power (Cohen 1988; for topic sets, Sakai 2016). None if the differences do not vary.
     """
     if len(differences) < 2 or np.ptp(differences) < _TIE:
         return None
-    z = _NORMAL.inv_cdf(1 - alpha / 2) + _NORMAL.inv_cdf(power)
+    z = _NORMAL.inv_cdf((1 + CONFIDENCE) / 2) + _NORMAL.inv_cdf(POWER)
     return float(z * differences.std(ddof=1) / math.sqrt(len(differences)))
 
 
 def corrected(p_values: Sequence[float], method: Correction = "holm") -> list[float]:
-    """The adjusted p-values, in the given order.
+    """Return the adjusted p-values, in the given order.
 
     `holm` bounds the chance of any false finding (Holm 1979), `bh` the expected share of false
     ones among the findings (Benjamini & Hochberg 1995).
