@@ -41,7 +41,7 @@ _TINY_RUN: Final = {"q": {"b": -1.0, "a": -2.0}}
 
 
 def parse_measures(names: Sequence[str]) -> list[Measure]:
-    """The measures that `names` ask for, in order, each once, in ir-measures' notation.
+    """Return the measures that `names` ask for, each once, in ir-measures' notation.
 
     Raises ConfigError that lists every unknown, malformed or unavailable measure.
     """
@@ -93,14 +93,14 @@ def _parse(name: str) -> Measure:
 
 
 def with_judged(measures: Sequence[Measure]) -> list[Measure]:
-    """`measures` and `Judged@k` for each cutoff they use (k = 10 where none has one)."""
+    """Return `measures` and `Judged@k` for each cutoff they use (k = 10 if none has one)."""
     cutoffs = {m.params["cutoff"] for m in measures if "cutoff" in m.params}
     judged = [ir_measures.Judged @ k for k in sorted(cutoffs or {DEFAULT_JUDGED})]
     return [*measures, *(j for j in judged if j not in measures)]
 
 
 def without_judgments(judgments: pa.Table, query_ids: Sequence[str]) -> list[str]:
-    """Those of `query_ids` that `judgments` knows nothing about: `evaluate` leaves them out."""
+    """Return those of `query_ids` that `judgments` lacks: `evaluate` leaves them out."""
     known = set(pc.unique(judgments["query_id"]).to_pylist())
     return [query_id for query_id in dict.fromkeys(query_ids) if query_id not in known]
 
@@ -113,7 +113,7 @@ def evaluate(
     *,
     ignore_identical_ids: bool = False,
 ) -> pa.Table:
-    """Each measure's value for each query with at least one judgment, as VALUES.
+    """Return each measure's value for each query with at least one judgment, as VALUES.
 
     `ranking` has query_id, doc_id, rank (from 1) for one query type and stage; `judgments` has
     query_id, doc_id, relevance. A query without hits gets the measure's default. With
@@ -187,7 +187,7 @@ class _Grouped:
         return cls(number, doc_ids, numbers[order], bounds)
 
     def cut(self, depth: int | None) -> _Grouped:
-        """The first `depth` documents of each query; None keeps all."""
+        """Return the first `depth` documents of each query; None keeps all."""
         if depth is None:
             return self
         sizes = np.diff(self.bounds)
@@ -197,26 +197,26 @@ class _Grouped:
         return _Grouped(self.name, self.doc_ids.filter(kept), self.numbers[kept], bounds)
 
     def block(self, ids: list[str], start: int) -> dict[str, dict[str, int]]:
-        """{query: {document: number}} for the queries `ids`, which begin at position `start`."""
+        """Return {query: {document: number}} of the queries `ids`, which begin at `start`."""
         bounds = self.bounds[start : start + len(ids) + 1]
         first, last = int(bounds[0]), int(bounds[-1])
         docs = self.doc_ids[first:last].to_pylist()
         numbers = self.numbers[first:last].tolist()
-        found: dict[str, dict[str, int]] = {}
+        documents: dict[str, dict[str, int]] = {}
         for query_id, a, b in zip(ids, bounds[:-1] - first, bounds[1:] - first, strict=True):
             if a == b:
                 continue
-            found[query_id] = dict(zip(docs[a:b], numbers[a:b], strict=True))
-            if len(found[query_id]) != b - a:
+            documents[query_id] = dict(zip(docs[a:b], numbers[a:b], strict=True))
+            if len(documents[query_id]) != b - a:
                 raise InputError(
                     f"query {query_id!r} has a document with more than one {self.name}; expected "
                     "one row for each query and document: merge the rows first"
                 )
-        return found
+        return documents
 
 
 def _refuse_shared_ranks(hits: _Grouped) -> None:
-    """Raises InputError where two documents of a query share a rank: their order is unknown."""
+    """Raises InputError if two documents of a query share a rank: their order is unknown."""
     same = np.diff(hits.numbers) == 0
     owners = np.repeat(np.arange(len(hits.bounds) - 1), np.diff(hits.bounds))
     same &= np.diff(owners) == 0
@@ -239,7 +239,9 @@ class _Plan:
 
     @classmethod
     def of(cls, asked: list[Measure]) -> _Plan:
-        """Groups agree in `gains` and `judged_only`: ir-measures 0.4.3 lets the first measure's
+        """Group the measures that agree in `gains` and `judged_only`.
+
+        ir-measures 0.4.3 lets the first measure's
         choice of these leak into others that are computed in the same call."""
         groups: dict[str, list[Measure]] = {}
         own = []

@@ -15,7 +15,7 @@ Kind = Literal["new", "gone", "moved", "same"]
 
 @dataclass(frozen=True)
 class MovedDocument:
-    """One document in two rankings; a rank is None where the ranking lacks it, at any depth.
+    """One document in two rankings; a rank is None if the ranking lacks it, at any depth.
 
     `moved` is the number of ranks gained (negative: lost); `grade` is None if nobody judged it.
     """
@@ -54,7 +54,7 @@ def moved_queries(
     k: int,
     limit: int,
 ) -> tuple[MovedQuery, ...]:
-    """The `limit` queries whose (base, candidate) values differ most, largest difference first.
+    """Return the `limit` queries whose (base, candidate) values differ most, largest first.
 
     `values` holds the primary measure per query. Queries without a difference are not listed.
     """
@@ -79,7 +79,7 @@ def moved_queries(
 def moved_documents(
     base: Sequence[str], candidate: Sequence[str], grades: Mapping[str, int], k: int
 ) -> tuple[MovedDocument, ...]:
-    """Every document in either top `k`: the candidate's in its order, then those that left."""
+    """Return every document in either top `k`: the candidate's in order, then those that left."""
     base_ranks = {doc_id: rank for rank, doc_id in enumerate(base, 1)}
     candidate_ranks = {doc_id: rank for rank, doc_id in enumerate(candidate, 1)}
     shown = dict.fromkeys([*candidate[:k], *base[:k]])

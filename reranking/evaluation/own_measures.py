@@ -23,7 +23,7 @@ _MAX_GRADE: Final = 60  # 2**60 is still exact as a sum of floats; real grades a
 
 
 def own_measure(measure: ir_measures.Measure) -> OwnMeasure | None:
-    """The function that computes `measure` for one query; None where ir-measures does it."""
+    """Return the function that computes `measure` for one query; None if ir-measures does it."""
     cutoff: int | None = measure.params.get("cutoff")
     if measure.NAME == "nDCG" and measure.params.get("dcg") == "exp-log2":
         if measure.params.keys() - {"cutoff", "dcg"}:
@@ -38,13 +38,13 @@ def own_measure(measure: ir_measures.Measure) -> OwnMeasure | None:
 
 
 def judged_share(ranked: Grades, cutoff: int | None = None) -> float:
-    """The share of the top documents that have a grade; 0 for an empty ranking."""
+    """Return the share of the top documents that have a grade; 0 for an empty ranking."""
     top = ranked[:cutoff]
     return 1.0 - top.count(None) / len(top) if top else 0.0
 
 
 def exponential_ndcg(ranked: Grades, judged: Sequence[int], cutoff: int | None = None) -> float:
-    """nDCG with gain 2**grade - 1 and discount log2(1 + rank); 0 where nothing is relevant.
+    """Return nDCG with gain 2**grade - 1 and discount log2(1 + rank); 0 if nothing is relevant.
 
     The ideal ranking is that of all judged documents. Burges et al., ICML 2005 (RankNet).
     """
@@ -63,7 +63,7 @@ def _exponential_dcg(grades: Grades) -> float:
 
 
 def accuracy(ranked: Grades, rel: int = 1, cutoff: int | None = None) -> float:
-    """The share of (relevant, other) pairs within the ranking that stand in the right order.
+    """Return the share of (relevant, other) pairs in the ranking that stand in the right order.
 
     0 without a relevant document (ir-measures drops such queries), 1 with no other document.
     """

@@ -144,8 +144,9 @@ def randomisation_p(differences: Floats, *, resamples: int = RESAMPLES) -> float
 def detectable_difference(differences: Floats) -> float | None:
     """Return the smallest true difference that a two-sided test finds with probability POWER.
 
-    (z(1 - alpha/2) + z(POWER)) * sd / sqrt(n), alpha = 1 - CONFIDENCE: the normal approximation of the paired t-test's
-    power (Cohen 1988; for topic sets, Sakai 2016). None if the differences do not vary.
+    (z(1 - alpha/2) + z(POWER)) * sd / sqrt(n), alpha = 1 - CONFIDENCE: the normal approximation of
+    the paired t-test's power (Cohen 1988; for topic sets, Sakai 2016). None if the differences do
+    not vary.
     """
     if len(differences) < 2 or np.ptp(differences) < _TIE:
         return None

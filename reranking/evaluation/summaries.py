@@ -17,7 +17,7 @@ MIN_SLICE: Final = 5
 
 
 def summarise(metrics: pa.Table) -> pa.Table:
-    """(query_type, stage, measure, queries, mean) of one run's `metrics` (METRICS or a part).
+    """Return (query_type, stage, measure, queries, mean) of one run's `metrics` (METRICS).
 
     A mean is over the queries with a value; counting measures (NumRet ...) are averaged too.
     """
@@ -26,7 +26,7 @@ def summarise(metrics: pa.Table) -> pa.Table:
 
 
 def slices(metrics: pa.Table, queries: pa.Table) -> pa.Table:
-    """The same means per slice: (kind, slice, query_type, stage, measure, queries, mean).
+    """Return the means per slice: (kind, slice, query_type, stage, measure, queries, mean).
 
     `kind` is `tag` (a query counts in each of its tags) or `length`, by words of the query's
     text. `queries` has query_id, text and optionally tags.
@@ -42,7 +42,7 @@ def slices(metrics: pa.Table, queries: pa.Table) -> pa.Table:
 
 
 def query_slices(queries: pa.Table) -> pl.DataFrame:
-    """(query_id, kind, slice): every slice that each query belongs to."""
+    """Return (query_id, kind, slice): every slice that each query belongs to."""
     rows = frame(queries)
     words = pl.col("text").str.count_matches(r"\S+")
     bucket = pl.lit(LONGEST)

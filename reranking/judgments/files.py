@@ -21,7 +21,7 @@ BEIR_HEADER = "query-id\tcorpus-id\tscore\n"
 
 
 def trec_lines(judgments: pa.Table) -> Iterator[str]:
-    """`query_id 0 doc_id relevance` lines of the consensus; InputError for ids with white space."""
+    """Yield `query_id 0 doc_id relevance` of the consensus; InputError for ids with white space."""
     for row in one_per_pair(judgments).to_pylist():
         yield f"{_word(row['query_id'])} 0 {_word(row['doc_id'])} {row['relevance']}\n"
 

@@ -48,7 +48,7 @@ def store_judgments(
     """Make the list's grades of the sources in `rows` equal to them, in one commit.
 
     `queries` is the query set they are for (schema QUERIES); a row may name its query by
-    `query_text` instead of `query_id`. Raises InputError where no row is usable.
+    `query_text` instead of `query_id`. Raises InputError if no row is usable.
     """
     known = _Queries(queries)
     good: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -112,7 +112,7 @@ def _write(database: Database, judgment_list: str, wanted: pa.Table, stored: pa.
     before = frame(stored.select(_VALUES)).filter(pl.col("source").is_in(sources))
     if before.sort(_VALUES).equals(frame(wanted.select(_VALUES)).sort(_VALUES)):
         return
-    mine = equals("judgment_list", judgment_list)
+    of_list = equals("judgment_list", judgment_list)
     for source in sources:
         part = wanted.filter(pa.compute.equal(wanted["source"], source))
-        database.merge(TABLE, part, JUDGMENTS, replacing=mine & equals("source", source))
+        database.merge(TABLE, part, JUDGMENTS, replacing=of_list & equals("source", source))

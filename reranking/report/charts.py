@@ -23,14 +23,14 @@ _WIDE: Final = 1040
 
 
 def way(value: float | None) -> str:
-    """The class of a difference: better, worse or even."""
+    """Return the class of a difference: better, worse or even."""
     return "even" if not value else "better" if value > 0 else "worse"
 
 
 def interval_scale(rows: Sequence[Paired], margin: float) -> tuple[float, float]:
-    """The range that shows all intervals and the margin, with some air."""
-    found = [v for r in rows for v in (r.low, r.high, r.difference) if v is not None]
-    low, high = min([-margin, *found]), max([margin, *found])
+    """Return the range that shows all intervals and the margin, with some air."""
+    values = [v for r in rows for v in (r.low, r.high, r.difference) if v is not None]
+    low, high = min([-margin, *values]), max([margin, *values])
     air = 0.06 * (high - low or 1.0)
     return low - air, high + air
 
@@ -38,7 +38,7 @@ def interval_scale(rows: Sequence[Paired], margin: float) -> tuple[float, float]
 def interval_cell(
     paired: Paired, limits: tuple[float, float], margin: float | None, *, found: bool
 ) -> Markup:
-    """One row's difference and interval on the scale that its column shares.
+    """Draw one row's difference and interval on the scale that its column shares.
 
     `found`: whether the difference may be called better or worse; else it is drawn in grey.
     """
@@ -50,14 +50,14 @@ def interval_cell(
 
 
 def interval_axis(limits: tuple[float, float]) -> Markup:
-    """The scale below a column of interval cells."""
+    """Draw the scale below a column of interval cells."""
     width, height = _CELL
     scale = Scale(*limits, 4, width - 4)
     return picture(width, height, "scale of the column", *_axis(scale, 0, 4), class_="cell")
 
 
 def interval_picture(paired: Paired, margin: float, *, found: bool) -> Markup:
-    """The deciding measure's difference, its interval and the margin, large; `found` as above."""
+    """Draw the deciding measure's difference, its interval and the margin, large."""
     kind = way(paired.difference) if found else "even"
     width, height = _HERO
     scale = Scale(*interval_scale([paired], margin), 12, width - 12)
@@ -118,7 +118,7 @@ def _axis(scale: Scale, top: float, bottom: float) -> list[Markup]:
 
 
 def dumbbell(base: float, candidate: float) -> Markup:
-    """Two values between 0 and 1 (larger ones stand at the end), and which way it went."""
+    """Draw two values between 0 and 1 (larger ones stand at the end), and which way it went."""
     scale = Scale(0, 1, 6, 114)
     left, right = (scale(min(max(v, 0.0), 1.0)) for v in (base, candidate))
     kind = way(candidate - base)
@@ -135,7 +135,7 @@ def dumbbell(base: float, candidate: float) -> Markup:
 
 
 def differences(values: Sequence[tuple[str, float]], measure: str) -> Markup:
-    """Each query's difference as a bar, the largest gain first: who won, who lost, by how much."""
+    """Draw each query's difference as a bar, the largest gain first."""
     ordered = sorted(values, key=lambda item: -item[1])
     bars = _bars(ordered)
     numbers = [value for _, value in bars]
@@ -160,13 +160,13 @@ def differences(values: Sequence[tuple[str, float]], measure: str) -> Markup:
     ]
     better = sum(v > 0 for _, v in ordered)
     worse = sum(v < 0 for _, v in ordered)
-    said = (
+    description = (
         f"{measure} per query: {better} better, {len(ordered) - better - worse} unchanged, "
         f"{worse} worse; from {signed(min(numbers))} to {signed(max(numbers))}"
     )
     parts = [*_grid(scale, 54, width - 4), *drawn, line(54, scale(0), width - 4, scale(0), "zero")]
     parts += _regions(better, worse, len(ordered), height)
-    return picture(width, height, said, *parts, class_="wide")
+    return picture(width, height, description, *parts, class_="wide")
 
 
 def _bars(ordered: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
@@ -221,11 +221,11 @@ def _grid(scale: Scale, left: float, right: float) -> list[Markup]:
 
 
 def slopes(documents: Sequence[ShownDocument], ranks: int) -> Markup:
-    """Lines from each document's old rank to its new one, between two rankings side by side."""
+    """Draw lines from each document's old rank to its new one, between two rankings."""
     height = ranks * RANK_HEIGHT
     lines = []
-    for found in documents:
-        a, b = found.base_rank, found.candidate_rank
+    for document in documents:
+        a, b = document.base_rank, document.candidate_rank
         if a is None or b is None or a > ranks or b > ranks:
             continue
         ya, yb = ((rank - 0.5) * RANK_HEIGHT for rank in (a, b))
@@ -244,7 +244,7 @@ def slopes(documents: Sequence[ShownDocument], ranks: int) -> Markup:
 
 
 def share_bar(share: float, class_: str = "") -> Markup:
-    """A bar as long as the share, for a table cell that says the number itself."""
+    """Draw a bar as long as the share, for a table cell that says the number itself."""
     return element(
         "svg",
         box(0, 3, 160, 10, "rail-box"),

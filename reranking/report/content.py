@@ -36,14 +36,14 @@ class RunFacts:
 
     @property
     def pairs_per_second(self) -> float | None:
-        """Pairs scored per second of the model's time; None where nothing was scored."""
+        """Pairs scored per second of the model's time; None if nothing was scored."""
         scored, seconds = self.counts.get("scored", 0), self.seconds.get("score", 0.0)
         return scored / seconds if scored and seconds else None
 
 
 @dataclass(frozen=True)
 class Group:
-    """One kind of pairs in a histogram; `median` is None where there is no such pair."""
+    """One kind of pairs in a histogram; `median` is None if there is no such pair."""
 
     name: str
     counts: tuple[int, ...]
@@ -75,7 +75,7 @@ class SliceRow:
 
 @dataclass(frozen=True)
 class HistoryPoint:
-    """The mean of a measure in one run; a mean is None where the run has no such stage."""
+    """The mean of a measure in one run; a mean is None if the run has no such stage."""
 
     run_id: str
     at: datetime

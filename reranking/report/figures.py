@@ -28,7 +28,7 @@ _RESAMPLES: Final = 1999  # a slice's interval is a hint, not a finding
 def distributions(
     pairs: pl.DataFrame, query_types: Sequence[str], *, judged: bool
 ) -> tuple[Distribution, ...]:
-    """The histograms of the logits of each query type, by what people said of the pairs.
+    """Return the histograms of the logits of each query type, by what people said of the pairs.
 
     `pairs` has score, vector_rank, fts_rank and relevance (null: unjudged). All share their edges.
     """
@@ -39,13 +39,13 @@ def distributions(
     kinds = dict(zip(GROUPS, (grade >= RELEVANT, grade < RELEVANT, grade.is_null()), strict=True))
     if not judged:
         kinds = {"all pairs": pl.lit(True)}
-    found = []
+    drawn = []
     for query_type in query_types:
         legs = [pl.col(f"{leg}_rank").is_not_null() for leg in LEGS[query_type]]
         view = pairs.filter(pl.any_horizontal(legs))
         groups = [_group(n, view.filter(k)["score"].to_numpy(), edges) for n, k in kinds.items()]
-        found.append(Distribution(query_type, tuple(edges.tolist()), tuple(groups)))
-    return tuple(found)
+        drawn.append(Distribution(query_type, tuple(edges.tolist()), tuple(groups)))
+    return tuple(drawn)
 
 
 def _group(name: str, scores: npt.NDArray[np.float32], edges: npt.NDArray[np.float64]) -> Group:
@@ -56,7 +56,7 @@ def _group(name: str, scores: npt.NDArray[np.float32], edges: npt.NDArray[np.flo
 def slices(
     values: Mapping[str, tuple[float, float]], queries: pa.Table
 ) -> tuple[tuple[SliceRow, ...], int]:
-    """The (base, candidate) values by tag and length, worst difference first; how many are left.
+    """Return the (base, candidate) values by tag and length, worst first; how many are left.
 
     A slice of fewer than MIN_SLICE queries is left out, and so is the one of all queries.
     """
@@ -87,14 +87,14 @@ def most_changed(
     candidate: Mapping[str, Sequence[str]],
     query_ids: Sequence[str],
 ) -> list[str]:
-    """The queries whose rankings differ, the least alike (by rank-biased overlap) first."""
+    """Return the queries whose rankings differ, the least alike (by rank-biased overlap) first."""
     differing = [q for q in query_ids if list(base.get(q, ())) != list(candidate.get(q, ()))]
     alike = {q: rbo(base.get(q, ()), candidate.get(q, ())) for q in differing}
     return sorted(differing, key=lambda q: (alike[q], q))
 
 
 def with_grades(pairs: pl.DataFrame, grades: pa.Table | None) -> pl.DataFrame:
-    """`pairs` (query_id, doc_id, ...) with `relevance`, null where nobody judged the pair."""
+    """Return `pairs` (query_id, doc_id, ...) with `relevance`, null if nobody judged the pair."""
     if grades is None:
         return pairs.with_columns(relevance=pl.lit(None, pl.Int32))
     known = frame(grades.select(["query_id", "doc_id", "relevance"]))

@@ -27,7 +27,7 @@ _UNPRINTABLE: Final = re.compile(
 
 
 def render(report: Report) -> str:
-    """The report as an HTML document.
+    """Render the report as an HTML document.
 
     Texts from outside are escaped wherever they stand, and the page's own policy forbids every
     script and style but the two whose digests it names, and every request.
@@ -56,8 +56,8 @@ def _policy(style: str, script: str) -> str:
 
 
 def _digest(text: str) -> str:
-    found = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return f"'sha256-{found}'"
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
 
 
 @cache
@@ -99,28 +99,28 @@ def _environment() -> Environment:
 
 
 def _pictures(report: Report) -> dict[str, Any]:
-    """The headline, the words below it and the large pictures; None where there is no such one."""
-    found = report.comparison
+    """The headline, the words below it and the large pictures; None if there is no such one."""
+    comparison = report.comparison
     margin = report.rules.margin
     row_limits = slice_limits = None
-    if found is not None:
-        row_limits = charts.interval_scale([r.paired for r in found.rows], margin)
+    if comparison is not None:
+        row_limits = charts.interval_scale([r.paired for r in comparison.rows], margin)
         slice_limits = charts.interval_scale([r.paired for r in report.slices], margin)
     past = report.history
     return {
         "headline": words.headline(report),
         "explanation": words.explanation(report),
         "interval": None
-        if found is None
+        if comparison is None
         else charts.interval_picture(
-            found.primary.paired, margin, found=found.verdict in ("improved", "regressed")
+            comparison.primary.paired, margin, found=comparison.verdict in ("improved", "regressed")
         ),
         "differences": None
-        if found is None or not report.per_query
-        else charts.differences(report.per_query, found.primary.measure),
+        if comparison is None or not report.per_query
+        else charts.differences(report.per_query, comparison.primary.measure),
         "row_limits": row_limits,
         "slice_limits": slice_limits,
-        "row_groups": [] if found is None else _by_type(found.rows),
+        "row_groups": [] if comparison is None else _by_type(comparison.rows),
         "distributions": [(d, plots.distribution(d)) for d in report.distributions],
         "history": None
         if past is None or len(past.points) < 2
@@ -140,18 +140,18 @@ def _by_type(rows: tuple[Row, ...]) -> list[tuple[str, list[Row]]]:
 
 
 def _provenance(report: Report) -> list[tuple[str, str, str | None]]:
-    """(what, this run's, the other run's); the other's is None where it is the same or absent."""
-    mine = report.run.provenance
-    theirs = {} if report.against is None else report.against.provenance
-    keys = dict.fromkeys([*mine, *theirs])
+    """(what, this run's, the other run's); the other's is None if it is the same or absent."""
+    own = report.run.provenance
+    other = {} if report.against is None else report.against.provenance
+    keys = dict.fromkeys([*own, *other])
     return [
-        (k, mine.get(k, words.DASH), theirs.get(k) if theirs.get(k) != mine.get(k) else None)
+        (k, own.get(k, words.DASH), other.get(k) if other.get(k) != own.get(k) else None)
         for k in keys
     ]
 
 
 def columns(query: ShownQuery, ranks: int) -> list[list[ShownDocument | None]]:
-    """The two rankings of a query, rank by rank; None where a ranking has no such rank."""
+    """Return the two rankings of a query, rank by rank; None if a ranking has no such rank."""
     left = {d.base_rank: d for d in query.documents}
     right = {d.candidate_rank: d for d in query.documents}
     shown = [rank for rank in range(1, ranks + 1) if rank in left or rank in right]
@@ -159,7 +159,7 @@ def columns(query: ShownQuery, ranks: int) -> list[list[ShownDocument | None]]:
 
 
 def changes(query: ShownQuery, ranks: int) -> str:
-    """How many documents entered and left the shown ranks, and how many moved within them."""
+    """Return how many documents entered and left the shown ranks, and how many moved."""
     entered = left = moved = 0
     for d in query.documents:
         was, now = (r is not None and r <= ranks for r in (d.base_rank, d.candidate_rank))
@@ -170,7 +170,7 @@ def changes(query: ShownQuery, ranks: int) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder unless it is there; raises ConfigError where that cannot be."""
+    """Make the folder unless it is there; raises ConfigError if that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -17,26 +17,26 @@ _ROW: Final = 86
 _WIDE: Final = 1040
 
 
-def distribution(found: Distribution) -> Markup:
-    """One histogram per group of pairs, above each other on one scale of logits.
+def distribution(histograms: Distribution) -> Markup:
+    """Draw one histogram per group of pairs, above each other on one scale of logits.
 
     Each is as high as its own largest bar: the shapes are compared, the counts are written.
     """
-    height = _ROW * len(found.groups) + 40
-    scale = Scale(found.edges[0], found.edges[-1], 6, _PANEL - 6)
+    height = _ROW * len(histograms.groups) + 40
+    scale = Scale(histograms.edges[0], histograms.edges[-1], 6, _PANEL - 6)
     marks = scale.ticks(6)
     digits = tick_digits(marks)
     parts = [line(scale(v), 8, scale(v), height - 34, "grid") for v in marks]
-    for place, group in enumerate(found.groups):
-        parts += _ridge(group, place, found.edges, scale)
+    for place, group in enumerate(histograms.groups):
+        parts += _ridge(group, place, histograms.edges, scale)
     parts += [label(scale(v), height - 18, number(v, digits), "tick") for v in marks]
     parts.append(label(_PANEL / 2, height - 2, "raw logit", "hint"))
-    said = "; ".join(
+    description = "; ".join(
         f"{count(g.total)} {g.name}"
         + ("" if g.median is None else f", median {number(g.median, 2)}")
-        for g in found.groups
+        for g in histograms.groups
     )
-    what = f"raw logits, {ordinary(found.query_type)} candidates: {said}"
+    what = f"raw logits, {ordinary(histograms.query_type)} candidates: {description}"
     return picture(_PANEL, height, what, *parts, class_="panel")
 
 
@@ -65,9 +65,9 @@ def _ridge(group: Group, place: int, edges: Sequence[float], scale: Scale) -> li
     return parts
 
 
-def history(found: History, current: str) -> Markup:
-    """The measure over the pipeline's runs; the ring is the run that the report is about."""
-    points = found.points
+def history(past: History, current: str) -> Markup:
+    """Draw the measure over the pipeline's runs; the ring is the run that the report is about."""
+    points = past.points
     stages = {
         "first stage": [p.first for p in points],
         "reranked": [p.reranked for p in points],
@@ -95,8 +95,8 @@ def history(found: History, current: str) -> Markup:
         )
         if y is not None:
             parts.append(label(width - 92, y + 4, name, f"name {kind}", "start"))
-    said = f"{found.measure} on {ordinary(found.query_type)} search over {len(points)} runs"
-    return picture(width, height, said, *parts, class_="wide")
+    description = f"{past.measure} on {ordinary(past.query_type)} search over {len(points)} runs"
+    return picture(width, height, description, *parts, class_="wide")
 
 
 def _apart(ends: list[float | None]) -> list[float | None]:
@@ -128,11 +128,11 @@ def _series(
     return parts
 
 
-def reliability(found: Reliability) -> Markup:
-    """What share of the pairs given a probability was relevant, with intervals; ideal: diagonal."""
+def reliability(quality: Reliability) -> Markup:
+    """Draw what share of the pairs given a probability was relevant, with intervals."""
     size, left, top, bottom = 400, 52, 30, 348
     across, tall = Scale(0, 1, left, size - 12), Scale(0, 1, bottom, top)
-    most = max((b.count for b in found.bins), default=1)
+    most = max((b.count for b in quality.bins), default=1)
     parts = []
     for v in across.ticks(5):
         parts += [
@@ -142,7 +142,7 @@ def reliability(found: Reliability) -> Markup:
             label(left - 8, tall(v) + 4, percent(v), "tick", "end"),
         ]
     parts.append(line(left, bottom, size - 12, top, "ideal"))
-    for b in found.bins:
+    for b in quality.bins:
         x = across(b.predicted)
         tip = element("title", f"{b.count} pairs: {percent(b.predicted)}, {percent(b.observed)}")
         parts.append(line(x, tall(b.low), x, tall(b.high), "span accent"))
@@ -152,8 +152,8 @@ def reliability(found: Reliability) -> Markup:
         )
     parts.append(label((left + size) / 2, bottom + 40, "predicted probability", "hint"))
     parts.append(label(left - 44, 14, "share judged relevant", "hint", "start"))
-    said = "; ".join(
+    description = "; ".join(
         f"predicted {percent(b.predicted)}, observed {percent(b.observed)} of {b.count}"
-        for b in found.bins
+        for b in quality.bins
     )
-    return picture(size, bottom + 46, f"reliability: {said}", *parts, class_="square")
+    return picture(size, bottom + 46, f"reliability: {description}", *parts, class_="square")

@@ -10,12 +10,12 @@ _TEXT = str.maketrans({c: f"\\{c}" for c in r"\`*_[]<>|#"})
 
 
 def plain(text: str) -> str:
-    """The text with Markdown's own characters escaped."""
+    """Return the text with Markdown's own characters escaped."""
     return " ".join(text.split()).translate(_TEXT)
 
 
 def markdown(report: Report, link: str | None = None) -> str:
-    """Verdict, measures and cost; `link` leads to the HTML file."""
+    """Return verdict, measures and cost; `link` leads to the HTML file."""
     lines = [f"## {plain(headline(report))}", "", plain(explanation(report)), ""]
     if report.comparison is not None:
         lines += [

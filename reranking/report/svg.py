@@ -12,7 +12,7 @@ Attribute = str | float | None
 
 
 def element(tag: str, *children: str, **attributes: Attribute) -> Markup:
-    """`<tag ...>children</tag>` with every value escaped; children that are Markup stay markup.
+    """Return `<tag ...>children</tag>`, every value escaped; children of Markup stay markup.
 
     `class_` means class, `stroke_width` means stroke-width; attributes of None are left out.
     """
@@ -34,7 +34,7 @@ def _text(value: str | float) -> str:
 def picture(
     width: float, height: float, label: str, *children: str, class_: str | None = None
 ) -> Markup:
-    """An image for readers and for screen readers, which hear `label` instead."""
+    """Return an image for readers and for screen readers, which hear `label` instead."""
     return element(
         "svg",
         *children,
@@ -49,23 +49,23 @@ def picture(
 
 
 def label(x: float, y: float, text: str, class_: str = "", anchor: str = "middle") -> Markup:
-    """A line of text; `anchor` is start, middle or end."""
+    """Draw a line of text; `anchor` is start, middle or end."""
     return element("text", text, x=x, y=y, class_=class_ or None, text_anchor=anchor)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
-    """A straight line, styled by its class."""
+    """Draw a straight line, styled by its class."""
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
 def box(x: float, y: float, width: float, height: float, class_: str, title: str = "") -> Markup:
-    """A rectangle; `title` is its tooltip."""
-    said = [element("title", title)] if title else []
-    return element("rect", *said, x=x, y=y, width=width, height=height, class_=class_)
+    """Draw a rectangle; `title` is its tooltip."""
+    children = [element("title", title)] if title else []
+    return element("rect", *children, x=x, y=y, width=width, height=height, class_=class_)
 
 
 def path(points: Sequence[tuple[float, float]], class_: str, *, closed: bool = False) -> Markup:
-    """A line through the points."""
+    """Draw a line through the points."""
     drawn = "L".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return element("path", d=f"M{drawn}{'Z' if closed else ''}", class_=class_)
 
@@ -85,12 +85,12 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, about: int = 5) -> list[float]:
-        """Round numbers within the range, roughly `about` of them."""
+        """Return round numbers within the range, roughly `about` of them."""
         return ticks(self.low, self.high, about)
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten within low..high."""
+    """Return multiples of 1, 2 or 5 times a power of ten within low..high."""
     if not high > low:
         return [low]
     rough = (high - low) / max(about, 1)
@@ -101,5 +101,5 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def tick_digits(values: Sequence[float]) -> int:
-    """Decimals that tell the ticks apart."""
+    """Return decimals that tell the ticks apart."""
     return max((len(f"{v:.10g}".partition(".")[2]) for v in values), default=0)

@@ -13,7 +13,7 @@ DASH: Final = "\u2013"  # stands where there is no number
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """The number with a real minus sign; a dash for None."""
+    """Return the number with a real minus sign; a dash for None."""
     if value is None:
         return DASH
     text = f"{value:.{digits}f}"
@@ -21,32 +21,32 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """The number with its sign, unless it rounds to zero; a dash for None."""
+    """Return the number with its sign, unless it rounds to zero; a dash for None."""
     text = number(value, digits)
     return f"+{text}" if value is not None and value > 0 and float(text) else text
 
 
 def count(value: int | None) -> str:
-    """The number with its thousands apart; a dash for None."""
+    """Return the number with its thousands apart; a dash for None."""
     return DASH if value is None else f"{value:,}"
 
 
 def percent(value: float | None) -> str:
-    """The share in per cent; small ones keep a digit."""
+    """Return the share in per cent; small ones keep a digit."""
     if value is None:
         return DASH
     return f"{value:.1%}" if 0 < value < 0.1 or 0.9 < value < 1 else f"{value:.0%}"
 
 
 def p_value(value: float | None) -> str:
-    """The p-value as papers print it."""
+    """Return the p-value as papers print it."""
     if value is None:
         return DASH
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def seconds(value: float | None) -> str:
-    """The duration in the two units that matter."""
+    """Return the duration in the two units that matter."""
     if value is None:
         return DASH
     if value < 1:
@@ -59,12 +59,12 @@ def seconds(value: float | None) -> str:
 
 
 def ordinary(name: str) -> str:
-    """`tag` and `fts` as readers call them."""
+    """Return `tag` and `fts` as readers call them."""
     return {"fts": "full-text", "length": "query length"}.get(name, name)
 
 
 def clipped(text: str, limit: int) -> str:
-    """The text on one line, cut to `limit` characters."""
+    """Return the text on one line, cut to `limit` characters."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "\u2026"
 
@@ -84,7 +84,7 @@ _TWO: Final = {
 
 
 def headline(report: Report) -> str:
-    """The verdict in one sentence, without its full stop."""
+    """Return the verdict in one sentence, without its full stop."""
     if report.contrast is None:
         return f"What run {report.run.short} found"
     if report.comparison is None:
@@ -92,16 +92,16 @@ def headline(report: Report) -> str:
             return "How much reranking changes the results"
         return f"How much {report.contrast.candidate} differs from {report.contrast.base}"
     forms = _OWN if report.contrast.own_first_stage else _TWO
-    said = forms[report.comparison.verdict].format(
+    sentence = forms[report.comparison.verdict].format(
         type=ordinary(report.comparison.primary.query_type),
         base=report.contrast.base,
         candidate=report.contrast.candidate,
     )
-    return said[0].upper() + said[1:]
+    return sentence[0].upper() + sentence[1:]
 
 
 def explanation(report: Report) -> str:
-    """What the headline rests on, in two or three sentences for readers without statistics."""
+    """Return what the headline rests on, in two or three sentences without statistics."""
     if report.contrast is None:
         return "The run published its first stage; there is nothing to compare it with."
     if report.comparison is None:
@@ -144,7 +144,7 @@ def _meaning(report: Report) -> str:
 
 
 def whereabouts(now: int | None, then: int | None, *, base: bool) -> str:
-    """Where a document of one ranking stands in the other: `base` says which one it is in."""
+    """Return where a document of one ranking stands in the other; `base`: which one it is in."""
     if now == then:
         return "same rank"
     if base:
@@ -153,7 +153,7 @@ def whereabouts(now: int | None, then: int | None, *, base: bool) -> str:
 
 
 def rule(stored: str) -> str:
-    """A labelling rule, stored as JSON, as words."""
+    """Return a labelling rule, stored as JSON, as words."""
     values = json.loads(stored)
     name = values.pop("name", "rule")
     parts = [
