@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -28,6 +28,37 @@ class LabelRule(Part):
     other_at_least: float | None = Field(
         None, description="labels.other_model must take the same side of this cut, else unsure"
     )
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> LabelRule:
+        conditions = (self.at_least, self.grades, self.top_n, self.margin, self.both_legs)
+        checks = {
+            "it needs one of at_least, grades, top_n, margin, both_legs": any(
+                _given(condition) for condition in conditions
+            ),
+            "give at_least or grades, not both": self.at_least is None or not self.grades,
+            "grades must ascend": list(self.grades) == sorted(set(self.grades)),
+            "unsure must be a low and a higher value": self.unsure is None
+            or self.unsure[0] < self.unsure[1],
+        }
+        if self.on == "probability":
+            values = [*self.grades, *(self.unsure or ()), self.at_least, self.other_at_least]
+            checks["probabilities lie between 0 and 1"] = all(
+                value is None or 0 <= value <= 1 for value in values
+            )
+        if faults := [fault for fault, holds in checks.items() if not holds]:
+            raise ValueError(f"rule {self.name!r}: " + "; ".join(faults))
+        return self
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """The keys that the rule declares, with their values: what is stored and digested."""
+        return {key: value for key, value in self.model_dump().items() if _given(value)}
+
+
+def _given(value: object) -> bool:
+    """Whether a condition is declared; a cut at 0 is."""
+    return value is not None and value is not False and value != ()
 
 
 class Labels(Part):
@@ -63,6 +94,12 @@ class Labels(Part):
         if self.other_model is None and any(r.other_at_least is not None for r in self.rules):
             raise ValueError("other_at_least needs labels.other_model")
         return self
+
+    @property
+    def applied(self) -> str:
+        """The name of the rule that labels: `apply`, else the goal's, else the first one's."""
+        by_goal = self.target_precision is not None
+        return self.apply or (BY_GOAL if by_goal else self.rules[0].name)
 
 
 class Training(Part):
@@ -103,6 +140,8 @@ class Training(Part):
 
     @model_validator(mode="after")
     def _whole(self) -> Training:
+        if self.range_max is not None and self.range_max - self.range_min < self.num_negatives:
+            raise ValueError("range_max must leave num_negatives candidates after range_min")
         if self.positives == "labels" and self.label_set is None:
             raise ValueError("positives: labels needs training.label_set")
         return self

@@ -339,6 +339,13 @@ class Config(Part):
     execution: Execution = Execution()
 
     @property
+    def judgment_lists(self) -> tuple[str, ...]:
+        """The judgment lists that labels and training data are made with."""
+        if self.labels is not None and self.labels.judgments:
+            return self.labels.judgments
+        return () if self.judgments is None else (self.judgments.judgment_list,)
+
+    @property
     def title(self) -> str:
         """Query set and models, for lists of runs."""
         encoder, reranker = self.documents.encoder, self.rerank

@@ -10,29 +10,23 @@ from reranking.errors import ConfigError
 from reranking.pipeline import Pipeline
 from reranking.steps import step
 from reranking.store import Database
-from reranking.upkeep.maintain import MaintainSettings, maintain
-from reranking.upkeep.retention import Keep
+from reranking.upkeep.maintain import Configured, maintain
 
 
 @step("maintain", 30)
 def maintain_database(pipeline: Pipeline, dry_run: bool = False) -> dict[str, Any]:
     """Look after the database; what was done, or in a dry run would be."""
     database = Database(pipeline.config.database, must_exist=True, upgrading=True)
-    return maintain(database, settings_of(pipeline), dry_run=dry_run).as_dict()
+    keep, configured = pipeline.config.keep, configured_of(pipeline)
+    return maintain(database, keep, configured, dry_run=dry_run).as_dict()
 
 
-def settings_of(pipeline: Pipeline) -> MaintainSettings:
-    """Return what the config lets maintenance drop."""
+def configured_of(pipeline: Pipeline) -> Configured | None:
+    """Return what the config asks scores for; None if unused scores stay."""
     keep = pipeline.config.keep
-    if keep is None:
-        return MaintainSettings()
-    unused = keep.scores == "used"
-    return MaintainSettings(
-        keep=Keep(keep.runs, keep.days),
-        drop_unused=unused,
-        corpus=_corpus(pipeline),
-        rerankers=_rerankers(pipeline) if unused else frozenset(),
-    )
+    if keep is None or keep.scores == "all":
+        return None
+    return Configured(_corpus(pipeline), _rerankers(pipeline))
 
 
 def _rerankers(pipeline: Pipeline) -> frozenset[bytes]:

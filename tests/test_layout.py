@@ -53,6 +53,7 @@ FLOORS = [
         "numbers",
         "notebook",
         "retry",
+        "spreadsheets",
     },
     {"store"},
     {"sources"},

@@ -82,7 +82,7 @@ def agreement_tables(values: Mapping[str, Any]) -> list[Table | None]:
     """Kappa and alpha, the confusion by grade, and the disagreements that tell most."""
     if values["right"] is None:
         names = {name: f"alpha ({name})" for name in ("nominal", "ordinal", "interval")}
-        return [_figures(values, names)]
+        return [_figures(values, names), _raters(values)]
     names = {
         "kappa": "kappa",
         "kappa_linear": "kappa, linear weights",
@@ -105,6 +105,25 @@ def _figures(values: Mapping[str, Any], names: Mapping[str, str]) -> Table:
             interval = f"{one['low']:.3f} .. {one['high']:.3f}"
             add_row(table, text, f"{one['value']:.3f}", interval)
     return table
+
+
+def _raters(values: Mapping[str, Any]) -> Table | None:
+    """Each rater beside the others; who disagrees with everybody is marked."""
+    if not values["each"]:
+        return None
+    columns = ["rater", "pairs", "alpha with the others", "of the others alone", ""]
+    table = new_table("Rater by rater (ordinal alpha)", columns, ["pairs"])
+    for one in values["each"]:
+        figures = (_estimate(one[name]) for name in ("against", "others"))
+        said = "disagrees with everybody" if one["apart"] else ""
+        add_row(table, one["rater"], f"{one['pairs']:,}", *figures, said)
+    return table
+
+
+def _estimate(of: Mapping[str, Any]) -> str:
+    if of["value"] is None:
+        return "unknown"
+    return f"{of['value']:.3f} [{of['low']:.3f}, {of['high']:.3f}]"
 
 
 def _confusion(values: Mapping[str, Any]) -> Table:
@@ -150,7 +169,7 @@ def mining_table(values: Mapping[str, Any]) -> Table:
     table = new_table(f"Negatives of run {values['run_id'][:8]}", ["what", "value"])
     for name in ("queries", "queries_without_positive", "queries_short_of_negatives"):
         add_row(table, name.replace("_", " "), f"{values[name]:,}")
-    verified = f"{values['negatives']:,}, {values['verified']:,} of them judged"
+    verified = f"{values['negatives']:,}, {values['verified']:,} of which judged"
     add_row(table, "negatives", verified)
     for reason, count in sorted(values["dropped"].items(), key=lambda item: -item[1]):
         add_row(table, f"dropped: {reason}", f"{count:,}")

@@ -29,12 +29,37 @@ RunOption = Annotated[
 ]
 
 
+GradesOption = Annotated[
+    str | None,
+    typer.Option("--grades", metavar="0,1,2", help="the scale; default: the list's, or 0 to 3"),
+]
+
+
+def _grades(text: str | None) -> list[int] | None:
+    """The grades of a scale; raises ConfigError for anything but whole numbers of 32 bits."""
+    if text is None:
+        return None
+    try:
+        grades = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        grades = []
+    if len(grades) < 2 or not all(-(2**31) <= grade < 2**31 for grade in grades):
+        raise ConfigError(f"--grades {text!r}: expected at least two whole numbers such as 0,1,2,3")
+    return grades
+
+
+def _listed(text: str | None) -> list[str]:
+    """The names in a comma-separated list."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
 class Order(StrEnum):
     verdict = "verdict"
     calibration = "calibration"
 
 
 class WorkFormat(StrEnum):
+    csv = "csv"
     quepid = "quepid"
     label_studio = "label-studio"
 
@@ -98,6 +123,11 @@ def _show_labels(values: dict[str, Any]) -> None:
 
     for line in calibration_lines(values["calibration"]):
         typer.echo(line)
+    for source, count in values["no_sample"].items():
+        typer.echo(
+            f"{source}: all {count:,} judgments say relevant; they are no sample of these scores "
+            "and enter neither calibration nor precision"
+        )
     show(calibration_table(values["calibration"]), rules_table(values), conflicts_table(values))
     if values["status"] != "not demonstrable":
         for name, reason in values["refused"].items():
@@ -116,6 +146,9 @@ def labels(
     out: Annotated[
         Path | None, typer.Option("--out", help="Parquet file for LABEL_SET's labels")
     ] = None,
+    with_text: Annotated[
+        bool, typer.Option("--with-text", help="with --out: also the texts of query and document")
+    ] = False,
     config: ConfigOption = None,
     database: DatabaseOption = None,
     as_json: AsJson = False,
@@ -127,8 +160,8 @@ def labels(
     if (name is None) != (out is None):
         raise ConfigError("give LABEL_SET and --out together, or neither to list the label sets")
     if name is not None and out is not None:
-        wrote = labelling.export_labels(uri, name, out)
-        line = f"{wrote['rows']} labels, {wrote['stale']} of them stale -> {out}"
+        wrote = labelling.export_labels(uri, name, out, texts=with_text)
+        line = f"{wrote['rows']} labels, of which {wrote['stale']} stale -> {out}"
         say(wrote) if as_json else typer.echo(line)
         return EXIT_DONE
     rows = labelling.label_sets(uri)
@@ -172,7 +205,7 @@ def agreement(
 def worklist(
     config: ConfigFile,
     out: Annotated[Path, typer.Option("--out", help="file to write; .jsonl: a task per line")],
-    format: Annotated[WorkFormat, typer.Option("--format")] = WorkFormat.quepid,
+    format: Annotated[WorkFormat, typer.Option("--format")] = WorkFormat.csv,
     runs: Annotated[
         str, typer.Option("--runs", metavar="A,B", help="default: the config's newest")
     ] = "",
@@ -184,6 +217,7 @@ def worklist(
     ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="results per query that count")] = 10,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="pairs at most")] = None,
+    grades: GradesOption = None,
     set: Overrides = None,
     as_json: AsJson = False,
 ) -> int:
@@ -199,6 +233,7 @@ def worklist(
         query_type=query_type,
         k=k,
         limit=limit,
+        grades=_grades(grades),
     )
     line = f"{values['pairs']} pairs of {values['queries']} queries -> {', '.join(values['files'])}"
     say(values) if as_json else typer.echo(line)
@@ -208,13 +243,15 @@ def worklist(
 @command
 def worklist_import(
     config: ConfigFile,
-    file: Annotated[Path, typer.Argument(help="Quepid's .csv, Label Studio's .json or .jsonl")],
+    file: Annotated[Path, typer.Argument(help="a .csv, or Label Studio's .json or .jsonl")],
     rater: Annotated[
-        str | None, typer.Option("--rater", metavar="NAME", help="who rated a Quepid CSV")
+        str | None,
+        typer.Option("--rater", metavar="A,B", help="who rated a CSV; several: its columns"),
     ] = None,
     judgments: Annotated[
         str | None, typer.Option("--judgments", metavar="LIST", help="default: the config's")
     ] = None,
+    grades: GradesOption = None,
     set: Overrides = None,
     allow_rejects: AllowRejects = False,
     as_json: AsJson = False,
@@ -222,7 +259,9 @@ def worklist_import(
     """Add people's answers to a judgment list, each rater's apart."""
     from reranking.labelling import worklist_answers as tasks
 
-    values = tasks.read_answers(read_config(config, set), file, rater, judgments)
+    values = tasks.read_answers(
+        read_config(config, set), file, _listed(rater), judgments, _grades(grades)
+    )
     if as_json:
         say(values)
     else:

@@ -7,28 +7,30 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
-from configs.labelling import BY_GOAL, Labels
+from configs.labelling import Labels
 from configs.schema import Config
 from reranking.errors import ConfigError
+from reranking.files import whole_file
 from reranking.judgments.consensus import RELEVANT
 from reranking.labelling.calibration import Calibration, Uncalibrated
 from reranking.labelling.goal import Goal
 from reranking.labelling.gradings import Gradings
 from reranking.labelling.kappa import Agreement
-from reranking.labelling.label_run import Bench, Labelled, LabelSettings, bench, label_run
+from reranking.labelling.label_run import Bench, Labelled, bench, label_run
 from reranking.labelling.label_sets import (
     find_label_set,
     list_label_sets,
     read_labels,
     stale_labels,
     with_staleness,
+    with_texts,
 )
-from reranking.labelling.rules import Rule, RuleReport
-from reranking.labelling.scored import reranker_named
+from reranking.labelling.rules import RuleReport
 from reranking.runs.plan import pipeline_digest
 from reranking.runs.run import Run, find_run, newest_done
 from reranking.steps import step
@@ -48,43 +50,15 @@ def run_of(database: Database, config: Config, run: str | None) -> Run:
 
 
 def labels_of(config: Config) -> Labels:
-    """The config's part `labels`; ConfigError where there is none."""
+    """The config's part `labels`, with its judgment lists named; ConfigError if there is none."""
     if config.labels is None:
         raise ConfigError("the config has no `labels`: give a label_set and rules")
-    return config.labels
-
-
-def lists_of(config: Config) -> tuple[str, ...]:
-    """The judgment lists that labels and training data are made with."""
-    if config.labels is not None and config.labels.judgments:
-        return config.labels.judgments
-    return () if config.judgments is None else (config.judgments.judgment_list,)
+    return config.labels.model_copy(update={"judgments": config.judgment_lists})
 
 
 def relevant_of(config: Config) -> int:
     """The lowest grade that counts as relevant."""
     return RELEVANT if config.labels is None else config.labels.relevant
-
-
-def label_settings(database: Database, config: Config) -> LabelSettings:
-    """How the config wants labels made; ConfigError names a rule that says nothing."""
-    given = labels_of(config)
-    rules = tuple(Rule(**rule.model_dump()) for rule in given.rules)
-    first = BY_GOAL if given.target_precision is not None else rules[0].name
-    other = None
-    if given.other_model is not None:
-        other = reranker_named(database, given.other_model)
-    return LabelSettings(
-        label_set=given.label_set,
-        rules=rules,
-        apply=given.apply or first,
-        relevant=given.relevant,
-        judgments=lists_of(config),
-        target_precision=given.target_precision,
-        goal=BY_GOAL,
-        calibration=given.calibration,
-        other=other,
-    )
 
 
 @step("label-run", 5)
@@ -96,12 +70,12 @@ def label_stored_run(config: Config, run: str | None = None) -> dict[str, Any]:
     """
     started = time.monotonic()
     database = open_database(config)
-    of = bench(database, run_of(database, config, run), label_settings(database, config))
+    of = bench(run_of(database, config, run), labels_of(config))
     values = bench_values(of)
-    if of.settings.apply in of.refused:
+    if of.labels.applied in of.refused:
         said = {"status": "not demonstrable", "label_set": None}
     else:
-        said = _labelled_values(label_run(database, of), of)
+        said = _labelled_values(label_run(of), of)
     return {**said, **values, "seconds": round(time.monotonic() - started, 3)}
 
 
@@ -125,19 +99,20 @@ def _labelled_values(done: Labelled, of: Bench) -> dict[str, Any]:
 def compare_rules(config: Config, run: str | None) -> dict[str, Any]:
     """What each rule would label, side by side, with the calibration; nothing is stored."""
     database = open_database(config)
-    of = bench(database, run_of(database, config, run), label_settings(database, config))
+    of = bench(run_of(database, config, run), labels_of(config))
     return {"status": "compared", **bench_values(of)}
 
 
 def bench_values(of: Bench) -> dict[str, Any]:
     """Calibration, goal and rules as JSON-like values."""
     return {
-        "run_id": of.run.plan.run_id,
-        "reranker": of.run.reranker,
-        "query_set": of.run.plan.queries.name,
-        "judgments": list(of.settings.judgments),
+        "run_id": of.scored.run.run_id,
+        "reranker": of.scored.reranker,
+        "query_set": of.scored.run.queries.name,
+        "judgments": list(of.labels.judgments),
+        "no_sample": of.left_out,
         "pairs": of.pairs.num_rows,
-        "apply": of.settings.apply,
+        "apply": of.labels.applied,
         "calibration": calibration_values(of.calibration),
         "goal": None if of.goal is None else goal_values(of.goal),
         "rules": [rule_values(report) for report in of.compare()],
@@ -172,9 +147,9 @@ def rule_values(of: RuleReport) -> dict[str, Any]:
     counts = {name: getattr(of, name) for name in ("pairs", "positive", "negative", "unsure")}
     return {
         "rule": of.rule.name,
-        "conditions": {k: v for k, v in plain(of.rule).items() if k != "name" and v},
+        "conditions": {k: v for k, v in of.rule.conditions.items() if k != "name" and v},
         **counts,
-        "precision": str(of.precision),
+        "precision": of.precision_said,
         "recall": str(of.recall),
     }
 
@@ -194,8 +169,8 @@ def agreement(config: Config, left: str, right: str | None, limit: int) -> dict[
     """How far two gradings agree, or with one judgment list alone, how far its raters do."""
     database = open_database(config)
 
-    def bench_of(plan: Run) -> Bench:
-        return bench(database, plan, label_settings(database, config))
+    def bench_of(of: Run) -> Bench:
+        return bench(of, labels_of(config))
 
     found = Gradings(database, config.queries.query_set, relevant_of(config), bench_of)
     if right is None:
@@ -222,7 +197,7 @@ def label_sets(database: str) -> list[dict[str, Any]]:
 
 def _set_values(database: Database, row: dict[str, Any]) -> dict[str, Any]:
     labels = read_labels(database, row["label_set"])
-    changed = stale_labels(database, labels, find_run(database, row["runs"][0]))
+    changed = stale_labels(labels, find_run(database, row["runs"][0]))
     said = labels.column("label").to_pylist()
     kept = ("label_set", "name", "current", "runs", "rule", "created_at")
     return {name: row[name] for name in kept} | {
@@ -233,17 +208,21 @@ def _set_values(database: Database, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def export_labels(database: str, name: str, out: Any) -> dict[str, Any]:
-    """Write a label set with the column `stale` as Parquet; its rows, and the stale ones."""
+def export_labels(database: str, name: str, out: Path, *, texts: bool = False) -> dict[str, Any]:
+    """Write a label set with the column `stale` as Parquet; its rows, and the stale ones.
+
+    With `texts` also the columns query and document, as the labelled run read them.
+    """
     import pyarrow.parquet as pq
 
     opened = Database(database, must_exist=True)
     row = find_label_set(opened, name)
     labels = read_labels(opened, row["label_set"])
-    changed = stale_labels(opened, labels, find_run(opened, row["runs"][0]))
-    partial = out.with_name(f".{out.name}.partial")
-    pq.write_table(with_staleness(labels, changed), partial)
-    partial.replace(out)
+    run = find_run(opened, row["runs"][0])
+    changed = stale_labels(labels, run)
+    marked = with_staleness(labels, changed)
+    with whole_file(out) as file:
+        pq.write_table(with_texts(marked, run) if texts else marked, file)
     return {
         "label_set": row["label_set"],
         "rows": labels.num_rows,

@@ -13,12 +13,12 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from configs.labelling import BY_GOAL, LabelRule
 from reranking.errors import ConfigError
 from reranking.fingerprints import digest
 from reranking.judgments.consensus import RELEVANT
 from reranking.labelling.intervals import Proportion, proportion
-from reranking.labelling.judged import judged, pair_frame
-from reranking.labelling.rules import Rule
+from reranking.labelling.judged import judged, no_sample, pair_frame
 
 CHOOSING_CONFIDENCE = 0.998
 """How sure the choosing part must be. A cut that just reaches the goal there would miss it in the
@@ -45,11 +45,12 @@ class Goal:
     judgments: int
     statement: str
 
-    def rule(self, name: str) -> Rule:
+    @property
+    def rule(self) -> LabelRule:
         """The rule that labels with this cut; ConfigError if the goal was not reached."""
         if not self.reached or self.cut is None:
-            raise ConfigError(f"rule {name!r}: {self.statement}")
-        return Rule(name, on="score", at_least=self.cut)
+            raise ConfigError(f"rule {BY_GOAL!r}: {self.statement}")
+        return LabelRule(name=BY_GOAL, on="score", at_least=self.cut)
 
 
 def cut_for_precision(
@@ -71,7 +72,19 @@ def cut_for_precision(
     said = np.zeros(len(true), bool) if cut is None else (rest["score"] >= cut).to_numpy()
     precision, recall = proportion(true[said], query[said]), proportion(said[true], query[true])
     reached = cut is not None and precision.total > 0 and precision.low >= target_precision
+    lacking = None
+    if cut is not None:
+        scores = pair_frame(pairs)["score"]
+        lacking = no_sample(
+            scores.filter(scores >= cut), rows.filter(pl.col("score") >= cut)["score"]
+        )
+        reached = reached and lacking is None
     statement = _statement(target_precision, cut, precision, recall, rows.height, reached)
+    if lacking is not None:
+        statement = (
+            f"precision {target_precision:g} is not demonstrable with {rows.height} judgments: "
+            f"{lacking}"
+        )
     if one_sided:  # precision would be 1 wherever the cut lies
         statement = (
             f"precision {target_precision:g} is not demonstrable with {rows.height} judgments: all "

@@ -115,14 +115,14 @@ class Gradings:
 
     def _labels(self, side: str, name: str) -> Grading:
         row = find_label_set(self._database, name)
-        plan = find_run(self._database, row["runs"][0])
-        if plan.queries.name != self._query_set:
+        run = find_run(self._database, row["runs"][0])
+        if run.queries.name != self._query_set:
             raise ConfigError(
-                f"label set {row['label_set']} is of query set {plan.queries.name!r}, the config's "
+                f"label set {row['label_set']} is of query set {run.queries.name!r}, the config's "
                 f"is {self._query_set!r}: ids of two query sets do not mean the same queries"
             )
         labels = read_labels(self._database, row["label_set"])
-        changed = stale_labels(self._database, labels, plan)
+        changed = stale_labels(labels, run)
         keys = ["query_id", "doc_id"]
         kept = frame(labels).join(frame(changed), on=keys, how="anti").to_arrow()
         grades = labels_as_grades(kept)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from reranking.arrow import frame
 from reranking.errors import InputError
-from reranking.judgments.consensus import consensus
+from reranking.judgments.consensus import consensus, human
 
 PAIR_COLUMNS = (
     "query_id",
@@ -66,3 +66,54 @@ def labels_as_grades(labels: pa.Table) -> pa.Table:
     return kept.select(
         "query_id", "doc_id", pl.col("label").alias("relevance"), "probability", "score"
     ).to_arrow()
+
+
+ONE_SIDED = 20
+"""From so many judgments on, a source that calls every pair relevant has chosen what it judged."""
+_PARTS = 4
+
+
+def sample_of(judgments: pa.Table, relevant: int) -> tuple[pa.Table, dict[str, int]]:
+    """Return the judgments that may speak for precision, and how many others each source has.
+
+    A source that found all of many pairs relevant did not draw them from the scored pairs: it
+    judged them because they are relevant, so its grades show no wrong label. If all sources are
+    like that, all judgments are returned, for the message that says so.
+    """
+    rows = human(frame(judgments, ["relevance"], "judgments"))
+    if "source" not in rows.columns:
+        return judgments, {}
+    sources = rows.group_by("source").agg(pl.len().alias("count"), pl.col("relevance").min())
+    one_sided = sources.filter((pl.col("count") >= ONE_SIDED) & (pl.col("relevance") >= relevant))
+    left_out = {str(name): int(count) for name, count, _ in one_sided.sort("source").iter_rows()}
+    rest = rows.filter(~pl.col("source").is_in(list(left_out)))
+    return (rest if rest.height else rows).to_arrow(), left_out
+
+
+def unjudged_range(scores: pl.Series, judged_scores: pl.Series) -> tuple[float, float] | None:
+    """Return a range of scores in which no pair is judged, None if the judged ones are spread.
+
+    `scores` are those of all pairs that a rule calls positive, `judged_scores` of the judged ones
+    among them. Each quarter of the pairs must have a judged one, or the share of relevant pairs
+    says nothing about that quarter. Fewer than twenty pairs are not divided.
+    """
+    if len(scores) < _PARTS * 5 or not len(judged_scores):
+        return None
+    ordered = scores.sort()
+    for part in range(_PARTS):
+        low = float(ordered[len(scores) * part // _PARTS])
+        high = float(ordered[len(scores) * (part + 1) // _PARTS - 1])
+        if not ((judged_scores >= low) & (judged_scores <= high)).any():
+            return low, high
+    return None
+
+
+def no_sample(scores: pl.Series, judged_scores: pl.Series) -> str | None:
+    """Return why the judged pairs are no sample of the scores, None if they may be one."""
+    found = unjudged_range(scores, judged_scores)
+    if found is None:
+        return None
+    return (
+        f"the judgments are no sample of these scores: of {len(scores)} positive pairs none is "
+        f"judged between score {found[0]:.4g} and {found[1]:.4g}"
+    )

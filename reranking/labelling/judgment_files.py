@@ -15,13 +15,12 @@ from reranking.judgments.files import write_beir, write_trec
 from reranking.labelling.worklist import work_list
 from reranking.labelling.worklist_run import shown_by
 from reranking.runs.run import Run
-from reranking.store import Database
 
 FORMATS = ("beir", "qrels")
 
 
 def export_judgments(
-    database: Database, plan: Run, judgments: pa.Table, folder: Path, form: str, *, k: int = 10
+    run: Run, judgments: pa.Table, folder: Path, form: str, *, k: int = 10
 ) -> dict[str, int]:
     """Write judgments as a BEIR folder or TREC qrels; the pairs judged, and those unjudged.
 
@@ -32,20 +31,20 @@ def export_judgments(
     """
     if form not in FORMATS:
         raise ConfigError(f"format {form!r} is none of {', '.join(FORMATS)}")
-    unjudged = work_list(shown_by(database, [plan], None), judgments, k=k)
+    unjudged = work_list(shown_by([run], None), judgments, k=k)
     if form == "qrels":
         write_trec(folder, judgments, unjudged)
     else:
-        queries = read_queries(database, plan.queries)
-        write_beir(folder, _corpus(database, plan), queries, judgments, unjudged)
+        queries = read_queries(run.database, run.queries)
+        write_beir(folder, _corpus(run), queries, judgments, unjudged)
     pairs = frame(judgments).select("query_id", "doc_id").n_unique()
     return {"judged": pairs, "unjudged": unjudged.num_rows}
 
 
-def _corpus(database: Database, plan: Run) -> Iterator[pa.Table]:
+def _corpus(run: Run) -> Iterator[pa.Table]:
     """The run's documents in blocks: doc_id and text."""
-    corpus = plan.corpus
+    corpus = run.corpus
     columns = [corpus.id, corpus.scored]
-    for batch in database.stream(corpus.table, columns=columns, version=corpus.version):
+    for batch in run.database.stream(corpus.table, columns=columns, version=corpus.version):
         texts = [text or "" for text in batch.column(corpus.scored).to_pylist()]
         yield pa.table({"doc_id": string_ids(batch.column(corpus.id), corpus), "text": texts})

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from reranking.arrow import frame
 from reranking.errors import InputError
-from reranking.judgments.consensus import human
+from reranking.judgments.consensus import human, lower_median
 
 Floats = NDArray[np.float64]
 Level = Literal["nominal", "ordinal", "interval"]
@@ -55,6 +56,22 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class OneRater:
+    """A rater beside the others: ordinal alphas on the pairs that this rater and others graded.
+
+    `against` compares the rater with the others' lower median, `others` the others among
+    themselves (None if they are fewer than two). `apart` if the first interval ends below the
+    second one's start: the rater disagrees with everybody, and the others agree.
+    """
+
+    rater: str
+    pairs: int
+    against: Estimate
+    others: Estimate
+    apart: bool
+
+
+@dataclass(frozen=True)
 class RaterAgreement:
     """Krippendorff's alpha over all raters; `pairs` counts those with at least two ratings."""
 
@@ -63,6 +80,7 @@ class RaterAgreement:
     nominal: Estimate
     ordinal: Estimate
     interval: Estimate
+    each: tuple[OneRater, ...]
 
 
 def kappa(confusion: Floats, weights: Weights = "none") -> float:
@@ -152,9 +170,31 @@ def agreement(left: pa.Table, right: pa.Table) -> Agreement:
 
 
 def rater_agreement(judgments: pa.Table) -> RaterAgreement:
-    """How far the raters (`source`) agree; each may have rated any part of the pairs."""
+    """Return how far the raters (`source`) agree; each may have rated any part of the pairs."""
     rows = human(frame(judgments, ("query_id", "doc_id", "relevance", "source"), "judgments"))
+    rows = rows.with_columns(pl.col("relevance").cast(pl.Int32))
     raters = tuple(sorted(rows["source"].unique().to_list()))
+    pairs, (nominal, ordinal, interval) = _alphas(rows, "nominal", "ordinal", "interval")
+    each = tuple(_beside(rows, rater) for rater in raters) if len(raters) > 1 else ()
+    return RaterAgreement(raters, pairs, nominal, ordinal, interval, each)
+
+
+def _beside(rows: pl.DataFrame, rater: str) -> OneRater:
+    """The rater's figures beside those of the others."""
+    keys = ["query_id", "doc_id"]
+    own = rows.filter(pl.col("source") == rater)
+    others = rows.filter(pl.col("source") != rater).join(own, on=keys, how="semi")
+    median = others.group_by(keys).agg(lower_median(), pl.lit("others").alias("source"))
+    columns = [*keys, "relevance", "source"]
+    both = pl.concat([own.select(columns), median.select(columns)])
+    pairs, (against,) = _alphas(both, "ordinal")
+    _, (among,) = _alphas(others.select(columns), "ordinal")
+    apart = against.high is not None and among.low is not None and against.high < among.low
+    return OneRater(rater, pairs, against, among, apart)
+
+
+def _alphas(rows: pl.DataFrame, *levels: Level) -> tuple[int, list[Estimate]]:
+    """The pairs with several grades, and alpha at each level of measurement."""
     units = rows.group_by("query_id", "doc_id").agg("relevance").sort("query_id", "doc_id")
     values = np.unique(rows["relevance"].to_numpy())
     counts = np.array(
@@ -164,13 +204,9 @@ def rater_agreement(judgments: pa.Table) -> RaterAgreement:
     query = units["query_id"].rank("dense").to_numpy().astype(int) - 1
     per_query = np.zeros((units["query_id"].n_unique(), len(values), len(values)))
     np.add.at(per_query, query, _coincidences(counts))
-    return RaterAgreement(
-        raters,
-        int((counts.sum(1) > 1).sum()),
-        nominal=_bootstrap(per_query, lambda o: _alpha(o, values, "nominal")),
-        ordinal=_bootstrap(per_query, lambda o: _alpha(o, values, "ordinal")),
-        interval=_bootstrap(per_query, lambda o: _alpha(o, values, "interval")),
-    )
+    return int((counts.sum(1) > 1).sum()), [
+        _bootstrap(per_query, partial(_alpha, values=values, level=level)) for level in levels
+    ]
 
 
 def disagreements(left: pa.Table, right: pa.Table, limit: int = 50) -> pa.Table:

@@ -19,7 +19,15 @@ import polars as pl
 import pyarrow as pa
 
 from reranking.arrow import frame
-from reranking.corpus.corpus import Corpus, columns_of, hashes_of, pin_managed, string_ids
+from reranking.corpus.corpus import (
+    Corpus,
+    columns_of,
+    hashes_of,
+    pin_managed,
+    string_ids,
+    texts_of,
+)
+from reranking.corpus.queries import read_queries
 from reranking.errors import MissingResource
 from reranking.fingerprints import canonical, fingerprint
 from reranking.labelling.conflicts import stale
@@ -127,14 +135,14 @@ def _rows(database: Database, label_set: str) -> pl.DataFrame:
     return unique.sort("query_id", "doc_id").select(LABELS.names)
 
 
-def stale_labels(database: Database, labels: pa.Table, plan: Run) -> pa.Table:
+def stale_labels(labels: pa.Table, run: Run) -> pa.Table:
     """The labels whose texts have changed since: query_id, doc_id, label and the reason.
 
-    `plan` is that of the run whose scores were labelled; its query set and its documents table are
+    `run` is the one whose scores were labelled; its query set and its documents table are
     read as they are now.
     """
-    queries = database.read("queries", equals("query_set", plan.queries.name))
-    found = document_hashes(database, plan, labels.column("doc_id").unique().to_pylist())
+    queries = run.database.read("queries", equals("query_set", run.queries.name))
+    found = document_hashes(run, labels.column("doc_id").unique().to_pylist())
     documents = pa.table(
         {
             "doc_id": pa.array(list(found), pa.string()),
@@ -144,9 +152,9 @@ def stale_labels(database: Database, labels: pa.Table, plan: Run) -> pa.Table:
     return stale(labels, queries, documents)
 
 
-def document_hashes(database: Database, plan: Run, doc_ids: Sequence[str]) -> dict[str, bytes]:
+def document_hashes(run: Run, doc_ids: Sequence[str]) -> dict[str, bytes]:
     """The present hash of what the reranker reads of each document, by id; absent where gone."""
-    corpus = plan.corpus
+    database, corpus = run.database, run.corpus
     if corpus.managed:
         version = pin_managed(database, corpus.table, corpus.scored).version
     else:
@@ -169,3 +177,18 @@ def with_staleness(labels: pa.Table, changed: pa.Table) -> pa.Table:
     reasons = frame(changed).select("query_id", "doc_id", pl.col("reason").alias("stale"))
     keys = ["query_id", "doc_id"]
     return frame(labels).join(reasons, on=keys, how="left", maintain_order="left").to_arrow()
+
+
+def with_texts(labels: pa.Table, run: Run) -> pa.Table:
+    """Return the labels with the columns query and document: the texts that the run scored."""
+    queries = read_queries(run.database, run.queries).select(["query_id", "text"]).to_pydict()
+    asked = dict(zip(queries["query_id"], queries["text"], strict=True))
+    doc_ids = labels.column("doc_id").to_pylist()
+    texts = texts_of(run.database, run.corpus, sorted(set(doc_ids)))
+    for name, ids, known in (
+        ("query", labels.column("query_id").to_pylist(), asked),
+        ("document", doc_ids, texts),
+    ):
+        values = pa.array([known.get(one) for one in ids], pa.string())
+        labels = labels.append_column(name, values)
+    return labels

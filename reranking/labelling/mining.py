@@ -18,14 +18,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from configs.labelling import Training
 from reranking.arrow import frame
-from reranking.errors import ConfigError, InputError
+from reranking.errors import InputError
 from reranking.fingerprints import digest
 from reranking.judgments.consensus import RELEVANT, consensus
 from reranking.labelling.intervals import Proportion, proportion
@@ -42,48 +42,18 @@ NEGATIVE_COLUMNS = [
 ]
 
 
-@dataclass(frozen=True)
-class Mining:
-    """The parameters of a mining, by sentence-transformers' names, and four of our own.
-
-    on: the scale of scores and margins. seed: of the strategy `random`. duplicate_overlap: the
-    share of common words (Jaccard) from which a document counts as a copy of a positive.
-    """
-
-    range_min: int = 0
-    range_max: int | None = None
-    max_score: float | None = None
-    min_score: float | None = None
-    absolute_margin: float | None = None
-    relative_margin: float | None = None
-    num_negatives: int = 3
-    sampling_strategy: Literal["top", "random"] = "top"
-    seed: int = 0
-    on: Literal["score", "probability"] = "score"
-    duplicate_overlap: float = 0.9
-
-    def __post_init__(self) -> None:
-        limit = self.range_max
-        checks = {
-            "num_negatives must be at least 1": self.num_negatives >= 1,
-            "range_min must not be negative": self.range_min >= 0,
-            "range_max must leave num_negatives candidates after range_min": limit is None
-            or limit - self.range_min >= self.num_negatives,
-            "sampling_strategy is top or random": self.sampling_strategy in ("top", "random"),
-            "on is score or probability": self.on in ("score", "probability"),
-            "duplicate_overlap lies above 0 and up to 1": 0 < self.duplicate_overlap <= 1,
-        }
-        faults = [fault for fault, good in checks.items() if not good]
-        if faults:
-            raise ConfigError("mining: " + "; ".join(faults))
-
-    def window(self, max_positives: int) -> int:
-        """`range_max`, or sentence-transformers' choice for it where it is not given."""
-        if self.range_max is not None:
-            return self.range_max
-        filters = (self.absolute_margin, self.relative_margin, self.max_score, self.min_score)
-        spare = 10 if any(value is not None for value in filters) else 1
-        return self.range_min + spare * self.num_negatives + max_positives
+def window(settings: Training, max_positives: int) -> int:
+    """Return `range_max`, or sentence-transformers' choice for it if it is not given."""
+    if settings.range_max is not None:
+        return settings.range_max
+    filters = (
+        settings.absolute_margin,
+        settings.relative_margin,
+        settings.max_score,
+        settings.min_score,
+    )
+    spare = 10 if any(value is not None for value in filters) else 1
+    return settings.range_min + spare * settings.num_negatives + max_positives
 
 
 @dataclass(frozen=True)
@@ -123,20 +93,28 @@ class Miner:
 
     def __init__(
         self,
-        mining: Mining,
+        mining: Training,
         judgments: pa.Table,
         *,
         relevant: int = RELEVANT,
         texts: TextLookup | None = None,
     ) -> None:
-        """`texts` lets near-duplicates be found; without it only equal texts are (by hash)."""
+        """Take `texts` to find near-duplicates; without it only equal texts are found (by hash).
+
+        Judgments with query_hash are pooled by the query's text, whatever ids it has.
+        """
         self._mining = mining
         self._texts = texts
         grades = frame(consensus(judgments), (), "judgments").drop("raters")
+        # by text, if judgments say it: a query's ids are judged as one
+        self._asked = "query_hash" if "query_hash" in grades.columns else "query_id"
+        keys = [self._asked, "doc_id"]
+        grades = grades.group_by(keys).agg(pl.col("relevance").max())
         self._positives = grades.filter(pl.col("relevance") >= relevant)
-        self._rejected = grades.filter(pl.col("relevance") < relevant)
-        largest = self._positives.group_by("query_id").len()["len"].max()
+        self._rejected = grades.filter(pl.col("relevance") < relevant).select(keys)
+        largest = self._positives.group_by(self._asked).len()["len"].max()
         self._max_positives = int(largest) if isinstance(largest, int) else 0
+        self._seen_texts: set[bytes] = set()
         self._seen: set[str] = set()
         self._counts: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
@@ -181,6 +159,7 @@ class Miner:
         if twice := queries & self._seen:
             raise InputError(f"query {min(twice)!r} is in two blocks; a block holds whole queries")
         self._seen |= queries
+        rows = self._each_text_once(rows)
         if "probability" not in rows.columns:
             rows = rows.with_columns(pl.lit(None, pl.Float64).alias("probability"))
         said = pl.DataFrame(schema={"query_id": pl.String, "doc_id": pl.String, "label": pl.Int32})
@@ -188,22 +167,28 @@ class Miner:
             said = frame(labels, ("query_id", "doc_id", "label"), "labels").select(said.columns)
         # an unsure label is null, like no label at all: -1 keeps the two apart
         said = said.with_columns(pl.col("label").fill_null(-1))
-        judged_out = self._rejected.select(_keys(self._rejected)).with_columns(verified=True)
+        judged_out = self._rejected.with_columns(verified=True)
         return (
             rows.join(said, on=["query_id", "doc_id"], how="left")
-            .join(judged_out, on=_keys(judged_out), how="left")
+            .join(judged_out, on=[self._asked, "doc_id"], how="left")
             .with_columns(pl.col("verified").fill_null(False))
         )
 
+    def _each_text_once(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The pairs of one query id for each text: others would only repeat its examples."""
+        first = rows.group_by("query_hash").agg(pl.col("query_id").min())
+        new = first.filter(~pl.col("query_hash").is_in(list(self._seen_texts)))
+        self._seen_texts.update(new["query_hash"].to_list())
+        return rows.join(new, on=["query_hash", "query_id"], how="semi", maintain_order="left")
+
     def _known(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The positives of the block's queries, with the stored score where there is one."""
+        """The positives of the block's queries, each text once, with their stored scores if any."""
         queries = rows.select("query_id", "query_hash").unique()
-        keys = [key for key in _keys(self._positives) if key != "doc_id"]
-        known = self._positives.join(queries, on=keys)
+        known = self._positives.join(queries, on=self._asked)
         scores = rows.select("query_id", "doc_id", "doc_hash", "score", self._scale())
-        return known.join(scores, on=["query_id", "doc_id"], how="left").with_columns(
-            pl.col("query_id").alias("group")
-        )
+        known = known.join(scores, on=["query_id", "doc_id"], how="left").sort("query_id", "doc_id")
+        first = pl.col("doc_hash").is_null() | pl.struct("query_id", "doc_hash").is_first_distinct()
+        return known.filter(first).with_columns(pl.col("query_id").alias("group"))
 
     def _scale(self) -> pl.Expr:
         return pl.col(self._mining.on).alias("value")
@@ -211,16 +196,14 @@ class Miner:
     def _select(self, rows: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The negatives of each group with their `place`, and the candidates with why they fell."""
         mining = self._mining
-        window = mining.window(self._max_positives)
-        marked = self._marked(rows, known).filter(
-            pl.col("position") <= window + self._max_positives
-        )
+        limit = window(mining, self._max_positives)
+        marked = self._marked(rows, known).filter(pl.col("position") <= limit + self._max_positives)
         copies = self._copies(marked.filter(pl.col("reason").is_null()), known)
         marked = marked.join(copies, on=["group", "doc_id"], how="left").with_columns(
             pl.coalesce("reason", "copy").alias("reason")
         )
         left = marked.filter(pl.col("reason").is_null()).with_columns(_place().alias("at"))
-        left = left.filter((pl.col("at") > mining.range_min) & (pl.col("at") <= window))
+        left = left.filter((pl.col("at") > mining.range_min) & (pl.col("at") <= limit))
         order = pl.col("at")
         if mining.sampling_strategy == "random":
             drawn = [
@@ -242,8 +225,8 @@ class Miner:
         checks: list[tuple[str, pl.Expr]] = [
             ("positive", pl.col("positive")),
             ("duplicate", pl.col("copied")),
-            ("label", pl.col("label") >= 1),
-            ("unsure", pl.col("label") == -1),
+            ("label", (pl.col("label") >= 1).any().over("group", "doc_hash")),
+            ("unsure", (pl.col("label") == -1).any().over("group", "doc_hash")),
         ]
         if mining.absolute_margin is not None or mining.relative_margin is not None:
             checks.append(("positive not scored", bound.is_null()))
@@ -262,6 +245,9 @@ class Miner:
             .join(positive, on=["group", "doc_id"], how="left")
             .join(copied.unique(), on=["group", "doc_hash"], how="left")
             .with_columns(_place().alias("position"), pl.coalesce(fell).alias("reason"))
+            .with_columns(
+                pl.when(_again()).then(pl.lit("same text")).otherwise("reason").alias("reason")
+            )
         )
 
     def _copies(self, rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
@@ -318,8 +304,11 @@ class Miner:
             self._hidden.append((group, variant in caught))
 
 
-def _keys(grades: pl.DataFrame) -> list[str]:
-    return [name for name in ("query_id", "doc_id", "query_hash") if name in grades.columns]
+def _again() -> pl.Expr:
+    """Whether a candidate that no filter dropped repeats the text of a better one."""
+    left = pl.col("reason").is_null()
+    place = pl.when(left).then("position")
+    return left & (place > place.min().over("group", "doc_hash"))
 
 
 def _place() -> pl.Expr:
@@ -328,5 +317,24 @@ def _place() -> pl.Expr:
     return keys.rank("ordinal").over("group").cast(pl.Int32)
 
 
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+"""Scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+_TOKEN = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]+|[#+*@%&$€£=<>^|~/\\]+")
+_FIRST = re.compile(f"[{_UNSPACED}]")
+_GRAM = 3
+
+
 def _words(text: str) -> frozenset[str]:
-    return frozenset(re.findall(r"\w+", text.casefold()))
+    """Return what two copies have in common: words, signs, and three characters each of a script
+    without spaces. Signs count, punctuation does not: C, C# and C++ are three
+    things."""
+    words: set[str] = set()
+    for token in _TOKEN.findall(text.casefold()):
+        if len(token) > _GRAM and _FIRST.match(token):
+            words.update(token[at : at + _GRAM] for at in range(len(token) - _GRAM + 1))
+        else:
+            words.add(token)
+    return frozenset(words)

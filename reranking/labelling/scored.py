@@ -41,19 +41,20 @@ class ScoredRun:
     it has not scored a pair.
     """
 
-    def __init__(self, database: Database, plan: Run, other: str | None = None) -> None:
-        epoch = published_epoch(database, plan.run_id)
-        if plan.reranker is None:
-            raise InputError(f"run {plan.run_id[:8]} has no reranker: there are no scores to label")
-        if epoch is None or epoch < plan.epoch:
+    def __init__(self, run: Run, other: str | None = None) -> None:
+        database = run.database
+        epoch = published_epoch(database, run.run_id)
+        if run.reranker is None:
+            raise InputError(f"run {run.run_id[:8]} has no reranker: there are no scores to label")
+        if epoch is None or epoch < run.epoch:
             raise MissingResource(
-                f"run {plan.run_id[:8]} is not finished: start `rescore run` again to finish it"
+                f"run {run.run_id[:8]} is not finished: start `rescore run` again to finish it"
             )
-        self.database, self.plan, self.epoch, self.reranker = database, plan, epoch, plan.reranker
-        self.queries = read_queries(database, plan.queries)
+        self.run, self.epoch, self.reranker, self.other = run, epoch, run.reranker, other
+        self.queries = read_queries(database, run.queries)
         hashes = self.queries.column("text_hash").to_pylist()
         self._scores = PairScores(
-            database, bytes.fromhex(plan.reranker), hashes, plan.least_epoch
+            database, bytes.fromhex(run.reranker), hashes, run.least_epoch
         ).known.select(*KEY, "score")
         self._other: pl.DataFrame | None = None
         if other is not None:
@@ -62,13 +63,13 @@ class ScoredRun:
 
     def chunk(self, number: int) -> pa.Table:
         """One chunk's pairs in (query_id, doc_id) order: PAIR_COLUMNS, and `other_score`."""
-        rows = frame(candidates_of(self.plan, number))
+        rows = frame(candidates_of(self.run, number))
         pairs = rows.join(self._scores, on=KEY, how="left")
         lacking = pairs["score"].null_count()
         if lacking:
             raise RuntimeFailure(
-                f"{lacking} pairs of chunk {number} have no score in {self.database.uri}: start "
-                "`rescore run --force` to score them again"
+                f"{lacking} pairs of chunk {number} have no score in {self.run.database.uri}: "
+                "start `rescore run --force` to score them again"
             )
         columns = list(PAIR_COLUMNS)
         if self._other is not None:
@@ -79,14 +80,14 @@ class ScoredRun:
 
     def pairs(self) -> pa.Table:
         """The pairs of all chunks."""
-        return pa.concat_tables([self.chunk(number) for number in self.plan.chunks])
+        return pa.concat_tables([self.chunk(number) for number in self.run.chunks])
 
     def judged_pairs(self, judgments: pa.Table) -> pa.Table:
         """The pairs that somebody judged, found chunk by chunk: all that a calibration needs."""
         known = frame(judgments).select("query_id", "doc_id").unique()
         parts = [
             frame(self.chunk(number)).join(known, on=["query_id", "doc_id"], how="semi")
-            for number in self.plan.chunks
+            for number in self.run.chunks
         ]
         return pl.concat(parts).to_arrow()
 
@@ -96,5 +97,5 @@ class ScoredRun:
             if pairs.column("other_score").null_count == pairs.num_rows:
                 raise InputError(
                     f"the second reranker has scored none of the {pairs.num_rows} pairs of run "
-                    f"{self.plan.run_id[:8]}: start a run with it over the same queries first"
+                    f"{self.run.run_id[:8]}: start a run with it over the same queries first"
                 )

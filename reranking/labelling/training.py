@@ -9,7 +9,9 @@ with two underscores).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reranking.errors import ConfigError, InputError
+from reranking.files import whole_file
 from reranking.fingerprints import digest
 from reranking.labelling.mining import Mined
 
@@ -181,42 +184,57 @@ def assign_splits(
     Queries of the same text (case and white space aside) and queries that share a positive
     document, by id or by text, always fall into one split: a model must not meet a test query, nor
     the answer to one, in training. Negatives may appear on both sides; they are the corpus.
-    A large group of queries with common positives moves as one, so shares are met only roughly.
+    A large group of queries with common positives moves as one, so shares are met only roughly;
+    raises InputError if nearly all queries are one group. No split with a share stays empty.
     """
     if not shares or abs(sum(shares.values()) - 1) > 1e-9 or min(shares.values()) < 0:
         raise ConfigError(f"shares of splits are {dict(shares)}; they must add up to 1")
-    groups = _Groups()
+    from scipy.cluster.hierarchy import DisjointSet
+
+    names = sorted(set(positives.column("query_id").to_pylist()))
+    groups: Any = DisjointSet(("query", name) for name in names)
     for row in positives.to_pylist():
-        query = row["query_id"]
-        groups.join(("query", query), ("text", _normalised(queries[query])))
-        groups.join(("query", query), ("doc", row["doc_id"]))
+        shared = [("text", _normalised(queries[row["query_id"]])), ("doc", row["doc_id"])]
         if row["doc_hash"] is not None:
-            groups.join(("query", query), ("hash", row["doc_hash"].hex()))
-    names = sorted({row for row in positives.column("query_id").to_pylist()})
-    keys: dict[tuple[str, str], bytes] = {}
-    for query in names:
-        root = groups.root(("query", query))
-        key = digest(f"{seed}\0{_normalised(queries[query])}".encode("utf-8", "surrogatepass"))
-        keys[root] = min(key, keys.get(root, key))
+            shared.append(("hash", row["doc_hash"].hex()))
+        for node in shared:
+            groups.add(node)
+            groups.merge(("query", row["query_id"]), node)
+    members: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        members.setdefault(groups[("query", name)], []).append(name)
+    _check_divisible(members.values(), shares, len(names))
+    keys = {tuple(group): _key(group, queries, seed) for group in members.values()}
+    chosen = {group: _pick(key, shares) for group, key in keys.items()}
+    for split in (name for name, share in shares.items() if share > 0):
+        if split not in chosen.values():  # a small set: the smallest group of the largest split
+            largest = Counter(chosen.values()).most_common(1)[0][0]
+            spare = [group for group in chosen if chosen[group] == largest]
+            chosen[min(spare, key=lambda group: (len(group), keys[group]))] = split
+    return {name: split for group, split in chosen.items() for name in group}
+
+
+def _check_divisible(
+    groups: Collection[Sequence[str]], shares: Mapping[str, float], queries: int
+) -> None:
+    """Raise InputError if so many queries hang together that a split would stay nearly empty."""
+    wanted = [share for share in shares.values() if share > 0]
+    if not queries or len(wanted) < 2:
+        return
+    largest = max(len(group) for group in groups)
+    if len(groups) < len(wanted) or (queries - largest) / queries < min(wanted) / 2:
+        raise InputError(
+            f"{largest} of {queries} queries hang together, because they share positive documents, "
+            f"so splits of {dict(shares)} cannot be made without an answer on both sides: use "
+            "positives: judgments, a label set with a stricter rule (top_n: 1), or one split"
+        )
+
+
+def _key(group: Sequence[str], queries: Mapping[str, str], seed: int) -> bytes:
+    """What decides a group's split; the same whatever the queries are called."""
+    texts = (f"{seed}\0{_normalised(queries[query])}" for query in group)
     # the least of many hashes is small: hash it again, or large groups would prefer one split
-    return {name: _pick(digest(keys[groups.root(("query", name))]), shares) for name in names}
-
-
-class _Groups:
-    """Union-find over queries, texts and documents."""
-
-    def __init__(self) -> None:
-        self._parent: dict[tuple[str, str], tuple[str, str]] = {}
-
-    def root(self, node: tuple[str, str]) -> tuple[str, str]:
-        self._parent.setdefault(node, node)
-        while self._parent[node] != node:
-            self._parent[node] = self._parent[self._parent[node]]
-            node = self._parent[node]
-        return node
-
-    def join(self, one: tuple[str, str], other: tuple[str, str]) -> None:
-        self._parent[self.root(one)] = self.root(other)
+    return digest(min(digest(text.encode("utf-8", "surrogatepass")) for text in texts))
 
 
 def _normalised(text: str) -> str:
@@ -255,6 +273,7 @@ class TrainingWriter:
         self._folder = folder
         self._format = file_format
         self._marks = {f"rescore.{k}".encode(): v.encode() for k, v in provenance.items()}
+        self._files = ExitStack()
         self._open: dict[Path, Any] = {}
         (folder / PROVENANCE_FOLDER).mkdir(parents=True, exist_ok=True)
 
@@ -270,18 +289,16 @@ class TrainingWriter:
 
     def _write(self, path: Path, table: pa.Table) -> None:
         if path not in self._open:
-            partial = path.with_name(f".{path.name}.partial")
-            self._open[path] = (
-                pq.ParquetWriter(partial, table.schema)
-                if path.suffix == ".parquet"
-                else partial.open("w", encoding="utf-8")
-            )
+            file = self._files.enter_context(whole_file(path))
+            if path.suffix == ".parquet":
+                self._open[path] = self._files.enter_context(pq.ParquetWriter(file, table.schema))
+            else:
+                self._open[path] = file
         if path.suffix == ".parquet":
             self._open[path].write_table(table)
         else:
-            self._open[path].writelines(
-                json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist()
-            )
+            for row in table.to_pylist():
+                self._open[path].write((json.dumps(row, ensure_ascii=False) + "\n").encode())
 
     def __enter__(self) -> TrainingWriter:
         return self
@@ -292,10 +309,4 @@ class TrainingWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for path, handle in self._open.items():
-            handle.close()
-            partial = path.with_name(f".{path.name}.partial")
-            if kind is None:
-                partial.replace(path)
-            else:
-                partial.unlink()
+        self._files.__exit__(kind, error, trace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import pyarrow as pa
 from configs.schema import Config
 from reranking.corpus.queries import read_queries
 from reranking.judgments.lists import current_wording, read_lists
-from reranking.labelling.answers import lists_of, open_database, plain, relevant_of, run_of
+from reranking.labelling.answers import open_database, plain, relevant_of, run_of
 from reranking.labelling.calibration import Calibration, Uncalibrated, fit
+from reranking.labelling.judged import sample_of
 from reranking.labelling.judgment_files import export_judgments
 from reranking.labelling.label_run import calibration_of
 from reranking.labelling.label_sets import find_label_set
-from reranking.labelling.mining import Mining, MiningReport
+from reranking.labelling.mining import MiningReport
 from reranking.labelling.scored import ScoredRun
 from reranking.labelling.training_run import (
     Files,
@@ -44,16 +45,7 @@ def training_files(
     given = config.training.model_copy(
         update={} if output_format is None else {"output_format": output_format}
     )
-    done = export_training(
-        scored,
-        inputs,
-        out,
-        output_format=given.output_format,
-        files=files,
-        splits=given.splits,
-        output_scores=given.output_scores,
-        seed=given.seed,
-    )
+    done = export_training(scored, replace(inputs, training=given), out, files)
     wrote = {"folder": str(out), "output_format": given.output_format, "files": files}
     return {
         **wrote,
@@ -69,31 +61,30 @@ def judgment_files(
     """Write the judgments, with `label_set` its labels where nobody judged, as BEIR or qrels."""
     database = open_database(config)
     plan = run_of(database, config, run)
-    judgments = read_lists(database, lists_of(config), plan.queries.name)
+    judgments = read_lists(database, config.judgment_lists, plan.queries.name)
     if label_set is None:
         held = current_wording(judgments, read_queries(database, plan.queries))
     else:
-        scored = ScoredRun(database, plan)
-        _, labels = labels_now(database, label_set, scored)
+        scored = ScoredRun(plan)
+        _, labels = labels_now(label_set, scored)
         held = with_labels(judgments, labels, scored.queries)
-    counts = export_judgments(database, plan, held, out, form, k=k)
+    counts = export_judgments(plan, held, out, form, k=k)
     return {"folder": str(out), "format": form, "run_id": plan.run_id, **counts}
 
 
 def _inputs(config: Config, run: str | None) -> tuple[ScoredRun, MiningInputs]:
     given, database = config.training, open_database(config)
-    scored = ScoredRun(database, run_of(database, config, run))
+    scored = ScoredRun(run_of(database, config, run))
     relevant = relevant_of(config) if given.relevant is None else given.relevant
-    judgments = answerable(scored, read_lists(database, lists_of(config), scored.plan.queries.name))
+    query_set = scored.run.queries.name
+    judgments = answerable(scored, read_lists(database, config.judgment_lists, query_set))
     label_set, labels = None, None
     calibration = _calibration(database, config, scored, judgments, relevant)
     if given.label_set is not None:
-        label_set, labels = labels_now(database, given.label_set, scored)
+        label_set, labels = labels_now(given.label_set, scored)
         if given.positives == "labels":
             judgments = with_labels(judgments, labels, scored.queries, positives_as=relevant)
-    names = {field.name for field in fields(Mining)}
-    mining = Mining(**given.model_dump(include=names))
-    return scored, MiningInputs(mining, judgments, relevant, calibration, labels, label_set)
+    return scored, MiningInputs(given, judgments, relevant, calibration, labels, label_set)
 
 
 def _calibration(
@@ -104,13 +95,14 @@ def _calibration(
         stored = calibration_of(find_label_set(database, config.training.label_set))
         if isinstance(stored, Calibration) and stored.reranker == run.reranker:
             return stored
-    fitted = fit(run.judged_pairs(judgments), judgments, run.reranker, relevant=relevant)
+    sample, _ = sample_of(judgments, relevant)
+    fitted = fit(run.judged_pairs(sample), sample, run.reranker, relevant=relevant)
     return None if isinstance(fitted, Uncalibrated) else fitted
 
 
 def _values(run: ScoredRun, inputs: MiningInputs, report: MiningReport) -> dict[str, Any]:
     return {
-        "run_id": run.plan.run_id,
+        "run_id": run.run.run_id,
         "label_set": inputs.label_set,
         "calibration": None if inputs.calibration is None else inputs.calibration.fingerprint,
         **plain(report),

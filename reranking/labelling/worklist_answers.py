@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from configs.part import Name
 from configs.schema import Config
+from reranking.corpus.corpus import Corpus, pin_managed
 from reranking.corpus.queries import pin_queries, read_queries
 from reranking.errors import ConfigError
 from reranking.judgments.lists import current_wording, read_lists
-from reranking.labelling.answers import label_settings, lists_of, open_database, run_of
+from reranking.labelling.answers import labels_of, open_database, run_of
 from reranking.labelling.label_run import bench
-from reranking.labelling.worklist_run import Order, import_answers, work, write_work
+from reranking.labelling.worklist_run import Order, import_answers, list_grades, work, write_work
 from reranking.runs.run import find_run
+from reranking.store import Database
 
 
 def write_worklist(
@@ -26,26 +31,30 @@ def write_worklist(
     query_type: str | None,
     k: int,
     limit: int | None,
+    grades: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Write what people should judge next; the pairs and the files."""
     database = open_database(config)
     plans = [find_run(database, run) for run in runs]
     plans = plans or [run_of(database, config, None)]
-    judgments = read_lists(database, lists_of(config), plans[0].queries.name)
-    pairs = None
+    judgments = read_lists(database, config.judgment_lists, plans[0].queries.name)
+    pairs = cut = None
     if order == "calibration":
-        pairs = bench(database, plans[0], label_settings(database, config)).pairs
+        of = bench(plans[0], labels_of(config))
+        pairs, cut = of.pairs, of.cut
     listed = work(
-        database,
         plans,
         current_wording(judgments, read_queries(database, plans[0].queries)),
         query_type=query_type,
         k=k,
         order=order,
         pairs=pairs,
+        cut=cut,
         limit=limit,
     )
-    files = write_work(listed, form, out)
+    lists, query_set = config.judgment_lists, plans[0].queries.name
+    own = grades or list_grades(database, lists[0] if lists else "", query_set)
+    files = write_work(listed, form, out, own)
     return {
         "pairs": listed.num_rows,
         "queries": len(set(listed.column("query_id").to_pylist())),
@@ -56,12 +65,17 @@ def write_worklist(
 
 
 def read_answers(
-    config: Config, path: Path, rater: str | None, judgment_list: str | None
+    config: Config,
+    path: Path,
+    raters: Sequence[str],
+    judgment_list: str | None,
+    grades: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Add a judging tool's answers to a judgment list; what was stored and rejected."""
-    target = judgment_list or next(iter(lists_of(config)), None)
+    target = judgment_list or next(iter(config.judgment_lists), None)
     if target is None:
         raise ConfigError("no judgment list to import into: give --judgments LIST")
+    _check_name(target)
     database = open_database(config)
     queries = read_queries(database, pin_queries(database, config.queries.query_set))
     answers, unchanged = import_answers(
@@ -69,7 +83,9 @@ def read_answers(
         path,
         judgment_list=target,
         queries=queries,
-        rater=rater,
+        corpus=_documents(database, config),
+        raters=raters,
+        grades=grades or list_grades(database, target, config.queries.query_set),
         reserved="imported" if config.judgments is None else config.judgments.rater,
     )
     return {
@@ -80,3 +96,23 @@ def read_answers(
         "rejected": len(answers.rejected),
         "reasons": answers.rejected[:20],
     }
+
+
+def _check_name(judgment_list: str) -> None:
+    """Raise ConfigError if a config could not name the list so."""
+    try:
+        TypeAdapter(Name).validate_python(judgment_list)
+    except ValidationError:
+        raise ConfigError(
+            f"--judgments {judgment_list[:80]!r}: a name has letters, digits and _ . - only"
+        ) from None
+
+
+def _documents(database: Database, config: Config) -> Corpus:
+    """The configured documents as they are now."""
+    given = config.documents
+    if given.managed:
+        return pin_managed(database, given.table)
+    version = int(database.need(given.table).version)
+    columns = {"id": given.id, "text": given.text, "scored": given.text}
+    return Corpus(given.table, version, managed=False, hash_column=None, **columns)

@@ -261,7 +261,7 @@ def _shown_documents(query: MovedQuery, texts: Mapping[str, str]) -> tuple[Shown
 def _distributions(run: Run, judged: pa.Table | None) -> tuple[Distribution, ...]:
     if run.reranker is None:
         return ()
-    scored = ScoredRun(run.database, run)
+    scored = ScoredRun(run)
     columns = ["query_id", "doc_id", "score", "vector_rank", "fts_rank"]
     parts = [
         with_grades(frame(scored.chunk(chunk).select(columns)), judged).drop("query_id", "doc_id")

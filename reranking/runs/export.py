@@ -19,6 +19,7 @@ import pyarrow as pa
 from reranking.arrow import frame
 from reranking.errors import ConfigError, InputError
 from reranking.runs.run import Run
+from reranking.spreadsheets import escaped
 from reranking.store import equals
 
 FORMATS = ("trec", "parquet", "csv", "jsonl")
@@ -48,7 +49,8 @@ def export_results(run: Run, format: str, out: Path, query_type: str | None = No
         elif format == "parquet":
             rows.write_parquet(part)
         elif format == "csv":
-            rows.write_csv(part)
+            texts = pl.col(pl.String).map_elements(escaped, return_dtype=pl.String)
+            rows.with_columns(texts).write_csv(part)
         else:
             rows.write_ndjson(part)
     return len(rows)

@@ -12,10 +12,12 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import pyarrow as pa
 
+from configs.schema import Keep
 from reranking.corpus.corpus import Corpus, hashes_of
 from reranking.corpus.ingest import READY
 from reranking.runs.run import Run, RunRow, list_rows
@@ -29,7 +31,6 @@ from reranking.upkeep.orphans import (
     stale_files,
 )
 from reranking.upkeep.retention import (
-    Keep,
     drop_run,
     held_runs,
     runs_to_drop,
@@ -41,23 +42,21 @@ from reranking.upkeep.versions import our_tables, outdated, prune, upgrade
 
 log = logging.getLogger(__name__)
 
+VERSIONS: Final = timedelta(days=7)
+"""How old a version of a table is when it is pruned."""
+LEFTOVERS: Final = timedelta(days=1)
+"""How old a killed writer's file or half-created table is when it is removed."""
+
 
 @dataclass(frozen=True)
-class MaintainSettings:
-    """What maintenance may drop.
+class Configured:
+    """What the config asks scores for, besides the kept runs: its documents and its models.
 
-    keep: None keeps every run. drop_unused: also drop scores of models and texts that no kept run
-    and no present document, query or configured model asks for; `corpus` and `rerankers` are the
-    configured ones (the corpus' version does not matter). Versions older than `versions` are
-    pruned, leftovers older than `leftovers` removed.
+    `rerankers` are the models' fingerprints; the version of `corpus` does not matter.
     """
 
-    keep: Keep | None = None
-    drop_unused: bool = False
     corpus: Corpus | None = None
     rerankers: frozenset[bytes] = frozenset()
-    versions: timedelta = timedelta(days=7)
-    leftovers: timedelta = timedelta(days=1)
 
 
 @dataclass
@@ -86,35 +85,43 @@ class Maintained:
 
 
 def maintain(
-    database: Database, settings: MaintainSettings, *, dry_run: bool = False
+    database: Database,
+    keep: Keep | None = None,
+    configured: Configured | None = None,
+    *,
+    versions: timedelta = VERSIONS,
+    dry_run: bool = False,
 ) -> Maintained:
     """Do what is due and report it; the database must have been opened with `upgrading`.
 
-    A dry run of an older database reports the upgrade alone: the rest needs the present schema.
+    Without `keep` every run stays. Its `scores: used` also drops scores of models and texts that
+    no kept run and no present document, query or configured model asks for. Table versions older
+    than `versions` are pruned. A dry run of an older database reports the upgrade alone: the rest
+    needs the present schema.
     """
     started = time.monotonic()
     done = Maintained(dry_run=dry_run)
     done.upgraded = outdated(database) if dry_run else upgrade(database)
     if not (dry_run and done.upgraded):
         suspects = _lone_tags(database)
-        _retain(database, settings, done)
+        if keep is not None:
+            _retain(database, keep, done)
         _sweep_candidates(database, done)
-        _tidy(database, settings, done)
+        unused = keep is not None and keep.scores == "used"
+        _tidy(database, (configured or Configured()) if unused else None, done)
         _sweep_tags(database, suspects, done)
-        _sweep_files(database, settings.leftovers, done)
+        _sweep_files(database, done)
         _drop_columns(database, done)
-        _compact(database, settings.versions, done)
+        _compact(database, versions, done)
     done.seconds = time.monotonic() - started
     return done
 
 
-def _retain(database: Database, settings: MaintainSettings, done: Maintained) -> None:
-    if settings.keep is None:
-        return
+def _retain(database: Database, keep: Keep, done: Maintained) -> None:
     rows = list_rows(database)
     dropped = runs_to_drop(
         rows,
-        settings.keep,
+        keep,
         datetime.now(UTC),
         held=held_runs(database),
         unfinished=unfinished_runs(database, rows),
@@ -138,22 +145,24 @@ def _sweep_candidates(database: Database, done: Maintained) -> None:
         drop_candidates(database, orphans, searches_of_runs(database))
 
 
-def _tidy(database: Database, settings: MaintainSettings, done: Maintained) -> None:
-    def wanted() -> Wanted:
-        return wanted_scores(database, _kept(database, done), settings)
-
-    tidied = tidy_scores(database, wanted if settings.drop_unused else None, dry_run=done.dry_run)
+def _tidy(database: Database, configured: Configured | None, done: Maintained) -> None:
+    """Delete duplicates; with `configured` also the scores that nothing asks for."""
+    wanted = None
+    if configured is not None:
+        wanted = partial(_wanted_scores, database, done, configured)
+    tidied = tidy_scores(database, wanted, dry_run=done.dry_run)
     done.scores, done.duplicates = tidied.rows, tidied.duplicates
     done.unused = tidied.unwanted
 
 
-def wanted_scores(database: Database, kept: Sequence[RunRow], settings: MaintainSettings) -> Wanted:
+def _wanted_scores(database: Database, done: Maintained, configured: Configured) -> Wanted:
     """The models and texts of the kept runs, the present queries and documents, and the config."""
+    kept = _kept(database, done)
     used = [name for r in kept for name in (r["reranker"], r["refiner"])]
-    rerankers = settings.rerankers | {bytes.fromhex(name) for name in used if name}
+    rerankers = configured.rerankers | {bytes.fromhex(name) for name in used if name}
     corpora = {replace(Run.of_row(database, row).corpus, version=0) for row in kept}
-    if settings.corpus is not None:
-        corpora.add(replace(settings.corpus, version=0))
+    if configured.corpus is not None:
+        corpora.add(replace(configured.corpus, version=0))
     queries: set[bytes] = set()
     documents: set[bytes] = set()
     for batch in database.stream("queries", columns=["text_hash"]):
@@ -194,10 +203,10 @@ def _sweep_tags(database: Database, suspects: Sequence[tuple[str, str]], done: M
             database.untag(table, tag)
 
 
-def _sweep_files(database: Database, older_than: timedelta, done: Maintained) -> None:
-    files = stale_files(database, our_tables(database), older_than)
+def _sweep_files(database: Database, done: Maintained) -> None:
+    files = stale_files(database, our_tables(database), LEFTOVERS)
     done.files, done.bytes = len(files), sum(path.lstat().st_size for path in files)
-    done.folders = half_created(database, older_than)
+    done.folders = half_created(database, LEFTOVERS)
     if not done.dry_run:
         for path in files:
             path.unlink(missing_ok=True)

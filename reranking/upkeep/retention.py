@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from configs.schema import Keep
 from reranking.errors import ConfigError
 from reranking.runs.plan import tag_of
 from reranking.runs.promotion import promoted_names
@@ -18,15 +18,6 @@ from reranking.store import Database, equals
 log = logging.getLogger(__name__)
 
 AT_WORK = timedelta(days=1)  # an unfinished run that began within it may still be running
-
-
-@dataclass(frozen=True)
-class Keep:
-    """A run stays while it is among the newest `runs` finished ones of its pipeline, or younger
-    than `days` days."""
-
-    runs: int = 30
-    days: int = 90
 
 
 def forget_run(database: Database, run: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from reranking.errors import MissingResource
 from reranking.runs.run import list_rows
 from reranking.store import Database
-from reranking.upkeep.maintain import MaintainSettings, maintain
+from reranking.upkeep.maintain import maintain
 from reranking.upkeep.orphans import half_created, stale_files
 from tests.faults.test_kill import make_world, undisturbed
 from tests.support.equal import assert_equal
@@ -56,7 +56,7 @@ def test_the_job_leaves_there_what_it_leaves_in_a_folder(
     database = Database(uri("db"), must_exist=True)
     assert database.names() == Database(str(local)).names()
     assert database.tagged("documents", f"run-{run.run_id}") == run.corpus.version
-    maintain(database, MaintainSettings())
+    maintain(database)
     assert_equal(uri("db"), local)
     objects = store.objects("db/")
     assert 20 < len(objects) < 1000

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pytest
 
 from reranking.errors import InputError
-from reranking.fingerprints import text_hash
 from reranking.judgments.consensus import binarised
-from reranking.labelling.judged import labels_as_grades
 from reranking.labelling.kappa import (
     agreement,
     disagreements,
@@ -15,7 +14,6 @@ from reranking.labelling.kappa import (
     krippendorff_alpha,
     rater_agreement,
 )
-from reranking.labelling.rules import Rule, apply_rule, as_other
 
 NAN = np.nan
 # Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, example C:
@@ -167,29 +165,6 @@ def test_a_single_rater_agrees_with_nobody():
     assert rater_agreement(table.slice(0, 0)).ordinal.value is None
 
 
-def test_two_rerankers_are_compared_by_the_same_rule():
-    docs = [f"d{n}" for n in range(4)]
-    hashes = pa.array([text_hash(doc) for doc in docs], pa.binary(16))
-    pairs = pa.table(
-        {
-            "query_id": ["q"] * 4,
-            "doc_id": docs,
-            "query_hash": hashes,
-            "doc_hash": hashes,
-            "score": pa.array([2.0, 1.0, -1.0, -2.0], pa.float32()),
-            "other_score": pa.array([3.0, -3.0, -1.0, 2.0], pa.float32()),
-            "vector_rank": pa.nulls(4, pa.int32()),
-            "fts_rank": pa.nulls(4, pa.int32()),
-        }
-    )
-    rule = Rule("positive", on="score", at_least=0.0)
-    one, other = (labels_as_grades(apply_rule(table, rule)) for table in (pairs, as_other(pairs)))
-    assert one["relevance"].to_pylist() == [1, 1, 0, 0]
-    assert other["relevance"].to_pylist() == [1, 0, 0, 1]
-    assert agreement(one, other).same == 0.5
-    assert as_other(as_other(pairs)).equals(pairs)
-
-
 def test_the_most_telling_disagreements_come_first():
     keys = [("q", name) for name in "abcde"]
     left = grades(
@@ -204,3 +179,20 @@ def test_the_most_telling_disagreements_come_first():
 def test_grades_become_two_classes():
     table = binarised(grades({("q", "a"): 0, ("q", "b"): 1, ("q", "c"): 3}), relevant=2)
     assert table["relevance"].to_pylist() == [0, 0, 1]
+
+
+def test_a_rater_who_disagrees_with_everybody_is_named_with_figures():
+    rows = []
+    for number in range(60):
+        truth = number % 4
+        rows += [(f"q{number}", "d", truth, who) for who in ("ann", "bob", "eve")]
+        rows.append((f"q{number}", "d", 3 - truth, "mal"))
+    names = ("query_id", "doc_id", "relevance", "source")
+    table = pa.table({n: [row[at] for row in rows] for at, n in enumerate(names)})
+    each = {one.rater: one for one in rater_agreement(table).each}
+    assert [name for name, one in each.items() if one.apart] == ["mal"]
+    assert each["mal"].pairs == 60
+    assert each["mal"].against.value < 0 < each["mal"].others.value == 1.0
+    assert each["ann"].against.value == 1.0
+    alone = rater_agreement(table.filter(pa.compute.equal(table["source"], "ann")))
+    assert alone.each == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner, Result
 from configs.load import ConfigFault, load_config
 from flows.cli import app
 from reranking.arrow import frame
-from reranking.errors import ConfigError, InputError, MissingResource
+from reranking.errors import InputError, MissingResource
 from reranking.labelling import answers as labelling
 from reranking.labelling.answers import label_stored_run
 from reranking.labelling.calibration import Calibration, Uncalibrated
@@ -222,11 +223,9 @@ def test_a_stored_calibration_is_refused_for_another_reranker(copy: Path) -> Non
     scores = database.read("pair_scores")
     marks = pl.Series([bytes.fromhex(stranger)] * scores.num_rows, dtype=pl.Binary)
     database.append("pair_scores", frame(scores).with_columns(reranker=marks).to_arrow())
-    import dataclasses
-
-    other = dataclasses.replace(plan, reranker=stranger)
+    other = replace(plan, reranker=stranger)
     with pytest.raises(InputError, match="belongs to reranker"):
-        bench(database, other, labelling.label_settings(database, config))
+        bench(other, labelling.labels_of(config))
 
 
 def test_people_have_the_last_word_and_conflicts_are_listed(copy: Path) -> None:
@@ -251,7 +250,7 @@ def test_an_edited_text_makes_its_label_stale(copy: Path, made: tuple[Path, Run]
     changed = [d | {"text": "lamp"} if d["doc_id"] == edited else d for d in documents]
     path = tiny.write_jsonl(copy.parent / "edited.jsonl", changed)
     Pipeline(load_config(copy, [f"documents.source.path={path}"])).ingest()
-    reasons = stale_labels(database, labels, made[1])
+    reasons = stale_labels(labels, replace(made[1], database=database))
     assert set(reasons.column("doc_id").to_pylist()) == {edited}
     assert set(reasons.column("reason").to_pylist()) == {"document edited"}
     out = copy.parent / "labels.parquet"
@@ -331,7 +330,7 @@ def test_faults_of_the_config_are_said(made: tuple[Path, Run], change: str, mess
 
 
 def test_a_rule_that_says_nothing_is_refused(made: tuple[Path, Run]) -> None:
-    with pytest.raises(ConfigError, match="rule 'empty': it needs one of"):
+    with pytest.raises(ConfigFault, match="labels.rules.*rule 'empty': it needs one of"):
         labelled(made[0], "labels.rules=[{name: empty}]", "labels.apply=empty")
 
 
@@ -367,3 +366,16 @@ def test_the_key_on_is_no_boolean(made: tuple[Path, Run], tmp_path: Path) -> Non
     assert given.labels is not None
     assert [rule.on for rule in given.labels.rules][2:] == ["score", "score"]
     assert given.training.on == "score"
+
+
+def test_labels_are_written_with_their_texts(copy: Path) -> None:
+    label_set = labelled(copy)["label_set"]
+    out = copy.parent / "labels.parquet"
+    asked = ["labels", label_set, "--out", out, "--with-text", "--config", copy]
+    result = CliRunner().invoke(app, [str(a) for a in asked])
+    assert result.exit_code == 0, result.output
+    rows = pl.read_parquet(out)
+    database = database_of(copy)
+    for name, table, key in (("query", "queries", "query_id"), ("document", "documents", "doc_id")):
+        texts = dict(frame(database.read(table)).select(key, "text").iter_rows())
+        assert rows[name].to_list() == [texts[one] for one in rows[key]]

@@ -6,17 +6,20 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
+from configs.labelling import LabelRule
 from reranking.errors import ConfigError, InputError
 from reranking.fingerprints import text_hash
 from reranking.labelling.conflicts import conflicts, prefer_human, stale
 from reranking.labelling.goal import cut_for_precision
 from reranking.labelling.intervals import clopper_pearson, proportion
+from reranking.labelling.judged import sample_of
 from reranking.labelling.rules import (
     LABEL_COLUMNS,
-    Rule,
     apply_rule,
     compare_rules,
+    rule_json,
     without_calibration,
 )
 
@@ -62,7 +65,7 @@ PAIRS = scored(
 
 
 def labels_of(**conditions):
-    table = apply_rule(PAIRS, Rule("r", on="score", **conditions))
+    table = apply_rule(PAIRS, LabelRule(name="r", on="score", **conditions))
     return dict(
         zip(
             map("".join, zip(*(table[c].to_pylist() for c in ("query_id", "doc_id")), strict=True)),
@@ -93,7 +96,7 @@ def test_each_condition(conditions, expected):
 
 
 def test_labels_have_the_stored_columns_and_no_probability_without_calibration():
-    table = apply_rule(PAIRS, Rule("r", on="score", at_least=0.0))
+    table = apply_rule(PAIRS, LabelRule(name="r", on="score", at_least=0.0))
     assert table.schema.equals(LABEL_COLUMNS)
     assert table["probability"].null_count == len(PAIRS)
     assert table["score"].to_pylist()[0] == 5.0
@@ -101,27 +104,29 @@ def test_labels_have_the_stored_columns_and_no_probability_without_calibration()
 
 
 def test_rows_in_any_order_give_the_same_labels():
-    rule = Rule("r", on="score", top_n=2, at_least=1.0)
+    rule = LabelRule(name="r", on="score", top_n=2, at_least=1.0)
     shuffled = PAIRS.take(np.random.default_rng(0).permutation(len(PAIRS)))
     assert apply_rule(PAIRS, rule).equals(apply_rule(shuffled, rule))
 
 
 def test_a_rule_on_probability_reads_the_calibrated_column():
     calibrated = PAIRS.append_column("probability", pa.array([0.9, 0.6, 0.4, 0.1, 0.5, 0.0]))
-    table = apply_rule(calibrated, Rule("r", at_least=0.5))
+    table = apply_rule(calibrated, LabelRule(name="r", at_least=0.5))
     assert table["label"].to_pylist() == [1, 1, 0, 0, 1, 0]
     assert table["probability"].to_pylist()[0] == 0.9
     with pytest.raises(InputError, match="not calibrated"):
-        apply_rule(PAIRS, Rule("r", at_least=0.5))
+        apply_rule(PAIRS, LabelRule(name="r", at_least=0.5))
 
 
 def test_without_a_calibration_a_probability_becomes_its_logit():
-    rule = without_calibration(Rule("r", at_least=0.5, unsure=(0.25, 0.75), other_at_least=1.0))
+    rule = without_calibration(
+        LabelRule(name="r", at_least=0.5, unsure=(0.25, 0.75), other_at_least=1.0)
+    )
     assert (rule.on, rule.at_least, rule.other_at_least) == ("score", 0.0, math.inf)
     assert rule.unsure == pytest.approx((-math.log(3), math.log(3)))
     assert without_calibration(rule) is rule
     with pytest.raises(ConfigError, match="margin"):
-        without_calibration(Rule("r", at_least=0.5, margin=0.1))
+        without_calibration(LabelRule(name="r", at_least=0.5, margin=0.1))
 
 
 @pytest.mark.parametrize(
@@ -131,26 +136,26 @@ def test_without_a_calibration_a_probability_becomes_its_logit():
         ({"at_least": 0.5, "grades": (0.1,)}, "not both"),
         ({"grades": (0.5, 0.2)}, "ascend"),
         ({"at_least": 1.5}, "between 0 and 1"),
-        ({"top_n": 0}, "at least 1"),
+        ({"top_n": 0}, "top_n"),
         ({"at_least": 0.5, "unsure": (0.7, 0.3)}, "low and a higher"),
-        ({"at_least": 0.5, "on": "logit"}, "probability or score"),
-        ({"top_n": 3, "margin": -1.0}, "negative"),
+        ({"at_least": 0.5, "on": "logit"}, "'probability' or 'score'"),
+        ({"top_n": 3, "margin": -1.0}, "margin"),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(conditions, fault):
-    with pytest.raises(ConfigError, match=fault):
-        Rule("r", **conditions)
+    with pytest.raises(ValidationError, match=fault):
+        LabelRule(name="r", **conditions)
 
 
 def test_a_rule_is_stored_with_the_conditions_it_has():
-    text = Rule("strict", at_least=0.8, both_legs=True).to_json()
+    text = rule_json(LabelRule(name="strict", at_least=0.8, both_legs=True))
     assert json.loads(text) == {
         "name": "strict",
         "on": "probability",
         "at_least": 0.8,
         "both_legs": True,
     }
-    assert json.loads(Rule("all", on="score", at_least=0.0).to_json())["at_least"] == 0.0
+    assert json.loads(rule_json(LabelRule(name="all", on="score", at_least=0.0)))["at_least"] == 0.0
 
 
 def test_rules_are_compared_with_counts_precision_and_recall():
@@ -159,7 +164,10 @@ def test_rules_are_compared_with_counts_precision_and_recall():
     )
     loose, strict = compare_rules(
         PAIRS,
-        [Rule("loose", on="score", at_least=0.0), Rule("strict", on="score", at_least=4.0)],
+        [
+            LabelRule(name="loose", on="score", at_least=0.0),
+            LabelRule(name="strict", on="score", at_least=4.0),
+        ],
         known,
     )
     assert (loose.pairs, loose.positive, loose.negative, loose.unsure) == (6, 4, 2, 0)
@@ -171,14 +179,14 @@ def test_rules_are_compared_with_counts_precision_and_recall():
 
 
 def test_unsure_pairs_are_counted_and_are_not_found():
-    rule = Rule("r", on="score", at_least=3.0, unsure=(-9.0, 4.0))
+    rule = LabelRule(name="r", on="score", at_least=3.0, unsure=(-9.0, 4.0))
     (report,) = compare_rules(PAIRS, [rule], judgments(("q1", "a", 1), ("q1", "b", 1)))
     assert (report.positive, report.negative, report.unsure) == (1, 0, 5)
     assert (report.recall.hits, report.recall.total) == (1, 2)
 
 
 def test_rules_are_compared_without_any_judgment():
-    (report,) = compare_rules(PAIRS, [Rule("r", on="score", at_least=0.0)])
+    (report,) = compare_rules(PAIRS, [LabelRule(name="r", on="score", at_least=0.0)])
     assert report.precision.value is None and report.precision.high == 1.0
 
 
@@ -259,7 +267,7 @@ def test_a_goal_with_enough_judgments_is_reached_and_holds():
     assert goal.precision.low >= 0.9
     # about 780 relevant pairs lie above 1 and 160 in the noise below, out of reach
     assert 0.7 < goal.recall.value < 0.95
-    labelled = apply_rule(pairs, goal.rule("precise"))
+    labelled = apply_rule(pairs, goal.rule)
     assert sum(labelled["label"].to_pylist()) == sum(
         s >= goal.cut for s in pairs["score"].to_pylist()
     )
@@ -278,7 +286,7 @@ def test_few_judgments_do_not_demonstrate_a_goal():
     assert not goal.reached
     assert goal.statement.startswith("precision 0.9 is not demonstrable with 120 judgments")
     with pytest.raises(ConfigError, match="not demonstrable"):
-        goal.rule("precise")
+        _ = goal.rule
 
 
 def test_scores_that_say_nothing_do_not_reach_a_goal():
@@ -315,7 +323,7 @@ def test_grades_that_a_label_set_gave_conflict_with_nothing():
 
 def labelled():
     calibrated = PAIRS.append_column("probability", pa.array([0.9, 0.6, 0.6, 0.05, 0.55, 0.01]))
-    return apply_rule(calibrated, Rule("r", at_least=0.5, unsure=(0.5, 0.58)))
+    return apply_rule(calibrated, LabelRule(name="r", at_least=0.5, unsure=(0.5, 0.58)))
 
 
 def test_conflicts_keep_each_rater_and_put_the_surest_label_first():
@@ -374,6 +382,55 @@ def test_judgments_of_relevant_pairs_alone_show_no_precision():
     goal = cut_for_precision(scored(*rows), known, 0.5)
     assert not goal.reached and goal.cut is None
     assert "all of them are relevant" in goal.statement
-    (report,) = compare_rules(scored(*rows), [Rule("r", on="score", at_least=30.0)], known)
+    (report,) = compare_rules(
+        scored(*rows), [LabelRule(name="r", on="score", at_least=30.0)], known
+    )
     assert report.precision.value is None
     assert (report.recall.hits, report.recall.total) == (30, 60)
+
+
+def positives_and_a_sample(below, above=()):
+    """100 queries with one pair each, score = number; an import that knows relevant ones only."""
+    pairs = scored(*((f"q{n}", "d", float(n)) for n in range(100)))
+    imported = [(f"q{n}", "d", 1, "imported") for n in range(60, 100, 2)]
+    ann = [(f"q{n}", "d", int(n % 3 == 0), "ann") for n in (*below, *above)]
+    return pairs, judgments(*imported, *ann)
+
+
+def test_judgments_that_are_no_sample_give_no_precision():
+    """The journey: positives only, and people's judgments of pairs far below the cut."""
+    pairs, known = positives_and_a_sample(range(20, 40))
+    rule = LabelRule(name="r", on="score", at_least=60.0)
+    (report,) = compare_rules(pairs, [rule], known)
+    assert report.precision.value is None and "unknown" in report.precision_said
+    assert (report.recall.hits, report.recall.total) == (20, 27)  # all the import's, none of ann's
+
+
+def test_a_sample_all_over_the_positives_gives_a_precision_of_its_own():
+    pairs, known = positives_and_a_sample(range(20, 40), range(60, 100, 3))
+    (report,) = compare_rules(pairs, [LabelRule(name="r", on="score", at_least=60.0)], known)
+    assert report.no_sample is None
+    assert (report.precision.hits, report.precision.total) == (14, 14)
+    pairs, known = positives_and_a_sample(range(20, 40), range(61, 100, 3))
+    (report,) = compare_rules(pairs, [LabelRule(name="r", on="score", at_least=60.0)], known)
+    assert report.precision.hits == 0 < report.precision.total  # the import would say 1.0
+
+
+def test_a_part_of_the_positives_that_nobody_judged_is_named():
+    pairs, known = positives_and_a_sample(range(20, 40), range(60, 70))
+    rule = LabelRule(name="r", on="score", at_least=60.0)
+    (report,) = compare_rules(pairs, [rule], known)
+    assert report.precision.value is None
+    assert "of 40 positive pairs none is judged between score 70 and 79" in report.precision_said
+    goal = cut_for_precision(pairs, known.filter(pa.array([False] * 20 + [True] * 30)), 0.1)
+    assert not goal.reached and "no sample" in goal.statement or goal.cut is None
+
+
+def test_a_source_that_finds_everything_relevant_counts_for_no_precision_only_if_it_is_large():
+    few, many = judgments(*(("q", f"d{n}", 1) for n in range(19))), [("q", "e", 0, "bob")]
+    assert sample_of(few, 1) == (few, {}) or sample_of(few, 1)[1] == {}
+    mixed = judgments(*(("q", f"d{n}", 1) for n in range(20)), *many)
+    rest, left_out = sample_of(mixed, 1)
+    assert left_out == {"ann": 20} and rest["source"].to_pylist() == ["bob"]
+    alone, left_out = sample_of(judgments(*(("q", f"d{n}", 1) for n in range(20))), 1)
+    assert alone.num_rows == 20 and left_out == {"ann": 20}

@@ -5,10 +5,12 @@ import collections
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
-from reranking.errors import ConfigError, InputError
+from configs.labelling import Training
+from reranking.errors import InputError
 from reranking.fingerprints import text_hash
-from reranking.labelling.mining import Miner, Mining
+from reranking.labelling.mining import Miner
 from reranking.labelling.training import examples
 
 WORDS = 60
@@ -136,7 +138,7 @@ def theirs(model, collection, output_format, cross_encoder, output_scores=False,
 
 def ours(model, collection, output_format, cross_encoder, output_scores=False, **parameters):
     queries, documents, positives = collection
-    mining = Mining(**parameters)
+    mining = Training(**parameters)
     mined = Miner(mining, judgments_of(positives)).mine(
         stored_scores(model, collection, cross_encoder)
     )
@@ -226,7 +228,7 @@ def test_every_format_has_their_rows(model, collection, kind, output_scores):
 
 
 def mined(rows, positives, labels=None, texts=None, probability=None, **parameters):
-    miner = Miner(Mining(**parameters), judgments_of(positives), texts=texts)
+    miner = Miner(Training(**parameters), judgments_of(positives), texts=texts)
     pairs = pairs_of(rows)
     if probability:
         pairs = pairs.append_column("probability", pa.array(probability, pa.float64()))
@@ -271,7 +273,7 @@ def test_the_same_text_under_another_id_needs_no_texts_to_be_found():
     hashes = pairs["doc_hash"].to_pylist()
     hashes[1] = hashes[0]
     pairs = pairs.set_column(3, "doc_hash", pa.array(hashes, pa.binary(16)))
-    miner = Miner(Mining(), judgments_of([("q", "pos")]))
+    miner = Miner(Training(), judgments_of([("q", "pos")]))
     assert miner.mine(pairs).negatives["doc_id"].to_pylist() == ["b", "c", "d"]
 
 
@@ -329,7 +331,7 @@ def many(queries):
 @pytest.mark.parametrize("strategy", ["top", "random"])
 def test_blocks_do_not_change_the_outcome(strategy):
     rows, positives = many(12)
-    mining = Mining(sampling_strategy=strategy, range_max=20)
+    mining = Training(sampling_strategy=strategy, range_max=20)
     whole = Miner(mining, judgments_of(positives))
     everything = whole.mine(pairs_of(rows)).negatives
     parts = Miner(mining, judgments_of(positives))
@@ -356,7 +358,7 @@ def test_random_negatives_lie_in_the_window_and_follow_the_seed():
 
 
 def test_a_query_in_two_blocks_is_refused():
-    miner = Miner(Mining(), judgments_of([("q", "pos")]))
+    miner = Miner(Training(), judgments_of([("q", "pos")]))
     miner.mine(pairs_of(ROWS))
     with pytest.raises(InputError, match="'q' is in two blocks"):
         miner.mine(pairs_of(ROWS))
@@ -365,16 +367,16 @@ def test_a_query_in_two_blocks_is_refused():
 @pytest.mark.parametrize(
     ("parameters", "fault"),
     [
-        ({"num_negatives": 0}, "at least 1"),
-        ({"range_min": -1}, "negative"),
+        ({"num_negatives": 0}, "num_negatives"),
+        ({"range_min": -1}, "range_min"),
         ({"range_min": 3, "range_max": 5}, "leave num_negatives"),
-        ({"sampling_strategy": "best"}, "top or random"),
+        ({"sampling_strategy": "best"}, "sampling_strategy"),
         ({"duplicate_overlap": 0.0}, "duplicate_overlap"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(parameters, fault):
-    with pytest.raises(ConfigError, match=fault):
-        Mining(**parameters)
+    with pytest.raises(ValidationError, match=fault):
+        Training(**parameters)
 
 
 def test_margins_may_be_kept_in_probabilities():
@@ -387,3 +389,58 @@ def test_margins_may_be_kept_in_probabilities():
     )
     assert found.negatives["doc_id"].to_pylist() == ["b", "c", "d"]
     assert found.negatives["score"].to_pylist() == [3.0, 2.0, 1.0]
+
+
+def test_a_text_under_several_ids_is_mined_once_and_falls_with_its_twins():
+    pairs = pairs_of(ROWS)
+    docs, hashes = pairs["doc_id"].to_pylist(), pairs["doc_hash"].to_pylist()
+    place = {doc: at for at, doc in enumerate(docs)}
+    hashes[place["c"]] = hashes[place["b"]]
+    pairs = pairs.set_column(3, "doc_hash", pa.array(hashes, pa.binary(16)))
+    found = Miner(Training(), judgments_of([("q", "pos")])).mine(pairs).negatives
+    assert "b" in found["doc_id"].to_pylist() and "c" not in found["doc_id"].to_pylist()
+    labels = pa.table({"query_id": ["q"], "doc_id": ["c"], "label": pa.array([1], pa.int32())})
+    found = Miner(Training(), judgments_of([("q", "pos")])).mine(pairs, labels).negatives
+    assert not {"b", "c"} & set(found["doc_id"].to_pylist())
+
+
+def test_two_query_ids_of_one_text_are_mined_as_one():
+    """q2 has q's text; what people said of the pair under either id counts for the text."""
+    one = pairs_of(ROWS)
+    twin = one.set_column(0, "query_id", pa.array(["q2"] * len(one)))
+    query_hash = one["query_hash"][0].as_py()
+    known = pa.table(
+        {
+            "query_id": ["q2", "q", "q2"],
+            "query_hash": pa.array([query_hash] * 3, pa.binary(16)),
+            "doc_id": ["pos", "pos", "a"],
+            "relevance": pa.array([1, 0, 1], pa.int32()),
+            "source": ["ann"] * 3,
+        }
+    )
+    miner = Miner(Training(), known)
+    mined = [miner.mine(block) for block in (pa.concat_tables([one, twin]),)]
+    assert set(mined[0].positives["query_id"].to_pylist()) == {"q"}
+    assert sorted(mined[0].positives["doc_id"].to_pylist()) == ["a", "pos"]
+    assert not {"a", "pos"} & set(mined[0].negatives["doc_id"].to_pylist())
+    assert miner.report().queries == 1
+    blocks = Miner(Training(), known)
+    parts = [blocks.mine(one), blocks.mine(twin)]
+    assert parts[0].negatives.equals(mined[0].negatives) and parts[1].negatives.num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("positive", "candidate", "copy"),
+    [
+        ("C++", "C", False),
+        ("C++", "C#", False),
+        ("C++ by example", "c++ by example!", True),
+        ("赤いランプは木の机の上にあります", "赤いランプは木の机の上にあります。", True),
+        ("赤いランプは木の机の上にあります", "青い車が古い橋の下を走っています", False),
+        ("โคมไฟสีแดงอยู่บนโต๊ะไม้", "โคมไฟสีแดงอยู่บนโต๊ะไม้ !", True),
+    ],
+)
+def test_near_copies_are_known_by_signs_and_in_scripts_without_spaces(positive, candidate, copy):
+    texts = {"pos": positive, "a": candidate}
+    found, _ = mined(ROWS, [("q", "pos")], texts=lambda ids: {i: texts.get(i, "") for i in ids})
+    assert ("a" not in found.negatives["doc_id"].to_pylist()) == copy

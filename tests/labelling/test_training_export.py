@@ -6,9 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from configs.labelling import Training
 from reranking.errors import ConfigError, InputError
 from reranking.fingerprints import text_hash
-from reranking.labelling.mining import Miner, Mining
+from reranking.labelling.mining import Miner
 from reranking.labelling.training import (
     PROVENANCE,
     TrainingWriter,
@@ -59,7 +60,7 @@ def mined():
             "source": ["ann"] * len(known),
         }
     )
-    return Miner(Mining(num_negatives=3), judgments).mine(pairs)
+    return Miner(Training(num_negatives=3), judgments).mine(pairs)
 
 
 def rows_of(kind, output_scores=False, **more):

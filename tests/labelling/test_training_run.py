@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
+from configs.labelling import Training
 from configs.load import load_config
 from flows.cli import app
 from reranking.arrow import frame
@@ -59,7 +60,7 @@ def told(*arguments: object) -> dict[str, Any]:
 
 def consensus(config: Path, run: Run) -> pl.DataFrame:
     database = run.database
-    return frame(grades(database, "j", ScoredRun(database, run).queries).table)
+    return frame(grades(database, "j", ScoredRun(run).queries).table)
 
 
 def test_negatives_are_the_best_candidates_that_nobody_calls_relevant(
@@ -86,13 +87,12 @@ def test_negatives_are_the_best_candidates_that_nobody_calls_relevant(
 
 def test_chunks_are_mined_as_one(labelled_run: Path, run: Run, tmp_path: Path) -> None:
     """The run has several chunks; mining all pairs at once selects the same."""
-    from reranking.labelling.mining import Miner, Mining
+    from reranking.labelling.mining import Miner
 
     assert len(run.chunks) > 2
-    database = run.database
-    whole = ScoredRun(database, run)
+    whole = ScoredRun(run)
     held = consensus(labelled_run, run).with_columns(source=pl.lit("x"))
-    at_once = Miner(Mining(), held.to_arrow(), relevant=2).mine(whole.pairs())
+    at_once = Miner(Training(), held.to_arrow(), relevant=2).mine(whole.pairs())
     out = tmp_path / "negatives.parquet"
     told("mine", labelled_run, "--out", out, "--set", "training.duplicate_overlap=1.0")
     keys = ["query_id", "doc_id", "place"]

@@ -10,14 +10,9 @@ import pytest
 
 from reranking.errors import InputError
 from reranking.fingerprints import text_hash
-from reranking.labelling.exchange import (
-    ANSWERS,
-    label_studio,
-    label_studio_config,
-    quepid_csv,
-    read_label_studio,
-    read_quepid,
-)
+from reranking.labelling.label_studio import label_studio, label_studio_config, read_label_studio
+from reranking.labelling.ratings import ANSWERS, GRADES
+from reranking.labelling.sheets import quepid_csv, read_ratings
 from reranking.labelling.worklist import with_texts, work_list
 
 NOBODY = pa.table({"query_id": pa.array([], pa.string()), "doc_id": pa.array([], pa.string())})
@@ -91,24 +86,48 @@ def scored(docs, scores, probabilities=None):
     return pa.table(columns)
 
 
-def test_the_calibration_asks_first_where_it_is_unsure():
-    pairs = scored("stu", [5.0, 0.0, -5.0], [0.95, 0.5, 0.2])
-    judged = pa.table({"query_id": ["x"], "doc_id": ["x"], "relevance": [1]})
-    rows = work_list({"a": run("stuz")}, judged, pairs=pairs, order="calibration").to_pylist()
-    assert [r["doc_id"] for r in rows] == ["t", "u", "s", "z"]
-    assert [r["priority"] for r in rows] == pytest.approx([1.0, 0.64, 0.19, 0.0])
+NONE_JUDGED = pa.table({"query_id": ["x"], "doc_id": ["x"], "relevance": [1]})
 
 
-def test_the_calibration_asks_first_where_few_are_judged():
-    """Without probabilities only the judgments per score region count: ten regions of two."""
-    docs = [f"d{n:02}" for n in range(20)]
-    pairs = scored(docs, [float(n) for n in range(20)])
-    judged = pa.table({"query_id": ["q"], "doc_id": ["d01"], "relevance": [1]})
-    rows = work_list({"a": run(docs)}, judged, k=20, pairs=pairs, order="calibration").to_pylist()
-    assert rows[-1]["doc_id"] == "d00" and rows[-1]["priority"] == 0.5
-    assert {r["priority"] for r in rows[:-1]} == {1.0}
+def hundred():
+    docs = [f"d{n:02}" for n in range(100)]
+    return docs, scored(docs, [float(n) for n in range(100)])
+
+
+def per_region(table):
+    regions = [int(doc[1:]) // 10 for doc in table["doc_id"].to_pylist() if doc[0] == "d"]
+    return [regions.count(region) for region in range(10)]
+
+
+def test_the_calibration_asks_in_all_regions_and_most_around_the_cut():
+    """Weights by distance from the cut's region: 4, 2.5, 1.75, ... to 1; ids that run or not."""
+    docs, pairs = hundred()
+    rows = work_list(
+        {"a": run(["zz", *docs[-5:]])}, NONE_JUDGED, pairs=pairs, order="calibration", cut=60.0
+    )
+    counts = per_region(rows.slice(0, 32))
+    assert all(counts) and counts[6] == max(counts)
+    assert counts[6] >= 2 * counts[0] and counts == sorted(counts[:7]) + counts[7:]
+    assert rows.num_rows == 101 and rows["doc_id"].to_pylist()[-1] == "zz"  # it has no score
+
+
+def test_the_calibration_asks_evenly_without_a_cut_and_first_where_few_are_judged():
+    docs, pairs = hundred()
+    even = work_list({"a": run(docs[:3])}, NONE_JUDGED, pairs=pairs, order="calibration")
+    assert per_region(even.slice(0, 30)) == [3] * 10
+    judged = pa.table({"query_id": ["q"] * 5, "doc_id": docs[20:25], "relevance": [1] * 5})
+    rows = work_list({"a": run(docs[:3])}, judged, pairs=pairs, order="calibration")
+    assert per_region(rows.slice(0, 45)) == [5, 5, 0, 5, 5, 5, 5, 5, 5, 5]
+    assert not set(docs[20:25]) & set(rows["doc_id"].to_pylist())
     with pytest.raises(InputError, match="needs the scored pairs"):
         work_list({"a": run("s")}, judged, order="calibration")
+
+
+def test_what_is_asked_in_a_region_is_no_choice_of_the_score():
+    docs, pairs = hundred()
+    rows = work_list({"a": run(docs[:1])}, NONE_JUDGED, pairs=pairs, order="calibration")
+    first = [doc for doc in rows["doc_id"].to_pylist() if doc[1] == "5"]
+    assert sorted(first) == docs[50:60] and first not in (docs[50:60], docs[59:49:-1])
 
 
 QUERIES = pa.table(
@@ -152,7 +171,7 @@ def filled(text, *ratings):
 
 
 def test_quepid_answers_come_back_under_the_raters_name():
-    answers = read_quepid(filled("".join(quepid_csv(WORK)), "3", "0"), QUERIES, "ann")
+    answers = read_ratings(filled("".join(quepid_csv(WORK)), "3", "0"), QUERIES, ["ann"], GRADES)
     assert answers.rejected == []
     assert answers.judgments.schema.equals(ANSWERS)
     rows = {
@@ -166,14 +185,14 @@ def test_quepid_answers_come_back_under_the_raters_name():
 
 def test_a_quepid_book_keeps_its_raters_apart():
     book = "\ufeffquery,docid,Ann,bob@x.org\nwie groß?,d1,3,\nwie groß?,d2,1,2.0\nwie groß?\n"
-    answers = read_quepid(book, QUERIES.slice(0, 1), "nobody")
+    answers = read_ratings(book, QUERIES.slice(0, 1), ["Ann", "bob@x.org"], GRADES)
     rows = [(r["doc_id"], r["relevance"], r["source"]) for r in answers.judgments.to_pylist()]
     assert rows == [("d1", 3, "Ann"), ("d2", 1, "Ann"), ("d2", 2, "bob@x.org")]
 
 
 def test_quepid_rows_that_fit_nothing_are_rejected_with_their_line():
     text = "query,docid,rating\nunheard of,d1,2\nwie groß?,d1,good\nwie groß?,d2,nan\n"
-    answers = read_quepid(text, QUERIES, "ann")
+    answers = read_ratings(text, QUERIES, ["ann"], GRADES)
     assert answers.judgments.num_rows == 0
     assert answers.rejected == [
         "line 2: no query has the text 'unheard of'",
@@ -185,12 +204,12 @@ def test_quepid_rows_that_fit_nothing_are_rejected_with_their_line():
 @pytest.mark.parametrize("text", ["", "a,b,c\n", "query,docid\n", "query,docid,x,x\n"])
 def test_another_csv_is_refused(text):
     with pytest.raises(InputError, match="expected query,docid,rating"):
-        read_quepid(text, QUERIES, "ann")
+        read_ratings(text, QUERIES, ["ann"], GRADES)
 
 
 @pytest.mark.parametrize("lines", [False, True])
 def test_label_studio_tasks_carry_ids_and_texts(lines):
-    text = "".join(label_studio(WORK, lines=lines))
+    text = "".join(label_studio(WORK, GRADES, lines=lines))
     tasks = [json.loads(one) for one in text.splitlines()] if lines else json.loads(text)
     assert [task["data"]["doc_id"] for task in tasks] == ["d1", "d2"]
     assert tasks[1]["data"] == {
@@ -199,12 +218,14 @@ def test_label_studio_tasks_carry_ids_and_texts(lines):
         "query": "=SUM(A1), or so",
         "document": "<b>bold</b>",
         "query_hash": text_hash("=SUM(A1), or so").hex(),
+        "title": "",
+        "scale": "0 1 2 3",
     }
 
 
 @pytest.mark.parametrize("lines", [False, True])
 def test_an_empty_work_list_is_valid_too(lines):
-    text = "".join(label_studio(WORK.slice(0, 0), lines=lines))
+    text = "".join(label_studio(WORK.slice(0, 0), GRADES, lines=lines))
     assert text == "" if lines else json.loads(text) == []
 
 
@@ -219,7 +240,7 @@ def annotation(choice, by, **more):
 
 
 def test_label_studio_answers_come_back_rater_by_rater():
-    tasks = json.loads("".join(label_studio(WORK)))
+    tasks = json.loads("".join(label_studio(WORK, GRADES)))
     tasks[0]["annotations"] = [
         annotation("3", {"id": 1, "email": "ann@x.org"}, updated_at="2021-03-09T22:16:08.728Z"),
         annotation("1", 7),
@@ -238,7 +259,7 @@ def test_label_studio_answers_come_back_rater_by_rater():
 
 
 def test_a_raters_later_answer_replaces_the_earlier_one():
-    tasks = json.loads("".join(label_studio(WORK)))
+    tasks = json.loads("".join(label_studio(WORK, GRADES)))
     tasks[0]["annotations"] = [annotation("0", 7), annotation("2", 7)]
     assert read_label_studio(json.dumps(tasks)).judgments["relevance"].to_pylist() == [2]
 
@@ -265,7 +286,9 @@ def test_a_raters_later_answer_replaces_the_earlier_one():
     ],
 )
 def test_a_foreign_task_is_rejected_not_fatal(task):
-    good = json.loads("".join(label_studio(WORK)))[0] | {"annotations": [annotation("1", 1)]}
+    good = json.loads("".join(label_studio(WORK, GRADES)))[0] | {
+        "annotations": [annotation("1", 1)]
+    }
     answers = read_label_studio(json.dumps([task, good]))
     assert len(answers.rejected) == 1 and answers.rejected[0].startswith("task 1: ")
     assert answers.judgments.num_rows == 1

@@ -14,6 +14,7 @@ from configs.load import load_config
 from flows.cli import app
 from reranking.arrow import frame
 from reranking.labelling import answers as labelling
+from reranking.labelling.label_run import bench
 from reranking.pipeline import Pipeline
 from reranking.store import Database
 from tests.support.labelled import copied
@@ -64,23 +65,81 @@ def test_it_lists_exactly_what_nobody_judged(copy: Path) -> None:
     assert "<Choices" in out.with_suffix(".xml").read_text()
 
 
-def test_for_the_calibration_the_doubtful_come_first(copy: Path) -> None:
+def test_for_the_calibration_all_regions_are_asked_about_and_most_at_the_cut(copy: Path) -> None:
     out = copy.parent / "work.jsonl"
-    options = ["--format", "label-studio", "--order", "calibration", "--limit", 5]
+    options = ["--format", "label-studio", "--order", "calibration", "--limit", 40]
     assert ask("worklist", copy, "--out", out, *options).exit_code == 0
-    first = [json.loads(line)["data"] for line in out.read_text().splitlines()]
-    assert len(first) == 5
-    values = labelling.compare_rules(load_config(copy), None)
-    assert values["calibration"]["calibrated"]
+    listed = [json.loads(line)["data"] for line in out.read_text().splitlines()]
     settings = load_config(copy)
-    database = Database(settings.database)
-    from reranking.labelling.label_run import bench
+    run = labelling.run_of(Database(settings.database), settings, None)
+    of = bench(run, labelling.labels_of(settings))
+    assert of.cut is not None
+    rows = frame(of.pairs).sort("score", "query_id", "doc_id")
+    region = {
+        (r["query_id"], r["doc_id"]): n * 10 // len(rows) for n, r in enumerate(rows.to_dicts())
+    }
+    at = min(region[r["query_id"], r["doc_id"]] for r in rows.to_dicts() if r["score"] >= of.cut)
+    counts = [0] * 10
+    for task in listed:
+        counts[region[task["query_id"], task["doc_id"]]] += 1
+    known = frame(of.judgments).select("query_id", "doc_id").unique().rows()
+    judged_there = [sum(region.get(pair) == n for pair in known) for n in range(10)]
+    full = [seen + asked for seen, asked in zip(judged_there, counts, strict=True)]
+    assert full[at] == max(full) and min(full) > 0
 
-    plan = labelling.run_of(database, settings, None)
-    pairs = frame(bench(database, plan, labelling.label_settings(database, settings)).pairs)
-    p = {(r["query_id"], r["doc_id"]): r["probability"] for r in pairs.to_dicts()}
-    listed = [abs(p[t["query_id"], t["doc_id"]] - 0.5) for t in first]
-    assert max(listed) < sum(abs(v - 0.5) for v in p.values()) / len(p)
+
+def test_a_sheet_for_people_carries_title_text_and_scale_and_comes_back(copy: Path) -> None:
+    out = copy.parent / "work.csv"
+    assert ask("worklist", copy, "--out", out, "--limit", 4).exit_code == 0
+    rows = lines_of(out)
+    assert list(rows[0]) == ["query", "docid", "rating", "title", "text", "scale"]
+    settings = load_config(copy)
+    documents = frame(Database(settings.database).read("documents"))
+    texts = dict(documents.select("doc_id", "text").iter_rows())
+    assert [row["text"] for row in rows] == [texts[row["docid"]] for row in rows]
+    assert {row["scale"] for row in rows} == {"0 1 2 3"}
+    with out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=";")
+        writer.writeheader()
+        writer.writerows(row | {"rating": "2"} for row in rows)
+    result = ask("worklist-import", copy, out, "--rater", "ann", "--json")
+    assert result.exit_code == 0, result.output
+    mine = judged(copy).filter(pl.col("source") == "ann")
+    assert sorted(mine["doc_id"].unique()) == sorted({row["docid"] for row in rows})
+
+
+def test_a_document_that_does_not_exist_is_told_and_not_stored(copy: Path) -> None:
+    """As a spreadsheet leaves ids: 001 becomes 1, long numbers 1.23457E+16; blanks do no harm."""
+    queries = frame(Database(load_config(copy).database).read("queries"))
+    text = queries["text"][0]
+    answers = copy.parent / "answers.csv"
+    lines = [f"{text},{doc},1" for doc in ("1", "1.23457E+16", " d002 ", "d003", "")]
+    answers.write_text("\n".join(["query,docid,rating", *lines]) + "\n")
+    result = ask("worklist-import", copy, answers, "--rater", "ann", "--json")
+    assert result.exit_code == 7, result.output
+    reasons = json.loads(result.stdout)["reasons"]
+    assert len(reasons) == 3 and sum("does not exist" in reason for reason in reasons) == 2
+    mine = judged(copy).filter(pl.col("source") == "ann")
+    assert sorted(mine["doc_id"].unique()) == ["d002", "d003"]
+
+
+@pytest.mark.parametrize("name", ["../../x", "a b", "\x1b]52;c;x", "x\n", ""])
+def test_a_list_that_no_config_could_name_is_refused(labelled_run: Path, name: str) -> None:
+    file = labelled_run.parent / "none.csv"
+    result = ask("worklist-import", labelled_run, file, "--judgments", name or " ", "--rater", "a")
+    assert result.exit_code == 2 and "a name has letters" in result.stderr, result.output
+
+
+def test_the_scale_is_the_lists_own_or_named(copy: Path) -> None:
+    queries = frame(Database(load_config(copy).database).read("queries"))
+    answers = copy.parent / "answers.csv"
+    answers.write_text(f"query,docid,rating\n{queries['text'][0]},d001,7\n")
+    options = [copy, answers, "--rater", "ann"]
+    refused = ask("worklist-import", *options)
+    assert refused.exit_code == 5 and "not on the scale 0 1 2 3" in refused.stderr
+    assert ask("worklist-import", *options, "--grades", "0,10").exit_code == 0
+    assert ask("worklist-import", *options, "--grades", "zero").exit_code == 2
+    assert ask("worklist-import", *options).exit_code == 0  # 7 is on the list's scale now
 
 
 def test_quepid_answers_come_back_under_their_raters(copy: Path) -> None:
@@ -156,8 +215,9 @@ def test_label_studio_answers_carry_their_raters(copy: Path) -> None:
         ("query,docid,rating\n", "a.csv", [], 2, "give --rater NAME"),
         ("query,docid,rating\n", "a.csv", ["--rater", "ann"], 5, "all ratings are empty"),
         ("a,b\n", "a.csv", ["--rater", "ann"], 5, "expected query,docid,rating"),
-        ("query,docid,gold\n%s,d001,1\n", "a.csv", ["--rater", "x"], 2, "called 'gold'"),
-        ("query,docid,labels:a\n%s,d001,1\n", "a.csv", ["--rater", "x"], 2, "labels:a"),
+        ("query,docid,gold\n%s,d001,1\n", "a.csv", ["--rater", "x"], 5, "columns ['gold']"),
+        ("query,docid,gold\n%s,d001,1\n", "a.csv", ["--rater", "gold"], 2, "called 'gold'"),
+        ("query,docid,labels:a\n%s,d001,1\n", "a.csv", ["--rater", "labels:a"], 2, "labels:a"),
         ("x", "a.txt", [], 2, "expected .csv"),
         (None, "none.csv", ["--rater", "ann"], 4, "no file"),
     ],

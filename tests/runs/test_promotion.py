@@ -13,13 +13,14 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner, Result
 
+from configs.schema import Keep
 from flows.cli import app
 from reranking.errors import ConfigError, MissingResource
 from reranking.runs.promotion import promote, promoted_names, promoted_run
 from reranking.runs.run import Run, results_name
 from reranking.schemas import LABEL_SETS
 from reranking.store import Database, equals
-from reranking.upkeep.retention import Keep, forget_run, runs_to_drop
+from reranking.upkeep.retention import forget_run, runs_to_drop
 from tests.support import tiny
 from tests.support.walk import database_of, walk_file
 

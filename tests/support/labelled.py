@@ -74,7 +74,7 @@ def finished(config: Path, *overrides: str) -> Run:
 
 def scored(run: Run) -> pl.DataFrame:
     """The run's scored pairs."""
-    return frame(ScoredRun(run.database, run).pairs())
+    return frame(ScoredRun(run).pairs())
 
 
 def copied(config: Path, to: Path) -> Path:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from configs.labelling import LabelRule, Labels
 from configs.load import load_config
-from reranking.labelling.label_run import LabelSettings, bench, label_run
-from reranking.labelling.rules import Rule
+from reranking.labelling.label_run import bench, label_run
 from reranking.pipeline import Pipeline
 from reranking.runs.run import Run
 from reranking.store import Database
@@ -53,9 +53,9 @@ def reported(folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Repo
     judged.use_scorer(monkeypatch, judged.shuffled)
     other = walk_file(config, "rerank.max_length=40", ingest=False)[0]
     database = database_of(run)
-    rule = Rule("best", on="score", top_n=2)
-    settings = LabelSettings("answers", (rule,), "best", relevant=1, judgments=("j",))
-    label_set = label_run(database, bench(database, run, settings)).label_set
+    rule = LabelRule(name="best", on="score", top_n=2)
+    labels = Labels(label_set="answers", rules=(rule,), relevant=1, judgments=("j",))
+    label_set = label_run(bench(run, labels)).label_set
     return Reported(config, database, run, other, label_set)
 
 

@@ -19,10 +19,11 @@ import pytest
 from typer.testing import CliRunner
 
 from configs.load import load_config
+from configs.schema import Keep
 from flows.cli import app
 from reranking import store
 from reranking.errors import MissingResource
-from reranking.maintenance import maintain_database, settings_of
+from reranking.maintenance import configured_of, maintain_database
 from reranking.pipeline import Pipeline
 from reranking.progress import unwatched
 from reranking.runs.pairs import TABLE
@@ -33,7 +34,6 @@ from reranking.steps import Here
 from reranking.store import Database
 from reranking.upkeep import versions
 from reranking.upkeep.maintain import Maintained, maintain
-from reranking.upkeep.retention import Keep
 from reranking.upkeep.versions import our_tables, outdated, prune, upgrade
 from tests.support import tiny
 from tests.support.equal import assert_equal
@@ -117,12 +117,12 @@ def test_a_run_with_maintenance_between_its_steps_is_the_same(
     overrides = [] if force else ["search.limit=7"]
     walk_file(other, *overrides, force=force)
     settings = load_config(config, [*overrides, "keep.runs=1", "keep.days=0", "keep.scores=used"])
-    strict = replace(settings_of(Pipeline(settings)), versions=SOON)
+    configured = configured_of(Pipeline(settings))
     reports: list[Maintained] = []
 
     def maintained() -> None:
         database = Database(settings.database, upgrading=True)
-        reports.append(maintain(database, strict))
+        reports.append(maintain(database, settings.keep, configured, versions=SOON))
 
     walk(settings, force=force, executor=Followed(maintained))
     assert len(reports) == 10 + 2 * 3  # before, between and after all steps
@@ -186,7 +186,7 @@ def test_a_dry_run_changes_nothing_and_says_what_would_happen(
     database.append(TABLE, database.read(TABLE))
     lose_a_mark(database, run)
     before = contents(database)
-    settings: dict[str, Any] = {"keep": Keep(1, 0), "versions": SOON, "drop_unused": True}
+    settings: dict[str, Any] = {"keep": Keep(runs=1, days=0, scores="used"), "versions": SOON}
     planned = look_after(database, dry_run=True, **settings)
     assert contents(database) == before
     done = look_after(database, **settings)
@@ -238,11 +238,11 @@ def test_unused_scores_are_those_that_nobody_asks_for(
     new = len(database.read(TABLE)) - old
     assert old > 0 and new > 0
     kept = [f"keep.runs={n}" for n in (2, 1)]
-    settings = [settings_of(Pipeline(load_config(config, [k, "keep.days=0"]))) for k in kept]
-    used = replace(settings[0], drop_unused=True)
-    assert maintain(database, settings[0]).unused == 0
-    assert maintain(database, used).unused == 0
-    report = maintain(database, replace(used, keep=settings[1].keep))
+    two, one = (load_config(config, [k, "keep.days=0", "keep.scores=used"]) for k in kept)
+    everything = load_config(config, [kept[0], "keep.days=0"])
+    for still in (everything, two):
+        assert maintain(database, still.keep, configured_of(Pipeline(still))).unused == 0
+    report = maintain(database, one.keep, configured_of(Pipeline(one)))
     assert (report.forgotten, report.unused) == ([run.run_id], old)
     assert len(database.read(TABLE)) == new
 

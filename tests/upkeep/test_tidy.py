@@ -15,7 +15,7 @@ import pytest
 from reranking.runs.pairs import TABLE, PairScores
 from reranking.schemas import PAIR_SCORES
 from reranking.store import Database, one_of
-from reranking.upkeep.maintain import Maintained, MaintainSettings, maintain
+from reranking.upkeep.maintain import Maintained, maintain
 from reranking.upkeep.tidy import Wanted, tidy_scores
 from tests.conftest import REPOSITORY
 
@@ -24,7 +24,7 @@ Key = tuple[bytes, bytes, bytes]
 
 def look_after(database: Database, *, dry_run: bool = False, **settings: Any) -> Maintained:
     opened = Database(database.uri, upgrading=True)
-    return maintain(opened, MaintainSettings(**settings), dry_run=dry_run)
+    return maintain(opened, dry_run=dry_run, **settings)
 
 
 def hashes(numbers: np.ndarray) -> pa.Array:
