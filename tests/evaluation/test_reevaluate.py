@@ -36,6 +36,7 @@ from reranking.scoring.encoder import SentenceEncoder
 from reranking.store import Database
 from reranking.upkeep.columns import drop_superseded, superseded_columns
 from tests.support import judged, tiny
+from tests.support.judged import refuse
 from tests.support.walk import walk_file
 
 pytestmark = [
@@ -43,10 +44,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
 OTHER = "rerank.max_length=40"  # another fingerprint of the same tiny model
-
-
-def refuse(*_: object, **__: object) -> Any:
-    raise AssertionError("this must not be called")
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from reranking.reevaluation import changed_models
 from reranking.runs.promotion import promote
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.scoring.encoder import SentenceEncoder
-from tests.evaluation.test_reevaluate import refuse
 from tests.support import judged, tiny
+from tests.support.judged import refuse
 from tests.support.walk import walk_file
 
 pytestmark = [

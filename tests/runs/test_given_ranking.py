@@ -15,8 +15,8 @@ from reranking.arrow import frame
 from reranking.errors import InputError
 from reranking.evaluation.evaluate_run import rankings
 from reranking.runs.run import Run
-from tests.evaluation.test_reevaluate import refuse
 from tests.support import judged, tiny
+from tests.support.judged import refuse
 from tests.support.walk import walk_file
 
 COMMANDS = CliRunner()

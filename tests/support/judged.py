@@ -55,6 +55,11 @@ def use_scorer(monkeypatch: pytest.MonkeyPatch, function: Score) -> FakeScorer:
     return scorer
 
 
+def refuse(*_: object, **__: object) -> Any:
+    """Stand in for what a test must not reach."""
+    raise AssertionError("this must not be called")
+
+
 def shuffled(query: str, document: str) -> float:
     """A score without any meaning, always the same for the same texts."""
     return int.from_bytes(text_hash(query + document)[:3], "big") / 2**24
