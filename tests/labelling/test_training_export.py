@@ -327,3 +327,21 @@ def test_a_block_is_parted_by_split():
 def test_shares_add_up(shares):
     with pytest.raises(ConfigError, match="add up to 1"):
         assign_splits(positives([]), {}, shares)
+
+
+def test_queries_that_nearly_all_hang_together_are_refused():
+    """As with labels as positives: one document is the answer to everything."""
+    rows = [(f"q{n}", "d" if n < 99 else "e") for n in range(100)]
+    queries = {query: query for query, _ in rows}
+    with pytest.raises(InputError, match="99 of 100 queries hang together"):
+        assign_splits(positives(rows), queries, {"train": 0.9, "dev": 0.1})
+    assert set(assign_splits(positives(rows), queries, {"train": 1.0}).values()) == {"train"}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_split_with_a_share_stays_empty(seed):
+    rows = [(f"q{n}", f"d{n}") for n in range(5)]
+    queries = {query: query for query, _ in rows}
+    shares = {"train": 0.9, "dev": 0.1, "test": 0.0}
+    splits = assign_splits(positives(rows), queries, shares, seed=seed)
+    assert set(splits.values()) == {"train", "dev"} and len(splits) == 5
