@@ -14,7 +14,7 @@ from benchmarks.pipeline import Took
 from reranking.models.files import read_model_files
 from reranking.scoring.cpu import attention, linears
 from reranking.scoring.engines import Pairs
-from reranking.scoring.fast_bert import FastEngine, fast_layout
+from reranking.scoring.fast import FastEngine, fast_layout
 from reranking.scoring.generic import GenericEngine, build_assembler, stock_features
 from reranking.scoring.load import load_stock
 from reranking.scoring.scorer import PairScorer

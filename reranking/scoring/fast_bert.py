@@ -14,18 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import embedding, gelu, layer_norm, linear
 
-from reranking.scoring.cpu.attention import Attention, choose_attention
-from reranking.scoring.cpu.linears import Linear, Maker, choose_linear, single_thread
-from reranking.scoring.engines import AssembledPairs, PairAssembler, Pairs
+from reranking.scoring.attention import Attention, choose_attention
+from reranking.scoring.cpu.linears import Linear, Maker, choose_linear
 from reranking.scoring.packing import Packed
-from reranking.scoring.tokens import Ints
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
-
-# Activations of that many tokens stay in the caches of a core; measured in benchmarks/NOTES.md.
-CPU_TOKENS = 2048
-CUDA_TOKENS = 98304
 
 _ACTIVATIONS = {
     "gelu": "gelu",
@@ -56,7 +50,7 @@ class _Layer:
     down_norm: Norm
 
 
-def fast_layout(model: CrossEncoder) -> str | None:
+def bert_layout(model: CrossEncoder) -> str | None:
     """The layout's name if the model can take the fast path, otherwise None."""
     stock: Any = model.transformers_model
     layout = _BACKBONES.get(type(stock).__name__)
@@ -185,42 +179,3 @@ class FastBert:
         dense, dense_bias, last, last_bias = self.head
         pooled = self.head_activation(linear(first.float(), dense, dense_bias))
         return linear(pooled, last, last_bias).squeeze(1)
-
-
-class FastEngine:
-    """The fast forward and the assembler that feeds it."""
-
-    def __init__(
-        self, model: CrossEncoder, layout: str, assembler: PairAssembler, dtype: torch.dtype
-    ) -> None:
-        self.device = torch.device(model.device)
-        self.batch_tokens = CPU_TOKENS if self.device.type == "cpu" else CUDA_TOKENS
-        self.assembler = assembler
-        # One thread, because that is how the kernels that are timed here will be used.
-        with torch.inference_mode(), single_thread():
-            self.forward = FastBert(model, layout, dtype, self.batch_tokens)
-        self.workers = torch.get_num_threads() if self.device.type == "cpu" else 1
-        self.path = f"packed-{layout}/{self.forward.name}/{self.device.type}"
-
-    def enter_worker(self) -> None:
-        """One core per worker; the setting holds for the calling thread only."""
-        torch.set_num_threads(1)
-
-    def prepare(self, pairs: Pairs) -> FastJob:
-        """The pairs, ready to be run in any batches."""
-        return FastJob(self.forward, self.assembler.assemble(pairs, self.device))
-
-
-@dataclass(frozen=True)
-class FastJob:
-    """Pairs formed from texts tokenised once, scored by the fast forward."""
-
-    forward: FastBert
-    pairs: AssembledPairs
-
-    @property
-    def lengths(self) -> Ints:
-        return self.pairs.tokens.lengths
-
-    def run(self, positions: Ints) -> torch.Tensor:
-        return self.forward(self.pairs.packed(positions))

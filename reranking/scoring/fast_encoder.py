@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reranking.scoring.fast_bert import CPU_TOKENS, FastBert
-from reranking.scoring.packing import Packed
+from reranking.scoring.fast_bert import FastBert
+from reranking.scoring.packing import CPU_TOKENS, Packed
 from reranking.scoring.tokens import TokenTable, tokenize
 
 if TYPE_CHECKING:

@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 
 from reranking.scoring.tokens import Segments
 
+# Activations of that many tokens stay in the caches of a core; measured in benchmarks/NOTES.md.
+CPU_TOKENS = 2048
+CUDA_TOKENS = 98304
+
 
 @dataclass(frozen=True)
 class Packed:

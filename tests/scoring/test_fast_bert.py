@@ -16,6 +16,7 @@ from tests.support.model_zoo import bert
 torch = pytest.importorskip("torch")
 
 from reranking.scoring import fast_bert  # noqa: E402
+from reranking.scoring.attention import choose_attention  # noqa: E402
 from reranking.scoring.cpu import attention, linears  # noqa: E402
 from reranking.scoring.cpu.attention import attend_matmul, attend_runs, runs  # noqa: E402
 from reranking.scoring.packing import Packed  # noqa: E402
@@ -84,7 +85,9 @@ def test_a_fast_path_that_is_off_only_for_pairs_alone_is_not_used(tmp_path, monk
     assert load(folder).path == "generic/cpu"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no kernel"), RuntimeError("not for Half")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no kernel"), TypeError("unexpected keyword argument 'scale'")]
+)
 def test_a_fast_path_that_fails_is_not_used(tmp_path, monkeypatch, error):
     def fail(*_: object) -> None:
         raise error
@@ -137,6 +140,24 @@ def test_attention_equals_softmax_written_out(lengths, chunk, attend, monkeypatc
     assert torch.backends.mkldnn.matmul.fp32_precision == setting
 
 
+@pytest.mark.parametrize("attend", [attend_runs, attend_matmul])
+@pytest.mark.parametrize("window", [1, 4, 16, 40, 99, 100])
+def test_a_window_is_a_mask_on_softmax(window, attend):
+    lengths, heads, width = (100, 100, 70, 5, 1), 2, 4
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, sum(lengths), heads, width, generator=generator)
+    expected, start = [], 0
+    for n in lengths:
+        rows = slice(start, start + n)
+        logits = torch.einsum("qhd,khd->hqk", q[rows], k[rows])
+        steps = torch.arange(n)
+        logits[:, (steps[:, None] - steps).abs() > window] = -torch.inf
+        expected.append(torch.einsum("hqk,khd->qhd", logits.softmax(-1), v[rows]))
+        start += n
+    found = attend(q, k, v, packed_of(lengths), False, window)
+    torch.testing.assert_close(found, torch.cat(expected))
+
+
 @pytest.mark.parametrize("wrong", [0.0, 1e-3])
 def test_attention_by_products_must_be_exact_and_faster(monkeypatch, wrong):
     found = attention.attend_matmul
@@ -144,7 +165,7 @@ def test_attention_by_products_must_be_exact_and_faster(monkeypatch, wrong):
     seconds = iter([[2.0, 1.0], [1.0, 2.0]])
     monkeypatch.setattr(attention, "least_seconds", lambda *calls: next(seconds))
     device = torch.device("cpu")
-    chosen = [attention.choose_attention(device, torch.float32, 2, w)[1] for w in (8, 16)]
+    chosen = [choose_attention(device, torch.float32, 2, w)[1] for w in (8, 16)]
     assert chosen == (["sdpa", "sdpa"] if wrong else ["matmul", "sdpa"])
 
 

@@ -46,7 +46,7 @@ def family(request, tmp_path_factory) -> tuple[str, Path, PairScorer]:
 
 def test_every_family_scores_as_the_stock_model(family):
     name, folder, scorer = family
-    fast = name in ("bert", "electra", "roberta", "xlm_roberta")
+    fast = name in ("bert", "electra", "roberta", "xlm_roberta", "modernbert")
     assert scorer.path.startswith("packed-" if fast else "generic/")
     scores = scorer.score(QUERIES, DOCUMENTS, Q, D)
     assert scores.dtype == np.float32

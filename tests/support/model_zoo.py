@@ -131,7 +131,7 @@ def _bert_specials() -> dict[str, str]:
     }
 
 
-def modernbert(folder: Path) -> Path:
+def modernbert(folder: Path, **settings: Any) -> Path:
     import torch
     from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
@@ -139,7 +139,7 @@ def modernbert(folder: Path) -> Path:
     _template(tokenizer, "[CLS] $A [SEP] $B [SEP]", "[CLS]", "[SEP]")
     torch.manual_seed(3)
     config = ModernBertConfig(
-        **_sizes(vocab_size=400, max_position_embeddings=128, pad_token_id=0),
+        **_sizes(vocab_size=400, max_position_embeddings=128, pad_token_id=0, **settings),
         cls_token_id=2,
         sep_token_id=3,
         bos_token_id=2,
@@ -272,18 +272,18 @@ def decoder_classifier(folder: Path, pad: bool = True) -> Path:
     return folder
 
 
-def dense_chain(folder: Path, labels: int = 1) -> Path:
+def dense_chain(folder: Path, labels: int = 1, pooling: str = "cls", **settings: Any) -> Path:
     """Transformer + Pooling + Dense + LayerNorm + Dense, as Ettin's rerankers are saved."""
     import torch
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Dense, Transformer
     from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 
-    inner = modernbert(folder.with_name(folder.name + "_inner"))
+    inner = modernbert(folder.with_name(folder.name + "_inner"), **settings)
     torch.manual_seed(9)
     modules = [
         Transformer(str(inner)),
-        Pooling(32, pooling_mode="cls"),
+        Pooling(32, pooling_mode=pooling),
         Dense(32, 32, activation_function=torch.nn.GELU()),
         LayerNorm(32),
         Dense(32, labels, activation_function=torch.nn.Identity(), module_output_name="scores"),

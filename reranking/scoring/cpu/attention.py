@@ -1,10 +1,13 @@
-"""Self-attention over pairs without padding: (tokens, heads, width) tensors and pair starts."""
+"""Self-attention over pairs without padding: (tokens, heads, width) tensors and pair starts.
+
+With a `window`, a token attends to those of its pair that are at most that many tokens away.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,8 +23,6 @@ _MATMUL: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 _CHUNK_BYTES = 2 << 20  # attention weights of that size stay in a core's caches
 _STEP = 16  # tokens between two padded lengths
 
-Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Packed, bool], torch.Tensor]
-
 
 def runs(lengths: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
     """(first pair, pairs, first token, tokens of each) of neighbours with equal length."""
@@ -34,23 +35,63 @@ def runs(lengths: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
 
 
 def attend_runs(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packed: Packed, first_only: bool
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    packed: Packed,
+    first_only: bool,
+    window: int | None = None,
 ) -> torch.Tensor:
     """Attention output of q's shape; one fused call per run of pairs of equal length.
 
-    q is expected to be scaled. With `first_only` it holds one row per pair: its first token's.
+    q is expected to be scaled. With `first_only` it holds one row per pair, its first token's, and
+    a window is not possible.
     """
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     views = (_of_runs(x, packed, n) for x, n in ((q, first_only), (k, False), (v, False)))
     for (_, queries), (_, keys), (_, values), (_, result) in zip(
         *views, _of_runs(out, packed, first_only), strict=True
     ):
-        result.copy_(scaled_dot_product_attention(queries, keys, values, scale=1.0))
+        for rows, near, far in blocks(keys.shape[2], None if first_only else window, q.device):
+            result[:, :, rows].copy_(
+                scaled_dot_product_attention(
+                    queries[:, :, rows],
+                    keys[:, :, near],
+                    values[:, :, near],
+                    attn_mask=None if far is None else ~far,
+                    scale=1.0,
+                )
+            )
     return out
 
 
+def blocks(
+    length: int, window: int | None, device: torch.device
+) -> Iterator[tuple[slice, slice, torch.Tensor | None]]:
+    """(queries, keys near enough to some of them, True where a key is too far from a query).
+
+    Together the blocks hold every query once; without a window that matters it is one block.
+    """
+    if window is None or length <= window + 1:
+        yield slice(None), slice(None), None
+        return
+    step = 2 * max(window, _STEP)
+    for start in range(0, length, step):
+        end = min(length, start + step)
+        first, last = max(0, start - window), min(length, end + window)
+        queries = torch.arange(start, end, device=device)
+        keys = torch.arange(first, last, device=device)
+        far = (queries[:, None] - keys).abs() > window
+        yield slice(start, end), slice(first, last), far
+
+
 def attend_matmul(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packed: Packed, first_only: bool
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    packed: Packed,
+    first_only: bool,
+    window: int | None = None,
 ) -> torch.Tensor:
     """The same as two oneDNN products around a softmax; float16, which CPUs lack, in float32.
 
@@ -65,12 +106,17 @@ def attend_matmul(
     keys, values = _padded(k, packed, False), _padded(v, packed, False)
     turned = keys.transpose(2, 3)
     found = torch.empty_like(queries)
-    size = queries.shape[2] * keys.shape[2] * q.element_size()
+    parts = list(blocks(keys.shape[2], None if first_only else window, q.device))
+    size = keys[0, 0, parts[0][1]].shape[0] * found[0, 0, parts[0][0]].shape[0] * q.element_size()
     with _onednn_products:
         for part in _chunks(len(queries), queries.shape[1], size):
-            weights = torch.matmul(queries[part], turned[part])
-            _hide_padding(weights, part[0].start, packed)
-            found[part] = torch.matmul(torch.softmax(weights, -1), values[part])
+            for rows, near, far in parts:
+                weights = torch.matmul(queries[part][:, :, rows], turned[part][..., near])
+                _hide_padding(weights, part[0].start, near.start or 0, packed)
+                if far is not None:
+                    weights.masked_fill_(far, -torch.inf)
+                weights = torch.softmax(weights, -1)
+                found[part][:, :, rows] = torch.matmul(weights, values[part][:, :, near])
     for pairs, result in _of_runs(out, packed, first_only):
         result.copy_(found[pairs, :, : result.shape[2]])
     return out
@@ -95,12 +141,15 @@ def _padded(x: torch.Tensor, packed: Packed, first_only: bool) -> torch.Tensor:
     return padded
 
 
-def _hide_padding(weights: torch.Tensor, first: int, packed: Packed) -> None:
-    """Leave nothing to the keys after a pair's last; `weights` are of the pairs from `first` on."""
+def _hide_padding(weights: torch.Tensor, first: int, key: int, packed: Packed) -> None:
+    """Leave nothing to the keys after a pair's last.
+
+    `weights` are of the pairs from `first` on, and of their keys from `key` on.
+    """
     for pair, count, _, length in runs(packed.lengths):
         start, end = max(0, pair - first), min(len(weights), pair + count - first)
-        if start < end and length < weights.shape[-1]:
-            weights[start:end, ..., length:] = -torch.inf
+        if start < end and length - key < weights.shape[-1]:
+            weights[start:end, ..., max(0, length - key) :] = -torch.inf
 
 
 def _chunks(pairs: int, heads: int, size: int) -> Iterator[tuple[slice, slice]]:
@@ -115,7 +164,7 @@ def _chunks(pairs: int, heads: int, size: int) -> Iterator[tuple[slice, slice]]:
 class _OneDnnProducts:
     """While entered, torch.matmul of float32 goes to oneDNN; the setting is the process's.
 
-    The setting allows bfloat16 products where a processor has them (AMX); choose_attention
+    The setting allows bfloat16 products where a processor has them (AMX); matmul_is_better
     refuses this way there, since results differ.
     """
 
@@ -141,46 +190,7 @@ class _OneDnnProducts:
 _onednn_products = _OneDnnProducts()
 
 
-def attend_varlen(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packed: Packed, first_only: bool
-) -> torch.Tensor:
-    """The same in one CUDA kernel for half types; num_splits=1 makes it batch-invariant."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    longest = max(packed.lengths)
-    starts = packed.starts
-    query_starts = torch.arange(len(starts), dtype=torch.int32, device=q.device)
-    out = varlen_attn(
-        q,
-        k,
-        v,
-        query_starts if first_only else starts,
-        starts,
-        1 if first_only else longest,
-        longest,
-        scale=1.0,
-        num_splits=1,
-    )
-    assert isinstance(out, torch.Tensor)  # a tuple comes only where the log-sum-exp is asked for
-    return out
-
-
-def choose_attention(
-    device: torch.device, dtype: torch.dtype, heads: int, width: int
-) -> tuple[Attention, str]:
-    """The fastest exact attention for this device and type, and its name."""
-    if device.type == "cuda" and dtype != torch.float32:
-        try:
-            from torch.nn.attention.varlen import varlen_attn  # noqa: F401
-        except ImportError:
-            return attend_runs, "sdpa"
-        return attend_varlen, "varlen"
-    if device.type == "cpu" and _matmul_is_better(dtype, heads, width):
-        return attend_matmul, "matmul"
-    return attend_runs, "sdpa"
-
-
-def _matmul_is_better(dtype: torch.dtype, heads: int, width: int) -> bool:
+def matmul_is_better(dtype: torch.dtype, heads: int, width: int) -> bool:
     """Whether attend_matmul gives the same as attend_runs here, and in less time."""
     lengths = (192,) * 4
     total = sum(lengths)

@@ -45,14 +45,14 @@ class Linear(Protocol):
     def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
-Maker = Callable[[torch.Tensor, torch.Tensor, str, int], Linear]
+Maker = Callable[[torch.Tensor, torch.Tensor | None, str, int], Linear]
 
 
 class PlainLinear:
     """torch.nn.functional.linear: MKL on CPU, cuBLAS on CUDA."""
 
     def __init__(
-        self, weight: torch.Tensor, bias: torch.Tensor, activation: str = "", rows: int = 0
+        self, weight: torch.Tensor, bias: torch.Tensor | None, activation: str = "", rows: int = 0
     ) -> None:
         self.weight = weight
         self.bias = bias
@@ -66,7 +66,11 @@ class PrepackedLinear:
     """oneDNN with the weight reordered once and the activation fused; private torch ops."""
 
     def __init__(
-        self, weight: torch.Tensor, bias: torch.Tensor, activation: str = "", rows: int = 4096
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        activation: str = "",
+        rows: int = 4096,
     ) -> None:
         ops: Any = torch.ops.mkldnn
         self.weight = ops._reorder_linear_weight(weight.contiguous(), rows)
@@ -80,7 +84,7 @@ class PrepackedLinear:
 
 
 def choose_linear(
-    weight: torch.Tensor, bias: torch.Tensor, activation: str, rows: int
+    weight: torch.Tensor, bias: torch.Tensor | None, activation: str, rows: int
 ) -> tuple[Maker, str]:
     """The faster way for layers like this one on this machine, and its name."""
     if weight.device.type != "cpu":
