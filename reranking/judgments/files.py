@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from reranking.errors import InputError
+from reranking.files import write_text
 from reranking.judgments.consensus import one_per_pair
 
 BEIR_HEADER = "query-id\tcorpus-id\tscore\n"
@@ -38,7 +39,7 @@ def _word(identifier: str) -> str:
 def write_trec(folder: Path, judgments: pa.Table, unjudged: pa.Table | None = None) -> None:
     """Write qrels.txt, raters.tsv and, where given, unjudged.tsv (query_id, doc_id) to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "qrels.txt", trec_lines(judgments))
+    write_text(folder / "qrels.txt", trec_lines(judgments))
     _write_beside(folder, judgments, unjudged)
 
 
@@ -54,12 +55,12 @@ def write_beir(
     `corpus` comes in blocks with doc_id, text and perhaps title; `queries` has query_id and text.
     """
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
-    _write(folder / "corpus.jsonl", _corpus_lines(corpus))
+    write_text(folder / "corpus.jsonl", _corpus_lines(corpus))
     rows = queries.select(["query_id", "text"]).to_pylist()
-    _write(
+    write_text(
         folder / "queries.jsonl", (_json({"_id": r["query_id"], "text": r["text"]}) for r in rows)
     )
-    _write(folder / "qrels" / "test.tsv", _beir_lines(judgments))
+    write_text(folder / "qrels" / "test.tsv", _beir_lines(judgments))
     _write_beside(folder, judgments, unjudged)
 
 
@@ -79,11 +80,11 @@ def _beir_lines(judgments: pa.Table) -> Iterator[str]:
 
 def _write_beside(folder: Path, judgments: pa.Table, unjudged: pa.Table | None) -> None:
     """The single raters and the unjudged pairs, which no qrels format has a place for."""
-    _write(folder / "raters.tsv", _rater_lines(judgments))
+    write_text(folder / "raters.tsv", _rater_lines(judgments))
     if unjudged is not None:
         rows = unjudged.select(["query_id", "doc_id"]).to_pylist()
         lines = (f"{_word(row['query_id'])}\t{_word(row['doc_id'])}\n" for row in rows)
-        _write(folder / "unjudged.tsv", ["query-id\tcorpus-id\n", *lines])
+        write_text(folder / "unjudged.tsv", ["query-id\tcorpus-id\n", *lines])
 
 
 def _rater_lines(judgments: pa.Table) -> Iterator[str]:
@@ -97,11 +98,3 @@ def _rater_lines(judgments: pa.Table) -> Iterator[str]:
 
 def _json(row: dict[str, str]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    """Write the file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        file.writelines(lines)
-    partial.replace(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from markupsafe import Markup
 
 from reranking.errors import ConfigError
 from reranking.evaluation.comparison import Row
+from reranking.files import check_out, whole_file
 from reranking.labelling.calibration import Calibration
 from reranking.report import charts, plots, words
 from reranking.report.content import Report, ShownDocument, ShownQuery
@@ -182,15 +182,10 @@ def make_folder(folder: Path) -> None:
 def write(report: Report, out: Path) -> int:
     """Write the page whole or not at all; its size in bytes.
 
-    Raises ConfigError where there is no such folder.
+    Raises ConfigError if no file can be written there.
     """
-    if not out.parent.is_dir():
-        raise ConfigError(f"there is no folder {out.parent} to write {out.name} into")
+    check_out(out)
     data = render(report).encode("utf-8")
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_bytes(data)
-        beside.replace(out)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole_file(out) as file:
+        file.write(data)
     return len(data)

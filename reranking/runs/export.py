@@ -7,10 +7,9 @@ where results tie.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import polars as pl
@@ -18,6 +17,7 @@ import pyarrow as pa
 
 from reranking.arrow import frame
 from reranking.errors import ConfigError, InputError
+from reranking.files import check_out, whole_file
 from reranking.runs.run import Run
 from reranking.spreadsheets import escaped
 from reranking.store import equals
@@ -32,6 +32,7 @@ def export_results(run: Run, format: str, out: Path, query_type: str | None = No
     is not, InputError where ids cannot be said in the format.
     """
     types = run.search.query_types
+    check_out(out)
     if format not in FORMATS:
         raise ConfigError(f"format {format!r} is none of {', '.join(FORMATS)}")
     if query_type is not None and query_type not in types:
@@ -43,7 +44,7 @@ def export_results(run: Run, format: str, out: Path, query_type: str | None = No
     where = None if query_type is None else equals("query_type", query_type)
     rows = frame(run.database.read(run.results_table, where))
     rows = rows.sort("query_type", "query_id", "rank")
-    with _whole(out) as part:
+    with whole_file(out) as part:
         if format == "trec":
             _write_trec(rows, part, f"rescore-{run.run_id[:8]}")
         elif format == "parquet":
@@ -56,7 +57,7 @@ def export_results(run: Run, format: str, out: Path, query_type: str | None = No
     return len(rows)
 
 
-def _write_trec(rows: pl.DataFrame, path: Path, tag: str) -> None:
+def _write_trec(rows: pl.DataFrame, file: BinaryIO, tag: str) -> None:
     for name in ("query_id", "doc_id"):
         bad = rows.filter(pl.col(name).str.contains(r"\s") | (pl.col(name) == ""))
         if len(bad):
@@ -64,9 +65,8 @@ def _write_trec(rows: pl.DataFrame, path: Path, tag: str) -> None:
                 f"{name} {bad[name][0]!r} has white space, which a TREC run cannot hold: export as "
                 "jsonl, csv or parquet instead"
             )
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for line in trec_lines(rows.to_arrow(), tag):
-            file.write(line)
+    for line in trec_lines(rows.to_arrow(), tag):
+        file.write(line.encode("utf-8"))
 
 
 def trec_lines(rows: pa.Table, tag: str) -> Iterator[str]:
@@ -79,31 +79,3 @@ def trec_lines(rows: pa.Table, tag: str) -> Iterator[str]:
             score = np.nextafter(last_score, np.float32(-np.inf))
         last_query, last_score = query, score
         yield f"{query} Q0 {doc} {rank} {score!s} {tag}\n"
-
-
-class _whole:  # noqa: N801 - reads as a phrase where it is used
-    """A file that takes its name once it is complete."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> Path:
-        if not self.path.parent.is_dir():
-            raise ConfigError(f"folder {self.path.parent} does not exist")
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        os.close(handle)
-        self.part = Path(name)
-        return self.part
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self.part.chmod(0o666 & ~_umask())
-            self.part.replace(self.path)
-        else:
-            self.part.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -285,7 +285,7 @@ def test_the_task_posts_an_artifact(
     [
         (["--against", "ffff"], 4, "'ffff'"),
         (["--judgments", "nothing"], 4, "no judgment list 'nothing'"),
-        (["--out", "no/such/folder/x.html"], 2, "there is no folder"),
+        (["--out", "no/such/folder/x.html"], 2, "does not exist"),
     ],
 )
 def test_what_is_missing_is_said(
