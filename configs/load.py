@@ -247,7 +247,7 @@ def _absolute(config: Config, base: Path) -> Config:
     for section in ("documents", "queries", "candidates", "judgments"):
         source = (data[section] or {}).get("source")
         if source and source["path"]:
-            source["path"] = local(source["path"])
+            source["path"] = source["path"] if source["path"] == "-" else local(source["path"])
     if data["results"]["report"]:
         data["results"]["report"] = str(base / Path(data["results"]["report"]).expanduser())
     if data["documents"]["encoder"]:

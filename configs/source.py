@@ -50,9 +50,16 @@ class Source(Part):
     format: Literal[
         "beir", "jsonl", "parquet", "csv", "lance", "python-docs", "ir-datasets", "trec", "quepid"
     ] = Field(description="layout of the files")
-    path: Place | None = Field(None, description="file or folder, relative to the config file")
+    path: Place | None = Field(
+        None,
+        description="a file, a folder of them, a URI, or `-` for stdin; relative to the config",
+    )
     split: Name | None = Field(None, description="BEIR split: which qrels/SPLIT.tsv counts")
     name: Place | None = Field(None, description="ir-datasets id, e.g. beir/scifact/test")
+    quoting: Literal["auto", "csv", "none"] = Field(
+        "auto",
+        description="CSV's quotes; auto: a `.tsv` quotes whole fields only; none: they are text",
+    )
     columns: dict[str, str] = Field({}, description="our column name -> the source's")
 
     @model_validator(mode="after")

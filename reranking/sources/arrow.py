@@ -3,73 +3,60 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from reranking.errors import InputError, MissingResource
-from reranking.sources.delimited import Check
-from reranking.sources.files import folder, is_folder, names_in, regular_file
+from reranking.errors import InputError, MissingResource, RescoreError
+from reranking.sources.files import STDIN, Shard, folder, names_in, open_plain
 from reranking.sources.rows import Reject, Row
+from reranking.sources.shapes import check_names
+
+Check = Callable[[str, list[str]], None]
+"""Raises InputError if a header lacks a column: (path, header)."""
 
 BATCH = 1024
 _READ_ERRORS = (OSError, ValueError, RuntimeError)  # pa.ArrowInvalid is a ValueError
 
 
-def parquet_rows(path: str, check: Check) -> Iterator[Row | Reject]:
-    """The rows of a Parquet file, or of all `*.parquet` under a folder in the order of names."""
-    number = 0
-    for file in _parquet_files(path):
-        for row in batch_rows(_parquet_batches(file, check), number):
-            number = row.number
-            yield row
+def parquet_rows(shard: Shard, check: Check) -> Iterator[Row | Reject]:
+    """The rows of a Parquet file."""
+    return batch_rows(_parquet_batches(shard, check))
 
 
-def _parquet_files(path: str) -> list[Path]:
-    if not is_folder(path):
-        return [regular_file(path)]
-    found = [
-        Path(root, name)
-        for root, _, names in os.walk(path)
-        for name in names
-        if name.endswith(".parquet") and not name.startswith((".", "_"))
-    ]
-    if not found:
-        raise InputError(f"{path} is a folder without a .parquet file: {names_in(Path(path))[:10]}")
-    return sorted(found)
-
-
-def _parquet_batches(file: Path, check: Check) -> Iterator[pa.RecordBatch]:
+def _parquet_batches(shard: Shard, check: Check) -> Iterator[pa.RecordBatch]:
     from pyarrow import parquet
 
-    if os.path.getsize(regular_file(file)) == 0:
-        return
     rows = 0
     try:
-        # a buffer instead of pre-buffering: memory holds pages, not a whole row group
-        with parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as opened:
-            _check_header(str(file), opened.schema_arrow.names, check)
-            for batch in opened.iter_batches(BATCH):
-                yield batch
-                rows += batch.num_rows
+        with open_plain(shard) as handle:
+            # Parquet is read from its end, which a pipe has only when it was read whole
+            file = pa.BufferReader(handle.read()) if shard.path == STDIN else handle
+            if file.seek(0, os.SEEK_END) == 0:
+                return
+            # a buffer instead of pre-buffering: memory holds pages, not a whole row group
+            with parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as opened:
+                names = opened.schema_arrow.names
+                check_names(str(shard), names)
+                check(str(shard), [*names, *shard.values])
+                for batch in opened.iter_batches(BATCH):
+                    yield batch
+                    rows += batch.num_rows
     except _READ_ERRORS as error:
-        raise InputError(f"{file}: broken Parquet after {rows} rows were read: {error}") from error
-
-
-def _check_header(path: str, names: list[str], check: Check) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"{path} has the columns {twice} more than once")
-    check(path, names)
+        if isinstance(error, RescoreError):
+            raise
+        raise InputError(f"{shard}: broken Parquet after {rows} rows were read: {error}") from error
 
 
 def lance_rows(path: str, check: Check) -> Iterator[Row | Reject]:
     """The rows of a LanceDB table at its current version; `path` is DATABASE/TABLE."""
     reader = _lance_reader(path)
-    _check_header(path, reader.schema.names, check)
-    yield from batch_rows(_lance_batches(path, reader), 0)
+    check_names(path, reader.schema.names)
+    check(path, reader.schema.names)
+    yield from batch_rows(_lance_batches(path, reader))
 
 
 def _lance_reader(path: str) -> Any:  # noqa: ANN401 - a pa.RecordBatchReader, which has no types
@@ -99,10 +86,11 @@ def _lance_batches(path: str, reader: Iterable[pa.RecordBatch]) -> Iterator[pa.R
         raise InputError(f"{path}: broken table after {rows} rows were read: {error}") from error
 
 
-def batch_rows(batches: Iterable[pa.RecordBatch], before: int) -> Iterator[Row | Reject]:
-    """The rows of the batches as Python values, counted on from `before`."""
+def batch_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Row | Reject]:
+    """The rows of the batches as Python values, counted from 1."""
+    before = 0
     for batch in batches:
-        plain = _microseconds(batch)
+        plain = _readable(batch)
         try:
             values = plain.to_pylist()
         except (ValueError, OverflowError, pa.ArrowException):
@@ -123,11 +111,54 @@ def _one_by_one(batch: pa.RecordBatch, before: int) -> Iterator[Row | Reject]:
             yield Reject(number, None, f"a value cannot be read: {error}", None)
 
 
-def _microseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Python's times end at microseconds; without pandas a nanosecond would be an error."""
+def _readable(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch in types that have Python values, at any depth.
+
+    Python's times end at microseconds; without pandas a nanosecond would be an error. A time of a
+    zone that no database knows, as `tzutc()`, keeps its instant, in UTC.
+    """
     for index, field in enumerate(batch.schema):
-        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
-            micro = pa.timestamp("us", field.type.tz)
-            column = batch.column(index).cast(micro, safe=False)
+        wanted = _readable_type(field.type)
+        if wanted != field.type:
+            column = batch.column(index).cast(wanted, safe=False)
             batch = batch.set_column(index, field.name, column)
     return batch
+
+
+def _readable_type(given: pa.DataType) -> pa.DataType:
+    types = pa.types
+    if types.is_timestamp(given):
+        zone = given.tz if given.tz is None or _known_zone(given.tz) else "UTC"
+        return pa.timestamp(_unit(given), zone)
+    if types.is_time64(given):
+        return pa.time64("us")
+    if types.is_duration(given):
+        return pa.duration(_unit(given))
+    if types.is_dictionary(given):
+        value = _readable_type(given.value_type)
+        return given if value == given.value_type else value
+    if types.is_struct(given):
+        fields = [given.field(n) for n in range(given.num_fields)]
+        return pa.struct([field.with_type(_readable_type(field.type)) for field in fields])
+    if types.is_map(given):
+        return pa.map_(_readable_type(given.key_type), _readable_type(given.item_type))
+    if types.is_fixed_size_list(given):
+        return pa.list_(_readable_type(given.value_type), given.list_size)
+    if types.is_list(given):
+        return pa.list_(given.value_field.with_type(_readable_type(given.value_type)))
+    if types.is_large_list(given):
+        return pa.large_list(given.value_field.with_type(_readable_type(given.value_type)))
+    return given
+
+
+def _unit(given: pa.DataType) -> str:
+    return "us" if given.unit == "ns" else str(given.unit)
+
+
+@lru_cache(maxsize=256)
+def _known_zone(name: str) -> bool:
+    try:
+        pa.scalar(0, pa.timestamp("s", name)).as_py()
+    except Exception:  # pytz and zoneinfo raise errors of their own
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""BEIR folders: corpus.jsonl, queries.jsonl and qrels/{split}.tsv, each perhaps with `.gz`.
+"""BEIR folders: corpus.jsonl, queries.jsonl and qrels/{split}.tsv, each perhaps packed.
 
 As BEIR's own loader does, a split restricts the queries to those that it has judgments for.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reranking.errors import ConfigError, MissingResource
 from reranking.sources.delimited import delimited_rows
-from reranking.sources.files import folder, names_in
+from reranking.sources.files import CODECS, Shard, folder, names_in, regular_file
 from reranking.sources.jsonl import jsonl_rows
 from reranking.sources.rows import Reject, Row
 from reranking.sources.shapes import JUDGMENTS, Shape, shaped
@@ -47,7 +47,7 @@ def beir_qrels(path: str, split: str | None, shape: Shape) -> Iterator[Row | Rej
         file = _part(path, f"qrels/{split}.tsv")
     except MissingResource as error:
         raise MissingResource(f"{path} has no split {split!r}: {_splits(path)}") from error
-    return delimited_rows(file, "\t", shape.check)
+    return delimited_rows(file, "\t", shape)
 
 
 def _splits(path: str) -> str:
@@ -56,13 +56,12 @@ def _splits(path: str) -> str:
     return f"it has {', '.join(found)}" if found else "it has none under qrels/"
 
 
-def _part(path: str, name: str) -> str:
+def _part(path: str, name: str) -> Shard:
     root = folder(path)
-    plain, packed = root / name, root / f"{name}.gz"
-    if os.path.lexists(plain):
-        return str(plain)
-    if os.path.lexists(packed):
-        return str(packed)
+    for codec in ("", *CODECS):
+        file = root / f"{name}{codec}"
+        if os.path.lexists(file):
+            return Shard(str(regular_file(file)))
     raise MissingResource(
         f"{path} has no {name}, which a BEIR folder has; found {names_in(root)[:10]}"
     )

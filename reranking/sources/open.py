@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from configs.source import Source
 from reranking.errors import ConfigError
@@ -16,7 +17,9 @@ from reranking.sources import shapes
 from reranking.sources.arrow import lance_rows, parquet_rows
 from reranking.sources.beir import beir_corpus, beir_qrels, beir_queries
 from reranking.sources.delimited import delimited_rows, delimiter_of
+from reranking.sources.files import STDIN, Shard, shards
 from reranking.sources.irdatasets import ir_dataset_rows
+from reranking.sources.jsonl import ENDINGS as JSON_ENDINGS
 from reranking.sources.jsonl import jsonl_rows
 from reranking.sources.quepid import quepid_judgments
 from reranking.sources.rows import Reject, Row
@@ -31,9 +34,41 @@ def _path(source: Source) -> str:
     return source.path
 
 
+def _file(source: Source) -> Shard:
+    return shards(_path(source))[0]
+
+
+def _jsonl(source: Source, shape: Shape) -> Iterator[Row | Reject]:
+    return _in_turn(shards(_path(source), *JSON_ENDINGS), jsonl_rows)
+
+
 def _csv(source: Source, shape: Shape) -> Iterator[Row | Reject]:
-    path = _path(source)
-    return delimited_rows(path, delimiter_of(path), shape.check)
+    def read(shard: Shard) -> Iterator[Row | Reject]:
+        return delimited_rows(shard, delimiter_of(shard.path), shape, source.quoting)
+
+    return _in_turn(shards(_path(source), ".csv", ".tsv", ".tab"), read)
+
+
+def _parquet(source: Source, shape: Shape) -> Iterator[Row | Reject]:
+    def read(shard: Shard) -> Iterator[Row | Reject]:
+        return parquet_rows(shard, shape.check)
+
+    return _in_turn(shards(_path(source), ".parquet"), read)
+
+
+def _in_turn(
+    files: list[Shard], read: Callable[[Shard], Iterator[Row | Reject]]
+) -> Iterator[Row | Reject]:
+    """The rows of all files, numbered on, with the columns that the folders' names give."""
+    last = 0
+    for shard in files:
+        before = last
+        for row in read(shard):
+            last = before + row.number
+            if isinstance(row, Reject):
+                yield replace(row, number=last)
+            else:
+                yield Row(last, {**shard.values, **row.values}, row.raw)
 
 
 def _python_docs(source: Source, shape: Shape) -> Iterator[Row | Reject]:
@@ -44,9 +79,9 @@ def _python_docs(source: Source, shape: Shape) -> Iterator[Row | Reject]:
 
 
 _TABLES: dict[str, Reader] = {
-    "jsonl": lambda source, shape: jsonl_rows(_path(source)),
+    "jsonl": _jsonl,
     "csv": _csv,
-    "parquet": lambda source, shape: parquet_rows(_path(source), shape.check),
+    "parquet": _parquet,
     "lance": lambda source, shape: lance_rows(_path(source), shape.check),
 }
 DOCUMENT_FORMATS: dict[str, Reader] = {
@@ -64,13 +99,13 @@ JUDGMENT_FORMATS: dict[str, Reader] = {
     **_TABLES,
     "beir": lambda source, shape: beir_qrels(_path(source), source.split, shape),
     "ir-datasets": lambda source, shape: ir_dataset_rows(source.name, "qrels"),
-    "quepid": lambda source, shape: quepid_judgments(_path(source)),
-    "trec": lambda source, shape: trec_rows(_path(source), QRELS),
+    "quepid": lambda source, shape: quepid_judgments(_file(source)),
+    "trec": lambda source, shape: trec_rows(_file(source), QRELS),
 }
 RANKING_FORMATS: dict[str, Reader] = {
     **_TABLES,
     "ir-datasets": lambda source, shape: ir_dataset_rows(source.name, "scoreddocs"),
-    "trec": lambda source, shape: trec_rows(_path(source), RUN),
+    "trec": lambda source, shape: trec_rows(_file(source), RUN),
 }
 
 
@@ -114,6 +149,6 @@ def source_fingerprint(source: Source, kind: str) -> str:
     `kind` is "documents", "queries", "judgments" or "ranking".
     """
     place = source.path or source.name
-    if source.path and "://" not in source.path:
+    if source.path and source.path != STDIN and "://" not in source.path:
         place = os.path.realpath(source.path)
     return fingerprint({"kind": kind, "format": source.format, "at": place, "split": source.split})

@@ -6,12 +6,15 @@ Identifiers come in three spellings: ir_datasets (`query_id, doc_id, relevance`)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reranking.errors import InputError
 from reranking.sources import values as clean
 from reranking.sources.rows import Fault, Reject, Row, rejected
+
+MAX_COLUMNS = 10_000
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,16 @@ class Shape:
             fields[ours] = replace(fields[ours], spellings=(theirs,), asked=True)
         return replace(self, fields=tuple(fields.values()))
 
+    def id_columns(self, present: Sequence[str]) -> list[str]:
+        """Those of the columns `present` that hold ids."""
+        cleaners = (clean.identifier, clean.optional_identifier)
+        names = [
+            next((name for name in field.spellings if name in present), None)
+            for field in self.fields
+            if field.clean in cleaners
+        ]
+        return [name for name in names if name is not None]
+
     def check(self, path: str, present: Collection[str]) -> None:
         """Raise InputError if the header `present` lacks a required or an asked-for column."""
         for field in self.fields:
@@ -73,7 +86,7 @@ class Shape:
                 raise Fault(f"no {field.name}: the row has no {names}")
         if not self.keeps_rest:
             return found
-        rest = {k: v for k, v in row.items() if k not in used and k not in found}
+        rest = {k: clean.anything(k, v) for k, v in row.items() if k not in used and k not in found}
         return {**found, **rest}
 
     def row_id(self, row: Mapping[str, object]) -> str | None:
@@ -143,3 +156,12 @@ RANKING = Shape(
         Field("rank", ("rank",), clean.rank),
     ),
 )
+
+
+def check_names(path: str, names: Collection[str]) -> None:
+    """Raise InputError for columns that stand twice or are too many."""
+    if len(names) > MAX_COLUMNS:
+        raise InputError(f"{path} has {len(names):,} columns, at most {MAX_COLUMNS:,} are read")
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise InputError(f"{path}: the header names {twice} more than once")

@@ -1,10 +1,10 @@
-"""TREC qrels and run files: fields separated by any white space, no header, `.gz` too."""
+"""TREC qrels and run files: fields separated by any white space, no header."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reranking.sources.files import MAX_LINE, lines, regular_file
+from reranking.sources.files import MAX_LINE, Shard, lines
 from reranking.sources.rows import Reject, Row, cut
 
 QRELS = ("query_id", "iteration", "doc_id", "relevance")
@@ -12,9 +12,9 @@ QRELS = ("query_id", "iteration", "doc_id", "relevance")
 RUN = ("query_id", "Q0", "doc_id", "ignored_rank", "score", "tag")
 
 
-def trec_rows(path: str, names: tuple[str, ...]) -> Iterator[Row | Reject]:
+def trec_rows(shard: Shard, names: tuple[str, ...]) -> Iterator[Row | Reject]:
     """The lines as `names`, every value a string; a row's number is its line's."""
-    for number, line in lines(regular_file(path)):
+    for number, line in lines(shard):
         if line is None:
             yield Reject(number, None, f"the line is longer than {MAX_LINE} bytes", None)
             continue

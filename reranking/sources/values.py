@@ -8,6 +8,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from datetime import timedelta
+from decimal import Decimal
+from uuid import UUID
 
 import numpy as np
 
@@ -18,12 +21,41 @@ _INT32 = 2**31
 
 
 def anything(name: str, value: object) -> object:
-    """The value as it is."""
-    return value
+    """The value as a column of the user's own holds it, without a digit lost.
+
+    A decimal is an integer, a float if float64 shows all its digits, else text; a UUID and a
+    duration (`0:01:30`) are text. Lists and objects stay, with such values inside them changed.
+    """
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if isinstance(value, Decimal):
+        return _number(value)
+    if isinstance(value, UUID | timedelta):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: anything(name, one) for key, one in value.items()}
+    return [anything(name, one) for one in value] if isinstance(value, list) else value
+
+
+def _number(value: Decimal) -> int | float | str:
+    exponent = value.as_tuple().exponent
+    if isinstance(exponent, int) and exponent >= 0:
+        return int(value)
+    # float64 tells any two numbers of 15 digits apart
+    return float(value) if len(value.as_tuple().digits) <= 15 else format(value, "f")
+
+
+def _exact(value: object) -> object:
+    """An id, grade or score as Python's plain types show it exactly."""
+    if isinstance(value, Decimal) and value.is_finite():
+        whole = value == value.to_integral_value()
+        return int(value) if whole else format(value, "f")
+    return str(value) if isinstance(value, UUID) else value
 
 
 def identifier(name: str, value: object) -> str:
-    """An id as a string; integers are accepted, floats and booleans are not ids."""
+    """An id as a string; integers, decimals and UUIDs are accepted, floats and booleans are not."""
+    value = _exact(value)
     if type(value) is int:
         return str(value)
     if type(value) is not str:
@@ -100,7 +132,10 @@ def _finite(name: str, value: list[float]) -> list[float]:
 
 
 def tags(name: str, value: object) -> list[str] | None:
-    """A list of strings, or None; a single string is one tag, or a JSON array of them."""
+    """A list of strings, or None; a single string is one tag, or a JSON array of them.
+
+    Numbers are tags under the digits that they are written with.
+    """
     if value is None or value == "":
         return None
     if isinstance(value, str) and value.startswith("["):
@@ -108,15 +143,21 @@ def tags(name: str, value: object) -> list[str] | None:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
             raise Fault(f"{name} begins like a JSON array but is none") from error
-    found = [value] if isinstance(value, str) else value
-    if not isinstance(found, list) or not all(isinstance(tag, str) for tag in found):
-        raise Fault(f"{name} is {_type(value)}, expected a list of strings")
-    return [_storable(name, tag) for tag in found]
+    given = value if isinstance(value, list) else [value]
+    given = [_exact(tag) for tag in given]
+    if not all(type(tag) in (str, int) or _is_finite(tag) for tag in given):
+        raise Fault(f"{name} is {_type(value)}, expected a list of strings or numbers")
+    return [_storable(name, str(tag)) for tag in given]
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) is float and math.isfinite(value)
 
 
 def grade(name: str, value: object) -> int:
     """A 32-bit integer; `3.0` and "3" are accepted, as several tools write grades so."""
     found = None
+    value = _exact(value)
     if type(value) is int:
         found = value
     elif type(value) is float and value.is_integer():
@@ -141,6 +182,7 @@ def score(name: str, value: object) -> float | None:
     """A finite number, or None."""
     if value is None or value == "":
         return None
+    value = _exact(value)
     try:
         found = float(value) if type(value) in (int, float, str) else math.nan  # type: ignore[arg-type]
     except (ValueError, OverflowError):

@@ -108,27 +108,32 @@ def test_a_table_loses_only_its_bad_rows(tmp_path: Path) -> None:
     found = reasons(rows)
     assert found[2] == "1 fields, but the header has 2"
     assert found[3] == "3 fields, but the header has 2"
-    assert found[4] == "invalid UTF-8"
+    assert found[4] == "invalid UTF-8: save the file as UTF-8"
     assert found[5] == "text contains a NUL character"
     assert found[8].startswith("broken row")
     assert found[9] == "no doc_id: it is empty"
 
 
-def test_a_quote_that_never_closes_stops_the_source(tmp_path: Path) -> None:
-    path = write(tmp_path / "d.csv", b'doc_id,text\n1,good\n8,"open\n9,swallowed\n')
-    with pytest.raises(InputError, match=r"line 3: a quote opens .* never closed"):
-        list(read_documents(source("csv", path)))
-
-
 def test_a_header_must_be_usable(tmp_path: Path) -> None:
     for data, reason in {
         b"doc_id,text,text\n": "more than once",
-        b"doc_id,t\xffext\n": "not UTF-8",
+        b"doc_id,t\xffext\n": "invalid UTF-8: save the file as UTF-8",
         b'"doc_id"x,text\n': "header cannot be read",
-        b'"doc_id\n': "never closed",
+        b'"doc_id\n': "line 1: a quote opens in this row and never closes",
     }.items():
         with pytest.raises(InputError, match=reason):
             list(read_documents(source("csv", write(tmp_path / "d.csv", data))))
+
+
+def test_a_wide_header_is_read_and_a_wider_one_refused(tmp_path: Path) -> None:
+    names = [f"c{n}" for n in range(9_998)]
+    data = ",".join(["doc_id", "text", *names]) + "\na,b" + ",1" * len(names)
+    path = write(tmp_path / "d.csv", data)
+    assert len(values(read_documents(source("csv", path)))[0]) == 10_000
+    for form in ("csv", "parquet"):
+        wide = dict.fromkeys([*names, "doc_id", "text", "more"], "x")
+        with pytest.raises(InputError, match="has 10,001 columns, at most 10,000"):
+            list(read_documents(table_of(form, tmp_path, [wide])))
 
 
 # Files -----------------------------------------------------------------------------------------

@@ -7,8 +7,11 @@ import gzip
 import io
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +22,8 @@ from hypothesis import strategies as st
 from configs.source import Source
 from reranking.errors import RescoreError
 from reranking.sources import values as clean
+from reranking.sources.delimited import Records
+from reranking.sources.files import Shard
 from reranking.sources.open import (
     read_documents,
     read_judgments,
@@ -191,9 +196,59 @@ def test_delimited_round_trip(
     writer = csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=quoting)
     writer.writerows([("doc_id", "text"), *rows])
     path.write_bytes(text.getvalue().encode())
-    read = list(read_documents(source("csv", str(path))))
-    expected = [Row(n, {"doc_id": a, "text": b}) for n, (a, b) in enumerate(rows, start=1)]
-    assert read == expected
+    read = list(read_documents(source("csv", str(path), quoting="csv")))
+    for number, (row, (a, b)) in enumerate(zip(read, rows, strict=True), start=1):
+        quoted = quoting == csv.QUOTE_ALL or any(c in a for c in f'{delimiter}"\r\n')
+        assert row == Row(number, {"doc_id": a if quoted else a.strip(" \t"), "text": b})
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\r\n\0"), min_size=1)
+
+
+@FUZZ
+@given(rows=st.lists(st.tuples(CELLS.filter(good_id), CELLS), min_size=1), form=st.booleans())
+def test_what_is_written_without_quotes_comes_back(
+    rows: list[tuple[str, str]], form: bool, tmp_path: Path
+) -> None:
+    """As exports of TSV do; a text that is wholly in quotes loses them with `auto` only."""
+    path = tmp_path / "x.tsv"
+    path.write_text("doc_id\ttext\n" + "".join(f"{a}\t{b}\n" for a, b in rows), "utf-8", newline="")
+    read = list(read_documents(source("csv", str(path), quoting="none" if form else "auto")))
+    for row, (a, b) in zip(read, rows, strict=True):
+        assert isinstance(row, Row)
+        whole = not form and re.fullmatch(r'"(?:[^"]|"")*"', b)
+        assert row.values["text"] == (b[1:-1].replace('""', '"') if whole else b)
+        if '"' not in a:
+            assert row.values["doc_id"] == a.strip(" ")
+
+
+TABLE_LINES = st.lists(
+    st.text(st.sampled_from('ab ",\r'), max_size=9) | st.sampled_from(['a,"b', "a,b", 'c",d', ""]),
+    max_size=12,
+)
+
+
+@pytest.mark.parametrize("quoting", ["auto", "csv", "none"])
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+@FUZZ
+@given(given_lines=TABLE_LINES, end=st.sampled_from(["\n", "\r\n"]))
+@example(given_lines=['a,"b', "c,d", "", "e,f"], end="\n")
+@example(given_lines=['a,"b', "c,d", 'e",f', "g,h"], end="\n")
+def test_every_line_of_a_table_belongs_to_one_record(
+    delimiter: str, quoting: Literal["auto", "csv", "none"], given_lines: list[str], end: str
+) -> None:
+    """Each line that is not blank is in exactly one row read or one reject."""
+    table = [line.replace(",", delimiter) for line in given_lines]
+    data = end.join([f"doc_id{delimiter}text", *table]).encode()
+    records = Records(Shard("x", data=data), delimiter, quoting)
+    assert records.header() == ["doc_id", "text"]
+    covered: Counter[int] = Counter()
+    for record in records:
+        covered.update(range(record.line, record.line + record.lines))
+        assert isinstance(record.fields, str) or len(record.fields) == 2
+    assert all(count == 1 for count in covered.values())
+    lines = data.split(b"\n")
+    assert {n for n, line in enumerate(lines[1:], start=2) if line.strip(b"\r")} <= set(covered)
 
 
 CLEANERS = [

@@ -288,7 +288,12 @@ def test_quepid_book_export_has_a_row_per_rater(tmp_path: Path) -> None:
         (row.number, row.values["doc_id"], row.values["relevance"], row.values["source"])
         for row in rows
         if isinstance(row, Row)
-    ] == [(1, "1", 2, "Ann"), (2, "2", 0, "Ann"), (2, "2", 1, "Anonymous")]
+    ] == [
+        (1, "1", 2, "Ann"),
+        (2, "2", 0, "Ann"),
+        (2, "2", 1, "Anonymous"),
+        (3, "3", 1, "Anonymous"),
+    ]
     assert list(reasons(rows)) == [3]
     with pytest.raises(InputError, match="is no Quepid export"):
         list(read_judgments(source("quepid", write(tmp_path / "x.csv", "query,id\n"))))

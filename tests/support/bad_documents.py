@@ -24,7 +24,8 @@ def _(bench: Bench) -> Outcome:
 @case("a folder where a file is expected")
 def _(bench: Bench) -> Outcome:
     (bench.folder / "folder").mkdir()
-    return bench.source(format="jsonl", path="folder")
+    source = {"format": "trec", "path": "folder"}
+    return bench.run(judgments={"judgment_list": "j", "source": source})
 
 
 @case("a file where a folder is expected")

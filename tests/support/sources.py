@@ -82,4 +82,4 @@ def table_of(form: str, folder: Path, rows: list[dict[str, str]]) -> Source:
             parquet.write_table(pa.Table.from_pylist(rows), path := str(folder / "rows.parquet"))
         case _:
             path = lance(folder / "rows", list(map(dict, rows)))
-    return source(form, path)
+    return source(form, path, quoting="csv")
