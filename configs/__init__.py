@@ -1,0 +1,4 @@
+"""Every setting, in pydantic models that own it; presets.
+
+Public: `schema.Config`, `load.load_config`.
+"""

@@ -1,0 +1,1 @@
+"""Composition only: one flow a file, and the command line."""

@@ -1,0 +1,1 @@
+"""What only Prefect can do: steps as tasks, progress, artifacts, assets, tags, events."""

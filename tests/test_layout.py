@@ -136,9 +136,15 @@ def test_files_stay_readable() -> None:
     assert not long
 
 
-def test_every_package_has_its_init() -> None:
+def test_every_package_says_what_is_in_it() -> None:
     for folder in {p.parent for p in FILES}:
-        assert (folder / "__init__.py").exists(), folder
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder
+
+
+def test_no_test_module_imports_another() -> None:
+    for path in (REPOSITORY / "tests").rglob("*.py"):
+        others = [n for n in imported(path) if n.startswith("tests.") and ".test_" in n]
+        assert not others, f"{path} imports {others}"
 
 
 def test_the_server_of_prefect_can_be_imported() -> None:

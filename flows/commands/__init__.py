@@ -1,0 +1,1 @@
+"""The commands of `rescore`, grouped by what they are about."""

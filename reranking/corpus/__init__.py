@@ -1,0 +1,4 @@
+"""What is searched: documents, passages, queries, filters, indexes.
+
+Public: `corpus.Corpus`, `ingest.ingest`, `queries`.
+"""

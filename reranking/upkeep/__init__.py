@@ -1,0 +1,4 @@
+"""Looking after a database: retention, tidy scores, orphans, schema upgrades.
+
+Public: `maintain.maintain`.
+"""

@@ -16,11 +16,11 @@ from reranking.runs.run import list_rows
 from reranking.store import Database
 from reranking.upkeep.maintain import maintain
 from reranking.upkeep.orphans import half_created, stale_files
-from tests.faults.test_kill import make_world, undisturbed
 from tests.support.equal import assert_equal
 from tests.support.object_store import BUCKET, Store, emulator
 from tests.support.slow_scorer import Job, Slow, barrier
 from tests.support.walk import walk_file
+from tests.support.world import make_world, undisturbed
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from configs.load import load_config
 from reranking.pipeline import Pipeline
 from reranking.runs.run import list_rows
 from reranking.store import Database
-from tests.faults.test_kill import make_world, undisturbed
 from tests.support import tiny
 from tests.support.equal import assert_equal, snapshot
 from tests.support.slow_scorer import Job, Slow, barrier
 from tests.support.walk import walk_file
+from tests.support.world import make_world, undisturbed
 
 
 def together(*configs: Path, slow: Slow = Slow()) -> list[Job]:  # noqa: B008 - frozen

@@ -17,8 +17,8 @@ from reranking.runs.ranking import rank_results
 from reranking.runs.refine import Refiner, margin_of, sample
 from reranking.runs.run import find_run
 from reranking.scoring.crossencoder import CrossEncoderModel
-from tests.runs.test_ranking import THREE, TYPES, Q, candidates, doc, scores
 from tests.support import tiny
+from tests.support.legs import THREE, TYPES, Q, candidates, doc, scores
 from tests.support.walk import database_of, walk
 
 HALF = {"rerank__precision": "bfloat16", "rerank__refine": "float32"}

@@ -37,8 +37,8 @@ from reranking.upkeep.maintain import Maintained, maintain
 from reranking.upkeep.versions import our_tables, outdated, prune, upgrade
 from tests.support import tiny
 from tests.support.equal import assert_equal
+from tests.support.stored_scores import look_after, stored_rows
 from tests.support.walk import database_of, walk, walk_file
-from tests.upkeep.test_tidy import look_after, stored_rows
 
 SOON = timedelta(milliseconds=1)
 LONG_AGO = time.time() - 2 * 24 * 3600

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,33 +14,11 @@ import pytest
 from reranking.runs.pairs import TABLE, PairScores
 from reranking.schemas import PAIR_SCORES
 from reranking.store import Database, one_of
-from reranking.upkeep.maintain import Maintained, maintain
 from reranking.upkeep.tidy import Wanted, tidy_scores
 from tests.conftest import REPOSITORY
+from tests.support.stored_scores import hashes, look_after, stored_rows
 
 Key = tuple[bytes, bytes, bytes]
-
-
-def look_after(database: Database, *, dry_run: bool = False, **settings: Any) -> Maintained:
-    opened = Database(database.uri, upgrading=True)
-    return maintain(opened, dry_run=dry_run, **settings)
-
-
-def hashes(numbers: np.ndarray) -> pa.Array:
-    return pa.array([int(n).to_bytes(16, "little") for n in numbers], pa.binary(16))
-
-
-def stored_rows(seed: int, count: int = 3000, least: int = 0) -> pa.Table:
-    """Scores of few enough texts that many pairs stand more than once, in several epochs."""
-    rng = np.random.default_rng(seed)
-    columns = {
-        "query_hash": hashes(rng.integers(0, 20, count)),
-        "doc_hash": hashes(rng.integers(least, least + 30, count)),
-        "reranker": hashes(rng.integers(0, 2, count)),
-        "score": pa.array(rng.normal(size=count).astype(np.float32)),
-        "epoch": pa.array(rng.choice([0, 0, 0, 1, 3], count).astype(np.int32)),
-    }
-    return pa.table(columns).cast(PAIR_SCORES)
 
 
 def seen_by_readers(database: Database) -> dict[Key, float]:
@@ -111,7 +88,8 @@ import sys
 from itertools import count
 from pathlib import Path
 from reranking.store import Database
-from tests.upkeep.test_tidy import TABLE, stored_rows
+from reranking.runs.pairs import TABLE
+from tests.support.stored_scores import stored_rows
 for part in count():
     if part >= 40 and Path(sys.argv[2]).exists():
         break

@@ -1,0 +1,1 @@
+"""Kernels for CPUs, and which of them this machine runs fastest."""
