@@ -68,8 +68,20 @@ class Documents(Part):
     )
     vector_index: VectorIndex | None = Field(None, description="None: exact search")
     fts_index: FtsIndex = Field(FtsIndex(), description="LanceDB's FTS settings")
+    types: dict[str, Literal["bool", "int64", "float64", "text"]] = Field(
+        {}, description="of columns of the source's own; others have the narrowest that fits"
+    )
     delete_missing: bool = Field(False, description="remove rows that left the source")
+    delete_limit: float = Field(
+        0.1, ge=0, le=1, description="share that may be removed at once (20 rows always may)"
+    )
     window_rows: int = Field(50_000, ge=1, description="rows in memory at a time")
+
+    @property
+    def text_template(self) -> str:
+        """The template of the text that is stored."""
+        beir = self.source is not None and self.source.format == "beir"
+        return self.template or ("{title} {text}" if beir else "{text}")
 
     @field_validator("source")
     @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,50 +199,27 @@ class Pipeline:
         """
         from reranking.corpus.ingest import ingest
         from reranking.encoding import encoding
-        from reranking.sources.open import read_documents
+        from reranking.sources.open import read_documents, source_fingerprint
 
         source = self.config.documents.source
         if source is None:
             return {}
-        settings = self._ingest_settings()
-        rows = read_documents(source)
         with (
             self.executor.watch("documents") as progress,
             encoding(self.config, self.encoder) as encoder,
         ):
-            report = ingest(self.database, rows, encoder, settings, progress)
+            report = ingest(
+                self.database,
+                partial(read_documents, source),
+                encoder,
+                self.config.documents,
+                source_fp=source_fingerprint(source, "documents"),
+                column=self.vector_column,
+                metric=self.config.search.metric or "cosine",
+                commit_seconds=self.config.execution.commit_seconds,
+                progress=progress,
+            )
         return report.as_dict()
-
-    def _ingest_settings(self) -> Any:
-        from reranking.corpus.ingest import IngestSettings
-        from reranking.sources.open import source_fingerprint
-
-        documents = self.config.documents
-        assert documents.source is not None
-        column = self.vector_column
-        default = "{title} {text}" if documents.source.format == "beir" else "{text}"
-        return IngestSettings(
-            table=documents.table,
-            source_fp=source_fingerprint(documents.source, "documents"),
-            template=documents.template or default,
-            delete_missing=documents.delete_missing,
-            window_rows=documents.window_rows,
-            commit_seconds=self.config.execution.commit_seconds,
-            indexes=self.index_settings(column),
-            vector=column,
-        )
-
-    def index_settings(self, column: str = "vector") -> Any:
-        """Return the indexes of the documents table, the vector index on one of its columns."""
-        from reranking.corpus.indexes import IndexSettings
-
-        vector = self.config.documents.vector_index
-        return IndexSettings(
-            fts=self.config.documents.fts_index.model_dump(),
-            vector=None if vector is None else vector.model_dump(),
-            metric=self.config.search.metric or "cosine",
-            column=column,
-        )
 
     @step("load-queries")
     def load_queries(self) -> int:

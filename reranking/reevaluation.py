@@ -41,10 +41,10 @@ def _encode(pipeline: Pipeline) -> Encoded | None:
     with pipeline.executor.watch("documents") as progress:
         return add_vectors(
             pipeline.database,
-            table,
+            config.documents,
             encoder,
             commit_seconds=config.execution.commit_seconds,
-            indexes=pipeline.index_settings(),
+            metric=config.search.metric or "cosine",
             progress=progress,
         )
 

@@ -1,7 +1,7 @@
 """What a document is: from a source row to a row of the documents table. Pure.
 
 Columns that are not ours are the user's. A user's column has one type: bool, int64, float64 or
-text, whichever holds its values without loss when it is first written; nested values are stored
+text (`corpus.columns` decides); nested values are stored
 as JSON, dates as ISO text, bytes as hex digits, NaN and infinities as null.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +38,14 @@ _LANCE_NAMES = {
     "_row_last_updated_at_version",
 }
 _INT32 = 2**31
+_NOT_OWN = {"doc_id", "vector", "text", *_OURS, *_RESERVED}
+
+
+class Types(Protocol):
+    """What types the source's own columns have, see `corpus.columns`."""
+
+    def converted(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]: ...
+    def array(self, name: str, values: Sequence[Any]) -> pa.Array: ...
 
 
 @dataclass(frozen=True)
@@ -58,8 +66,18 @@ class Document:
         return Reject(self.number, self.doc_id, reason, cut(self.text))
 
 
-def document_of(row: Row, settings: Mapping[str, Any], encoder: object | None) -> Document | Reject:
-    """The row as a document, or why it cannot be one."""
+def own_columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a source row that are the user's own, and no part of ours."""
+    return {k: v for k, v in values.items() if k not in _NOT_OWN}
+
+
+def document_of(
+    row: Row, settings: Mapping[str, Any], encoder: object | None, types: Types | None = None
+) -> Document | Reject:
+    """Make the row a document, or say why it cannot be one.
+
+    `settings` are the ingest settings that a row's hash covers.
+    """
     values = dict(row.values)
     doc_id, vector = str(values.pop("doc_id")), values.pop("vector", None)
     text = fill(str(settings["template"]), values)
@@ -68,7 +86,11 @@ def document_of(row: Row, settings: Mapping[str, Any], encoder: object | None) -
         return Reject(row.number, doc_id, fault, cut(text or None))
     values.pop("text")
     ours = {name: values.pop(name, None) for name in _OURS}
-    extra = {k: _plain(v) for k, v in values.items() if k not in _RESERVED}
+    extra = {k: plain(v) for k, v in values.items() if k not in _RESERVED}
+    if types is not None:
+        extra, misfit = types.converted(extra)
+        if misfit is not None:
+            return Reject(row.number, doc_id, misfit, cut(text))
     hashed = {**row.values, "vector": None if encoder else vector}
     return Document(
         number=row.number,
@@ -137,26 +159,26 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
         text = after
 
 
-def table_of(documents: Sequence[Document], vectors: NDArray[np.float32]) -> pa.Table:
-    """The documents with their vectors ((n, d) float32) as rows of the documents table."""
+def table_of(documents: Sequence[Document], vectors: NDArray[np.float32], types: Types) -> pa.Table:
+    """Make the documents with their vectors ((n, d) float32) as rows of the documents table."""
     if not np.isfinite(vectors).all():
         bad = documents[int(np.argmin(np.isfinite(vectors).all(axis=1)))].doc_id
         raise InputError(f"the encoder gave a vector that is not finite for document {bad!r}")
     columns: dict[str, pa.Array] = {
         "doc_id": pa.array([d.doc_id for d in documents], pa.string()),
-        "title": pa.array([_text(d.ours.get("title")) for d in documents], pa.string()),
+        "title": pa.array([text_of(d.ours.get("title")) for d in documents], pa.string()),
         "text": pa.array([d.text for d in documents], pa.string()),
         "row_hash": pa.array([d.row_hash for d in documents], pa.binary(16)),
         "text_hash": pa.array([d.text_hash for d in documents], pa.binary(16)),
     }
-    parents = [_text(d.ours.get("parent_id")) for d in documents]
+    parents = [text_of(d.ours.get("parent_id")) for d in documents]
     columns["parent_id"] = pa.array(parents, pa.string())
     for name in ("start", "end"):
         columns[name] = pa.array([_offset(d.ours.get(name)) for d in documents], pa.int32())
     flat = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())
     columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
     for name in dict.fromkeys(n for d in documents for n, v in d.extra.items() if v is not None):
-        columns[name] = _inferred([d.extra.get(name) for d in documents])
+        columns[name] = types.array(name, [d.extra.get(name) for d in documents])
     return pa.table(columns)
 
 
@@ -180,7 +202,7 @@ def _as_stored(column: pa.Field, values: pa.ChunkedArray) -> pa.ChunkedArray | p
     if values.null_count == len(values):
         return pa.nulls(len(values), wanted)
     if pa.types.is_string(wanted) and given != wanted:
-        return pa.array([_text(v) for v in values.to_pylist()], pa.string())
+        return pa.array([text_of(v) for v in values.to_pylist()], pa.string())
     reason = "not all of them can be converted without loss"
     if given == wanted or pa.types.is_nested(wanted) or (_is_number(given) and _is_number(wanted)):
         try:
@@ -197,8 +219,8 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def _plain(value: Any) -> Any:
-    """A user's value as something a column can hold: a bool, a number or a text."""
+def plain(value: Any) -> Any:
+    """Make a user's value something a column can hold: a bool, a number or a text."""
     if isinstance(value, Decimal):
         value = float(value)
     if isinstance(value, float):
@@ -212,29 +234,16 @@ def _plain(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _inferred(values: list[Any]) -> pa.Array:
-    """The values as the narrowest of bool, int64, float64 and text that holds them exactly."""
-    given = [v for v in values if v is not None]
-    kinds = {type(v) for v in given}
-    if kinds == {bool}:
-        return pa.array(values, pa.bool_())
-    if kinds == {int} and all(-(2**63) <= v < 2**63 for v in given):
-        return pa.array(values, pa.int64())
-    if kinds in ({float}, {int, float}) and all(_is_float(v) for v in given):
-        return pa.array([None if v is None else float(v) for v in values], pa.float64())
-    return pa.array([_text(v) for v in values], pa.string())
-
-
-def _is_float(value: float) -> bool:
-    """Whether float64 holds the number exactly."""
+def is_float(value: float) -> bool:
+    """Return whether float64 holds the number exactly."""
     try:
         return float(value) == value
     except OverflowError:
         return False
 
 
-def _text(value: Any) -> str | None:
-    """A value of a column that holds text."""
+def text_of(value: Any) -> str | None:
+    """Write a value of a column that holds text."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return None if value is None else str(value)

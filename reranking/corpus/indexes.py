@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from lancedb import index as lance_index
 
+from configs.schema import Documents, VectorIndex
 from reranking.errors import InputError, MissingResource, RuntimeFailure
 from reranking.store import Database
 
@@ -23,35 +23,29 @@ _TYPES = {
 _PQ_ROWS = 256  # fewer give LanceDB no codebook: it then makes an index without rows
 
 
-@dataclass(frozen=True)
-class IndexSettings:
-    """`fts`: LanceDB's FTS arguments; `vector`: its `type` and arguments, None for exact search.
+def bring_indexes_up_to_date(
+    database: Database, documents: Documents, *, column: str = "vector", metric: str = "cosine"
+) -> None:
+    """Create missing or differently set indexes and fold in rows that are not indexed yet.
 
-    `column` is the vector column that is to have the vector index.
+    `column` is the vector column that is to have the configured vector index, by `metric`.
     """
-
-    fts: Mapping[str, Any] = field(default_factory=dict)
-    vector: Mapping[str, Any] | None = None
-    metric: str = "cosine"
-    column: str = "vector"
-
-
-def bring_indexes_up_to_date(database: Database, name: str, settings: IndexSettings) -> None:
-    """Create missing or differently set indexes and fold in rows that are not indexed yet."""
+    name, wanted = documents.table, documents.vector_index
     table = database.need(name)
-    if fts_details(table, "text") != _wanted_fts(settings.fts):
-        database.create_index(name, "text", lance_index.FTS(**settings.fts))
-    if settings.vector is not None and not _has_vector_index(table, settings):
-        database.create_index(name, settings.column, _vector_config(settings))
+    fts = documents.fts_index.model_dump()
+    if fts_details(table, "text") != _wanted_fts(fts):
+        database.create_index(name, "text", lance_index.FTS(**fts))
+    if wanted is not None and not _has_vector_index(table, wanted, column, metric):
+        database.create_index(name, column, _vector_config(wanted, metric))
     for _ in range(3):  # a racing ingest may have added rows meanwhile
         if not unindexed(database.need(name)):
             return
         database.optimize(name)
     left = unindexed(database.need(name))
     rows = database.need(name).count_rows()
-    if rows < _PQ_ROWS and settings.vector is not None:
+    if rows < _PQ_ROWS and wanted is not None:
         raise InputError(
-            f"table {name!r} has {rows} rows; {settings.vector['type']} is trained on at least "
+            f"table {name!r} has {rows} rows; {wanted.type} is trained on at least "
             f"{_PQ_ROWS}. Choose IVF_FLAT or IVF_HNSW_SQ, or no documents.vector_index"
         )
     raise RuntimeFailure(f"indexes of table {name!r} still lack rows after optimizing: {left}")
@@ -116,19 +110,16 @@ def _wanted_fts(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: getattr(config, key) for key in _FTS_KEYS}
 
 
-def _has_vector_index(table: Any, settings: IndexSettings) -> bool:
-    found = vector_index(table, settings.column)
-    assert settings.vector is not None
-    wanted = str(settings.vector["type"]).replace("_", "").lower()
+def _has_vector_index(table: Any, wanted: VectorIndex, column: str, metric: str) -> bool:
+    found = vector_index(table, column)
+    kind = wanted.type.replace("_", "").lower()
     return (
         found is not None
-        and found["type"].replace("_", "").lower() == wanted
-        and found["metric"] == settings.metric
+        and found["type"].replace("_", "").lower() == kind
+        and found["metric"] == metric
     )
 
 
-def _vector_config(settings: IndexSettings) -> Any:
-    assert settings.vector is not None
-    options = {k: v for k, v in settings.vector.items() if k != "type" and v is not None}
-    factory = getattr(lance_index, _TYPES[settings.vector["type"]])
-    return factory(distance_type=settings.metric, **options)
+def _vector_config(wanted: VectorIndex, metric: str) -> Any:
+    options = wanted.model_dump(exclude={"type"}, exclude_none=True)
+    return getattr(lance_index, _TYPES[wanted.type])(distance_type=metric, **options)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -20,9 +20,11 @@ import pyarrow as pa
 from lancedb.expr import col, lit
 from numpy.typing import NDArray
 
+from configs.schema import Documents
+from reranking.corpus.columns import ColumnTypes
 from reranking.corpus.documents import Document, column_fields, document_of, table_of
 from reranking.corpus.ids import IdIndex, hash_values, id_words
-from reranking.corpus.indexes import IndexSettings, bring_indexes_up_to_date
+from reranking.corpus.indexes import bring_indexes_up_to_date
 from reranking.errors import InputError, MissingResource
 from reranking.progress import Progress, silent
 from reranking.schemas import DOCUMENTS, REJECTS
@@ -33,7 +35,9 @@ log = logging.getLogger(__name__)
 
 READY = "ready"
 ENCODER_KEY = b"rescore.encoder"
+_COMMIT_BYTES = 1 << 28  # of text: Arrow's strings end at 2 GiB, and a commit is held in memory
 _STEP = 512  # rows encoded between two looks at the clock, unless `texts_at_once` says more
+_FEW_GONE = 20  # so many rows may always be deleted
 _EARLY = 1000  # rows after which a source that mostly fails is given up
 
 
@@ -48,20 +52,6 @@ class Encoder(Protocol):
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
 
 
-@dataclass(frozen=True)
-class IngestSettings:
-    """What an ingest does besides reading: where to, and how texts are made."""
-
-    table: str
-    source_fp: str
-    template: str = "{text}"
-    delete_missing: bool = False
-    window_rows: int = 50_000
-    commit_seconds: float = 30.0
-    indexes: IndexSettings = IndexSettings()
-    vector: str = "vector"  # the encoder's column, see `vector_columns`
-
-
 @dataclass
 class IngestReport:
     """What an ingest did, in rows; `version` is the one that `ready` points at."""
@@ -71,6 +61,7 @@ class IngestReport:
     updated: int = 0
     unchanged: int = 0
     deleted: int = 0
+    kept: int = 0  # stored rows whose source row is faulty today
     rejected: int = 0
     version: int = 0
     seconds: float = 0.0
@@ -83,25 +74,35 @@ class IngestReport:
 
 def ingest(
     database: Database,
-    rows: Iterator[Row | Reject],
+    rows: Callable[[], Iterator[Row | Reject]],
     encoder: Encoder | None,
-    settings: IngestSettings,
+    documents: Documents,
+    *,
+    source_fp: str,
+    column: str = "vector",
+    metric: str = "cosine",
+    commit_seconds: float = 30.0,
     progress: Progress = silent,
 ) -> IngestReport:
     """Bring the table in line with the source and point the tag `ready` at the result.
 
-    Without an encoder every row brings its own `vector`. Raises InputError where the table's
-    vectors come from another encoder, or where most of the rows are bad.
+    `rows` opens the source; it is read twice, first to decide the types of its own columns: what a
+    column's type is depends on the whole source, never on what was committed first. Without an
+    encoder every row brings its own `vector`. `column` is the encoder's vector column, `metric`
+    that of the vector index. Raises InputError if the table's vectors come from another encoder,
+    if most of the rows are bad, if a column does not fit its stored type, or if more rows than
+    `documents.delete_limit` would be deleted.
     """
     started = time.monotonic()
-    job = _Ingest(database, encoder, settings, progress)
-    for window in _windows(rows, settings.window_rows):
+    job = _Ingest(database, encoder, documents, source_fp, column, commit_seconds, progress)
+    job.decide_types(rows())
+    for window in _windows(rows(), documents.window_rows):
         job.window(window)
     if not job.report.rows:
         raise InputError("the source has no rows: expected at least one document")
-    if settings.delete_missing:
+    if documents.delete_missing:
         job.delete_missing()
-    job.finish()
+    job.finish(metric)
     job.report.seconds = time.monotonic() - started
     return job.report
 
@@ -113,20 +114,37 @@ class _Ingest:
         self,
         database: Database,
         encoder: Encoder | None,
-        settings: IngestSettings,
+        documents: Documents,
+        source_fp: str,
+        column: str,
+        commit_seconds: float,
         progress: Progress,
     ) -> None:
-        self.database, self.encoder, self.settings = database, encoder, settings
+        self.database, self.encoder, self.documents = database, encoder, documents
+        self.source_fp, self.column, self.commit_seconds = source_fp, column, commit_seconds
         self.progress = progress
         self.report = IngestReport()
         self.started_at = datetime.now(UTC)
-        self.template = {"template": settings.template}
-        self.width = _stored_width(database, settings.table, settings.vector)
+        self.template: dict[str, Any] = {"template": documents.text_template}
+        if documents.types:
+            self.template["types"] = dict(documents.types)
+        self.width = _stored_width(database, documents.table, column)
         fingerprint = encoder.fingerprint if encoder else "supplied"
-        check_encoder(database, settings.table, fingerprint, settings.vector)
-        self.stored = _stored_rows(database, settings.table)
+        check_encoder(database, documents.table, fingerprint, column)
+        self.stored = _stored_rows(database, documents.table)
         self.seen = np.zeros(len(self.stored), bool)
+        self.faulty = np.zeros(len(self.stored), bool)
+        self.hidden = 0  # rejects that may be any row
         self.new = IdIndex()
+        self.types = ColumnTypes(documents.types)
+
+    def decide_types(self, rows: Iterator[Row | Reject]) -> None:
+        """Decide the type of each column of the source's own; stored ones must hold its values."""
+        for row in rows:
+            if isinstance(row, Row):
+                self.types.see(row)
+        table = self.database.open(self.documents.table)
+        self.types.settle(None if table is None else table.schema)
 
     def window(self, window: list[Row | Reject]) -> None:
         """Take in one window of rows: sort out bad ones, write changed ones."""
@@ -154,7 +172,7 @@ class _Ingest:
 
     def _document(self, row: Row) -> Document | Reject:
         """The row as a document; the first supplied vector says how wide all have to be."""
-        made = document_of(row, self.template, self.encoder)
+        made = document_of(row, self.template, self.encoder, self.types)
         if isinstance(made, Reject) or made.vector is None:
             return made
         self.width = self.width or len(made.vector)
@@ -187,7 +205,7 @@ class _Ingest:
             [r.number in bad for r in window[:_EARLY]] if self.report.rows <= len(window) else []
         )
         count, rows = len(rejects), len(window)
-        if len(window) < self.settings.window_rows:  # a short rest says little by itself
+        if len(window) < self.documents.window_rows:  # a short rest says little by itself
             count, rows = count + self.report.rejected, self.report.rows
         if sum(early) * 2 > len(early) or count * 2 > rows:
             reasons = Counter(r.reason for r in rejects).most_common(3)
@@ -200,7 +218,12 @@ class _Ingest:
     def _write_rejects(self, rejects: list[Reject]) -> None:
         self.report.rejected += len(rejects)
         self.report.reasons.update(r.reason.partition(",")[0] for r in rejects)
-        write_rejects(self.database, rejects, self.settings.source_fp, self.started_at)
+        named = [str(r.id) for r in rejects if r.id]
+        self.hidden += len(rejects) - len(named)
+        if named and len(self.stored):
+            at = self.stored.find(id_words(named))
+            self.faulty[at[at >= 0]] = True
+        write_rejects(self.database, rejects, self.source_fp, self.started_at)
 
     def _changed(self, documents: list[Document]) -> list[Document]:
         if not documents:
@@ -222,15 +245,16 @@ class _Ingest:
         """
         documents.sort(key=lambda d: len(d.text), reverse=True)
         waiting: list[tuple[list[Document], NDArray[np.float32]]] = []
-        last_commit = time.monotonic()
+        last_commit, heavy = time.monotonic(), 0
         try:
             step = getattr(self.encoder, "texts_at_once", _STEP)
             for start in range(0, len(documents), step):
                 part = documents[start : start + step]
                 waiting.append((part, self._vectors(part)))
-                if time.monotonic() - last_commit >= self.settings.commit_seconds:
+                heavy = sum(len(d.text) for d in part) + heavy
+                if heavy >= _COMMIT_BYTES or time.monotonic() - last_commit >= self.commit_seconds:
                     self._commit(waiting)
-                    last_commit = time.monotonic()
+                    last_commit, heavy = time.monotonic(), 0
                 self.progress("encode", start + len(part), len(documents))
         finally:
             self._commit(waiting)
@@ -247,10 +271,10 @@ class _Ingest:
         documents = [d for part, _ in waiting for d in part]
         vectors = np.concatenate([v for _, v in waiting])
         waiting.clear()
-        data = table_of(documents, vectors)
-        own = self.settings.vector
+        data = table_of(documents, vectors, self.types)
+        own = self.column
         data = data.rename_columns([own if n == "vector" else n for n in data.column_names])
-        name = self.settings.table
+        name = self.documents.table
         fingerprint = self.encoder.fingerprint if self.encoder else "supplied"
         schema = _create_schema(data.schema, fingerprint, own)
         self.database.ensure(name, schema, needs=[*DOCUMENTS.names, own])
@@ -264,32 +288,41 @@ class _Ingest:
     def delete_missing(self) -> None:
         """Delete the stored rows that the source no longer has.
 
-        A rejected row may be one of them, so nothing is deleted if the source had any reject.
+        A row that is faulty today did not leave: what is stored of it stays. Nothing is deleted if
+        a reject has no id, for it may be any row. Raises InputError beyond `delete_limit`.
         """
-        name = self.settings.table
-        if self.report.rejected:
+        name, limit = self.documents.table, self.documents.delete_limit
+        self.report.kept = int((self.faulty & ~self.seen).sum())
+        if self.hidden:
             log.warning(
-                "nothing was deleted: %d rows of the source were rejected, and a stored row "
-                "that is not in the source may be one of them",
-                self.report.rejected,
+                "nothing was deleted: %d rejected rows of the source have no id that could be "
+                "read, and each stored row that is not in the source may be one of them",
+                self.hidden,
             )
             return
         gone: list[str] = []
         for batch in self.database.stream(name, columns=["doc_id"]):
             ids = batch.column("doc_id").to_pylist()
             at = self.stored.find(id_words(ids))
-            gone += [i for i, p in zip(ids, at, strict=True) if p >= 0 and not self.seen[p]]
+            left = ~self.seen & ~self.faulty
+            gone += [i for i, p in zip(ids, at, strict=True) if p >= 0 and left[p]]
+        if len(gone) > max(_FEW_GONE, limit * len(self.stored)):
+            raise InputError(
+                f"{len(gone)} of {len(self.stored)} stored documents are not in the source, more "
+                f"than documents.delete_limit ({limit}) allows: nothing was deleted. Check the "
+                "source; if they are to go, raise documents.delete_limit for this ingest"
+            )
         for start in range(0, len(gone), 10_000):
             self.database.delete(name, one_of("doc_id", gone[start : start + 10_000]))
         self.report.deleted = len(gone)
 
-    def finish(self) -> None:
+    def finish(self, metric: str) -> None:
         """Bring the indexes up to date, forget mended rejects, move the tag `ready`."""
-        name = self.settings.table
+        name = self.documents.table
         if self.database.open(name) is None:
             raise InputError("the source has no usable rows; nothing was written")
-        bring_indexes_up_to_date(self.database, name, self.settings.indexes)
-        mine = equals("source_fp", self.settings.source_fp)
+        bring_indexes_up_to_date(self.database, self.documents, column=self.column, metric=metric)
+        mine = equals("source_fp", self.source_fp)
         self.database.delete("rejects", mine & (col("rejected_at") < lit(self.started_at)))
         self.report.version = int(self.database.need(name).version)
         if self.database.tagged(name, READY) != self.report.version:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from configs.schema import Documents
 from reranking.corpus.corpus import Corpus, content_digest
-from reranking.corpus.indexes import IndexSettings, bring_indexes_up_to_date
+from reranking.corpus.indexes import bring_indexes_up_to_date
 from reranking.corpus.ingest import ENCODER_KEY, READY, Encoder
 from reranking.errors import InputError, MissingResource, RuntimeFailure
 from reranking.progress import Progress, silent
@@ -75,11 +76,11 @@ def need_complete(database: Database, corpus: Corpus) -> None:
 
 def add_vectors(
     database: Database,
-    table: str,
+    documents: Documents,
     encoder: Encoder,
     *,
     commit_seconds: float,
-    indexes: IndexSettings,
+    metric: str = "cosine",
     progress: Progress = silent,
 ) -> Encoded:
     """Encode the documents that have no vector of this encoder, in a column of its own.
@@ -88,12 +89,13 @@ def add_vectors(
     where its last commit stopped; `ready` moves once every row has a vector and is indexed. Other
     writers of the table must wait: raises RuntimeFailure where one did not.
     """
+    table = documents.table
     _refuse_unfinished_ingest(database, table)
     column = encoder_column(database, table, encoder.fingerprint)
     if column is None:
         column = _add_column(database, table, encoder)
     encoded = _encode_missing(database, table, column, encoder, commit_seconds, progress)
-    bring_indexes_up_to_date(database, table, replace(indexes, column=column))
+    bring_indexes_up_to_date(database, documents, column=column, metric=metric)
     if encoded and sum(len(block) for block in _lacking(database, table, column)):
         raise RuntimeFailure(
             f"table {table!r} was written by somebody else while it was encoded: start the command "

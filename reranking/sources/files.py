@@ -13,15 +13,17 @@ import io
 import lzma
 import os
 import re
+import shutil
 import stat
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -177,7 +179,7 @@ def open_plain(shard: Shard) -> Any:  # noqa: ANN401 - a file of Python's or of 
     if shard.data is not None:
         return io.BytesIO(shard.data)
     if shard.path == STDIN:
-        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+        return _from_start(_spooled())
     try:
         if shard.remote is None:
             return Path(shard.path).open("rb")
@@ -185,6 +187,25 @@ def open_plain(shard: Shard) -> Any:  # noqa: ANN401 - a file of Python's or of 
         return system.open_input_file(path)
     except OSError as error:
         raise MissingResource(f"{shard} cannot be opened: {error.strerror or error}") from error
+
+
+def _from_start(handle: int) -> BinaryIO:
+    os.lseek(handle, 0, os.SEEK_SET)
+    return os.fdopen(os.dup(handle), "rb")
+
+
+@cache
+def _spooled() -> int:
+    """A file of its own with all of stdin, at its start: a source may be read more than once."""
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+    with os.fdopen(os.dup(sys.stdin.fileno()), "rb") as given:
+        shutil.copyfileobj(given, copy)
+    copy.flush()
+    _kept.append(copy)
+    return copy.fileno()
+
+
+_kept: list[IO[bytes]] = []
 
 
 @contextmanager

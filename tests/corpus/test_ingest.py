@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.schema import Documents, FtsIndex, VectorIndex
 from reranking.arrow import frame
 from reranking.corpus.ids import IdIndex, hash_values, id_words
-from reranking.corpus.indexes import IndexSettings, fts_details, unindexed
-from reranking.corpus.ingest import READY, IngestReport, IngestSettings, ingest
+from reranking.corpus.indexes import fts_details, unindexed
+from reranking.corpus.ingest import READY, IngestReport, ingest
 from reranking.errors import InputError
 from reranking.sources.rows import Reject, Row
 from reranking.store import Database
@@ -38,8 +39,8 @@ class CountingEncoder:
         return np.array([[len(t), ord(t[0])] for t in texts], np.float32)
 
 
-def rows(*documents: dict[str, Any]) -> Iterator[Row | Reject]:
-    return iter(Row(i, dict(d)) for i, d in enumerate(documents, 1))
+def rows(*documents: dict[str, Any]) -> list[Row | Reject]:
+    return [Row(i, dict(d)) for i, d in enumerate(documents, 1)]
 
 
 def some(count: int, **changed: str) -> list[dict[str, Any]]:
@@ -51,12 +52,20 @@ def some(count: int, **changed: str) -> list[dict[str, Any]]:
 
 def run(
     database: Database,
-    source: Iterator[Row | Reject],
+    source: Iterable[Row | Reject],
     encoder: CountingEncoder | None = None,
     **options: Any,
 ) -> IngestReport:
-    plan = IngestSettings("documents", "source", **options)
-    return ingest(database, source, encoder or CountingEncoder(), plan)
+    given = list(source)  # an ingest reads its source twice
+    seconds = {k: options.pop(k) for k in ("commit_seconds",) if k in options}
+    return ingest(
+        database,
+        lambda: iter(given),
+        encoder or CountingEncoder(),
+        Documents(**options),
+        source_fp="source",
+        **seconds,
+    )
 
 
 @pytest.fixture
@@ -108,11 +117,78 @@ def test_rows_that_left_the_source_stay_unless_asked(database: Database) -> None
     assert sorted(frame(database.read("documents"))["doc_id"]) == [f"d{i}" for i in range(6)]
 
 
-def test_nothing_is_deleted_on_the_word_of_a_source_with_a_reject(database: Database) -> None:
+@pytest.mark.parametrize("fault", [{"text": ""}, {"text": "x\0"}, {"text": "x", "start": "far"}])
+def test_a_row_that_is_faulty_today_did_not_leave(
+    database: Database, fault: dict[str, Any]
+) -> None:
     run(database, rows(*some(10)))
-    report = run(database, rows(*some(6), {"doc_id": "d7", "text": ""}), delete_missing=True)
-    assert (report.rejected, report.deleted) == (1, 0)
-    assert sorted(frame(database.read("documents"))["doc_id"]) == [f"d{i}" for i in range(10)]
+    report = run(database, rows(*some(6), {"doc_id": "d7", **fault}), delete_missing=True)
+    assert (report.rejected, report.deleted, report.kept) == (1, 3, 1)
+    stored = {r["doc_id"]: r["text"] for r in database.read("documents").to_pylist()}
+    assert stored["d7"] == "text number 7" and set(stored) == {f"d{i}" for i in (*range(6), 7)}
+
+
+def test_a_reject_without_an_id_may_be_any_row(database: Database) -> None:
+    run(database, rows(*some(10)))
+    source = [*rows(*some(6)), Reject(7, None, "broken row", '"d7')]
+    report = run(database, source, delete_missing=True)
+    assert (report.rejected, report.deleted, report.kept) == (1, 0, 0)
+    assert database.need("documents").count_rows() == 10
+
+
+def test_many_deletions_stop_before_ready_moves(database: Database) -> None:
+    first = run(database, rows(*some(100)))
+    with pytest.raises(InputError, match="40 of 100 .* raise documents.delete_limit"):
+        run(database, rows(*some(60)), delete_missing=True)
+    assert database.tagged("documents", READY) == first.version
+    assert database.need("documents").count_rows() == 100
+    assert run(database, rows(*some(60)), delete_missing=True, delete_limit=0.4).deleted == 40
+    assert run(database, rows(*some(40)), delete_missing=True, delete_limit=0.0).deleted == 20
+
+
+WIDENED = [
+    ([1, 2, 6.5], pa.float64(), [1.0, 2.0, 6.5]),
+    ([1, "two", 3], pa.string(), ["1", "two", "3"]),
+    ([True, "no"], pa.string(), ["true", "no"]),
+    ([1, 2**70], pa.float64(), [1.0, float(2**70)]),
+    ([1, 2**70 + 1], pa.string(), ["1", str(2**70 + 1)]),
+    ([0.5, 2**53 + 1], pa.string(), ["0.5", str(2**53 + 1)]),
+    ([1, 2.5, "x"], pa.string(), ["1", "2.5", "x"]),
+    ([True, 1], pa.string(), ["true", "1"]),
+    ([None, None, 3], pa.int64(), [None, None, 3]),
+]
+
+
+@pytest.mark.parametrize("window_rows", [1, 2, 100])
+@pytest.mark.parametrize(("values", "kind", "stored"), WIDENED)
+def test_a_column_has_the_type_that_the_whole_source_asks_for(
+    database: Database, values: list[Any], kind: pa.DataType, stored: list[Any], window_rows: int
+) -> None:
+    """Whatever comes first, and however many rows are committed at once."""
+    documents = [{**d, "x": v} for d, v in zip(some(len(values)), values, strict=True)]
+    run(database, rows(*documents), window_rows=window_rows, commit_seconds=1e-9)
+    table = database.read("documents").sort_by("doc_id")
+    assert table.schema.field("x").type == kind
+    assert table["x"].to_pylist() == stored
+
+
+def test_a_stored_column_that_cannot_hold_a_value_stops_before_anything(database: Database) -> None:
+    first = run(database, rows(*({**d, "price": 5} for d in some(3))))
+    wrong = [{**d, "price": p} for d, p in zip(some(3), [5, 7, 6.5], strict=True)]
+    with pytest.raises(InputError, match="'price' is int64 .* row 3 .* Nothing was written"):
+        run(database, rows(*wrong), window_rows=1)
+    assert int(database.need("documents").version) == first.version
+    assert run(database, rows(*({**d, "price": 6.0} for d in some(3)))).updated == 3
+
+
+def test_a_declared_type_holds_from_the_first_row(database: Database) -> None:
+    given = [{**d, "price": p} for d, p in zip(some(4), [5, "6.5", "free", None], strict=True)]
+    report = run(database, rows(*given), types={"price": "float64"})
+    assert dict(report.reasons) == {"price is no float64": 1}
+    table = database.read("documents").sort_by("doc_id")
+    assert table["price"].to_pylist() == [5.0, 6.5, None]
+    with pytest.raises(InputError, match="double in the table and text in documents.types"):
+        run(database, rows(*given), types={"price": "text"})
 
 
 @pytest.mark.parametrize("window_rows", [2, 100])
@@ -183,7 +259,7 @@ def test_indexes_cover_all_rows_and_follow_the_settings(database: Database) -> N
     assert unindexed(table) == {}
     details = fts_details(table, "text")
     assert details is not None and details["stem"] is True
-    run(database, rows(*some(320)), indexes=IndexSettings(fts={"stem": False}))
+    run(database, rows(*some(320)), fts_index=FtsIndex(stem=False))
     details = fts_details(database.need("documents"), "text")
     assert details is not None and details["stem"] is False
 
@@ -195,10 +271,10 @@ def test_each_vector_index_can_be_asked_for(database: Database, kind: str) -> No
             return np.random.default_rng(len(texts)).normal(size=(len(texts), 16)).astype("f4")
 
     options: dict[str, Any] = {"type": kind}
-    report = run(database, rows(*some(400)), Wide(), indexes=IndexSettings(vector=options))
+    report = run(database, rows(*some(400)), Wide(), vector_index=VectorIndex(**options))
     kinds = {i.index_type for i in database.need("documents").list_indices()}
     assert len(kinds) == 2
-    run(database, rows(*some(400)), Wide(), indexes=IndexSettings(vector=options))
+    run(database, rows(*some(400)), Wide(), vector_index=VectorIndex(**options))
     assert database.tagged("documents", READY) == report.version  # not built again
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from configs.evaluation import ComparisonSettings
 from configs.load import load_config
+from configs.schema import Documents
 from flows.reevaluate import reevaluate
 from flows.rescore import rescore
 from reranking.arrow import frame
-from reranking.corpus.indexes import IndexSettings
 from reranking.corpus.ingest import READY
 from reranking.corpus.vector_columns import (
     add_vectors,
@@ -246,16 +246,23 @@ def test_a_killed_encoding_goes_on_and_ready_waits(
 ) -> None:
     monkeypatch.setattr("reranking.corpus.vector_columns._STEP", 10)
     ready = site.database.tagged("documents", READY)
-    options: dict[str, Any] = {"commit_seconds": 0.0, "indexes": IndexSettings(fts=fts(site))}
+    options: dict[str, Any] = {"commit_seconds": 0.0}
     with pytest.raises(KeyboardInterrupt):
-        add_vectors(site.database, "documents", Encoder(fails_at=35), **options)
+        add_vectors(
+            site.database, load_config(site.config).documents, Encoder(fails_at=35), **options
+        )
     assert site.database.tagged("documents", READY) == ready
     rest = Encoder()
-    done = add_vectors(site.database, "documents", rest, **options)
+    done = add_vectors(site.database, wanted(site), rest, **options)
     assert done.encoded == rest.seen == 80 - 30
     assert site.database.tagged("documents", READY) == done.version
     assert site.ready()[done.column].null_count() == 0
-    assert add_vectors(site.database, "documents", Encoder(0), **options).encoded == 0
+    assert (
+        add_vectors(
+            site.database, load_config(site.config).documents, Encoder(0), **options
+        ).encoded
+        == 0
+    )
 
     assert superseded_columns(site.database, "documents") == [done.column]  # no run searched it
     assert drop_superseded(site.database, "documents") == [done.column]
@@ -263,16 +270,16 @@ def test_a_killed_encoding_goes_on_and_ready_waits(
     assert walk_file(site.config)[0].run_id == site.run.run_id
 
 
-def fts(site: Site) -> dict[str, Any]:
-    return load_config(site.config).documents.fts_index.model_dump()
+def wanted(site: Site) -> Documents:
+    return load_config(site.config).documents
 
 
 def test_an_unfinished_ingest_is_not_made_ready(site: Site) -> None:
     table = site.database.need("documents")
     table.update(where="doc_id = 'd001'", values={"text_hash": b"0" * 16})
-    options: dict[str, Any] = {"commit_seconds": 9.0, "indexes": IndexSettings()}
+    options: dict[str, Any] = {"commit_seconds": 9.0}
     with pytest.raises(InputError, match="did not finish"):
-        add_vectors(site.database, "documents", Encoder(), **options)
+        add_vectors(site.database, wanted(site), Encoder(), **options)
 
 
 def test_while_a_gate_fails_consumers_keep_what_they_have(site: Site) -> None:
