@@ -44,6 +44,11 @@ class Database:
         if must_exist and "://" in uri and not self.names():
             raise MissingResource(f"no database at {uri}: expected LanceDB tables below that URI")
 
+    @property
+    def place(self) -> str:
+        """The URI as LanceDB's asynchronous client takes it: `db` alone would mean its cloud."""
+        return self.uri if "://" in self.uri else str(Path(self.uri).absolute())
+
     def __reduce__(self) -> tuple[type[Database], tuple[str]]:
         """Another process opens the same database by its URI."""
         return Database, (self.uri,)
@@ -234,7 +239,7 @@ class Database:
     def read(
         self,
         name: str,
-        where: Expr | None = None,
+        where: Expr | str | None = None,
         columns: list[str] | None = None,
         version: int | None = None,
     ) -> pa.Table:

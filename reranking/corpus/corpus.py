@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from reranking.corpus.filters import fault_of, where_expression
+from reranking.corpus.filters import fault_of, path_of, type_of, value_at, where_condition
 from reranking.corpus.ids import id_words
 from reranking.corpus.ingest import ENCODER_KEY, READY
 from reranking.errors import ConfigError, InputError, MissingResource
@@ -92,14 +92,23 @@ def content_digest(database: Database, corpus: Corpus, where: Mapping[str, Any])
     hash_or_text = corpus.hash_column or corpus.scored
     searched = set() if corpus.text == corpus.scored else {corpus.text}
     extra = sorted((set(where) | searched) - {corpus.id, hash_or_text})
+    schema = database.need(corpus.table, corpus.version).schema
+    paths = [path_of(schema, column) or [column] for column in extra]
+    read = list(dict.fromkeys(path[0] for path in paths))
+    columns = list(dict.fromkeys([corpus.id, hash_or_text, *read]))
     words = []
     for batch in database.stream(
-        corpus.table, columns=[corpus.id, hash_or_text, *extra], version=corpus.version
+        corpus.table,
+        columns=columns,
+        version=corpus.version,
     ):
         ids = string_ids(batch.column(corpus.id), corpus)
         hashes = hashes_of(batch.column(hash_or_text), corpus)
         filters: Iterable[str] = (
-            (canonical([str(r[c]) for c in extra]) for r in batch.select(extra).to_pylist())
+            (
+                canonical([str(value_at(r, path)) for path in paths])
+                for r in batch.select(read).to_pylist()
+            )
             if extra
             else [""] * len(ids)
         )
@@ -134,10 +143,19 @@ def columns_of(
     for start in range(0, len(doc_ids), _IDS_PER_QUERY):
         part: list[Any] = list(doc_ids[start : start + _IDS_PER_QUERY])
         if pa.types.is_integer(kind):
-            part = [int(i) for i in part]
+            part = [number for i in part if (number := _integer(i)) is not None]
         yield from database.stream(
             corpus.table, one_of(corpus.id, part), names, version=corpus.version
         )
+
+
+def _integer(identifier: str) -> int | None:
+    """The integer that an id is the text of; None for `abc`, `5.0`, `05` and what is too long."""
+    digits = identifier.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+        return None
+    number = int(identifier)
+    return number if str(number) == identifier and -(2**63) <= number < 2**63 else None
 
 
 def string_ids(column: pa.Array | pa.ChunkedArray, corpus: Corpus) -> list[str]:
@@ -192,14 +210,14 @@ def check_filter(database: Database, corpus: Corpus, where: Mapping[str, Any]) -
         return
     table = database.need(corpus.table, corpus.version)
     schema: pa.Schema = table.schema
-    missing = sorted(set(where) - set(schema.names))
+    missing = sorted(c for c in where if path_of(schema, c) is None)
     if missing:
         raise ConfigError(f"search.where names {missing}; the columns are {schema.names}")
-    faults = [fault_of(column, schema.field(column).type, c) for column, c in where.items()]
+    faults = [fault_of(column, type_of(schema, column), c) for column, c in where.items()]
     if any(faults):
         raise ConfigError("search.where: " + "; ".join(f for f in faults if f))
     try:  # what remains is what only LanceDB can tell, such as texts that are no dates
-        table.search().where(where_expression(where)).select([corpus.id]).limit(1).to_arrow()
+        table.search().where(where_condition(where, schema)).select([corpus.id]).limit(1).to_arrow()
     except (ValueError, RuntimeError, OSError) as error:
         reason = str(error).strip().split("\n", 1)[0][:300]
         raise ConfigError(f"search.where cannot be used on {corpus.table!r}: {reason}") from error

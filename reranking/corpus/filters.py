@@ -1,15 +1,18 @@
-"""From the config's `where` to a LanceDB expression; no SQL is built from strings. Pure."""
+"""From the config's `where` to a condition that LanceDB filters by. Pure."""
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from lancedb.expr import Expr, col, lit
 
+from reranking.corpus.sql import condition_sql
 from reranking.errors import ConfigError
 
 _OPERATORS = {
@@ -22,16 +25,82 @@ _OPERATORS = {
 }
 
 
-def where_expression(where: Mapping[str, Any]) -> Expr | None:
-    """The condition that all columns meet theirs; None where there is no condition.
+def where_condition(where: Mapping[str, Any], schema: pa.Schema) -> Expr | str | None:
+    """Make the condition that all columns meet theirs; None if there is no condition.
 
-    A condition is a value (equal), a list of values (one of), or operators with a value each.
-    Raises ConfigError for a value or an operator that no filter can hold.
+    A condition is a value (equal), a list of values (one of), or operators with a value each. A
+    literal has its column's type: LanceDB would compare a float32 column with a float64 literal.
+    Fields inside structs (`meta.lang`) can only be named in SQL: the answer is then text. Raises
+    ConfigError for a value or an operator that no filter can hold.
     """
     try:
-        return _expression(where)
+        typed = typed_where(where, schema)
+        paths = {column: path_of(schema, column) for column in typed}
+        if any(path is not None and len(path) > 1 for path in paths.values()):
+            return condition_sql({tuple(paths[c] or [c]): v for c, v in typed.items()})
+        return _expression(typed)
     except (TypeError, ValueError, OverflowError, KeyError) as error:
         raise ConfigError(f"search.where: {error} cannot be used in a filter") from error
+
+
+def typed_where(where: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
+    """Return the conditions with each number as its column's type holds it."""
+    typed: dict[str, Any] = {}
+    for column, condition in where.items():
+        kind = type_of(schema, column)
+        if isinstance(condition, Mapping):
+            typed[column] = {name: _as_kind(v, kind) for name, v in condition.items()}
+        elif isinstance(condition, list | tuple):
+            typed[column] = [_as_kind(v, kind) for v in condition]
+        else:
+            typed[column] = _as_kind(condition, kind)
+    return typed
+
+
+def _as_kind(value: Any, kind: pa.DataType | None) -> Any:
+    if kind is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    for narrow, make in ((pa.float16(), np.float16), (pa.float32(), np.float32)):
+        if kind == narrow:
+            with np.errstate(over="ignore"):
+                held = float(make(value))
+            return held if math.isfinite(held) else value  # beyond the type: compared as it is
+    return value
+
+
+def path_of(schema: pa.Schema, column: str) -> list[str] | None:
+    """Return the path of a column or of a field inside structs (`meta.lang`); None if none is."""
+    if column in schema.names:
+        return [column]
+    fields, path = {f.name: f for f in schema}, column.split(".")
+    for place, name in enumerate(path):
+        if name not in fields:
+            return None
+        kind = fields[name].type
+        if place < len(path) - 1:
+            if not pa.types.is_struct(kind):
+                return None
+            fields = {f.name: f for f in kind}
+    return path
+
+
+def type_of(schema: pa.Schema, column: str) -> pa.DataType | None:
+    """Return the type of a column or of a field inside structs; None if it does not exist."""
+    path = path_of(schema, column)
+    if path is None:
+        return None
+    kind = schema.field(path[0]).type
+    for name in path[1:]:
+        kind = kind.field(name).type
+    return kind
+
+
+def value_at(row: Mapping[str, Any], path: list[str]) -> Any:
+    """Return the value of a row at a path; None below a null."""
+    value: Any = row
+    for name in path:
+        value = None if value is None else value[name]
+    return value
 
 
 def _expression(where: Mapping[str, Any]) -> Expr | None:
@@ -46,9 +115,9 @@ def _expression(where: Mapping[str, Any]) -> Expr | None:
     return reduce(operator.and_, parts) if parts else None
 
 
-def fault_of(column: str, kind: pa.DataType, condition: Any) -> str | None:
+def fault_of(column: str, kind: pa.DataType | None, condition: Any) -> str | None:
     """Why the condition cannot be asked of a column of that type, or None."""
-    wanted = _comparable(kind)
+    wanted = None if kind is None else _comparable(kind)
     if wanted is None:
         return f"column {column!r} is {kind}, which cannot be filtered"
     if isinstance(condition, Mapping):

@@ -30,8 +30,8 @@ def trec_lines(judgments: pa.Table) -> Iterator[str]:
 def _word(identifier: str) -> str:
     if not identifier or re.search(r"\s", identifier):
         raise InputError(
-            f"id {identifier!r} is empty or has white space, which TREC and BEIR files separate "
-            "columns by; rename it at ingest"
+            f"id {identifier!r} is empty or has white space, which TREC files separate columns "
+            "by; rename it at ingest"
         )
     return identifier
 
@@ -75,7 +75,20 @@ def _corpus_lines(corpus: Iterable[pa.Table]) -> Iterator[str]:
 def _beir_lines(judgments: pa.Table) -> Iterator[str]:
     yield BEIR_HEADER
     for row in one_per_pair(judgments).to_pylist():
-        yield f"{_word(row['query_id'])}\t{_word(row['doc_id'])}\t{row['relevance']}\n"
+        yield f"{_field(row['query_id'])}\t{_field(row['doc_id'])}\t{row['relevance']}\n"
+
+
+def _field(identifier: str) -> str:
+    """An id between tabs: it may have blanks inside, which readers keep."""
+    if not identifier.strip() or identifier != identifier.strip() or re.search(_BREAKS, identifier):
+        raise InputError(
+            f"id {identifier!r} is empty, begins or ends with a blank, or has a tab or a line end, "
+            "which BEIR files separate columns and rows by; rename it at ingest"
+        )
+    return identifier
+
+
+_BREAKS = r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]"
 
 
 def _write_beside(folder: Path, judgments: pa.Table, unjudged: pa.Table | None) -> None:

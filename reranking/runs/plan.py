@@ -12,6 +12,7 @@ from typing import Any
 from configs.schema import Config, Search
 from reranking import fingerprints
 from reranking.corpus.corpus import Corpus, content_digest
+from reranking.corpus.filters import typed_where
 from reranking.corpus.indexes import need_fts, vector_index
 from reranking.corpus.queries import QuerySet
 from reranking.runs.run import (
@@ -101,6 +102,9 @@ def _search_inputs(
         "limit": search.limit,
         "where": dict(search.where),
     }
+    typed = typed_where(search.where, table.schema)
+    if typed != inputs["where"]:  # earlier versions compared these otherwise
+        inputs["where"] = typed
     if "vector" in search.legs:
         inputs |= {
             "encoder": encoder,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from configs.schema import Search
 from reranking.corpus.corpus import Corpus, hashes_of, string_ids, vector_width
-from reranking.corpus.filters import where_expression
+from reranking.corpus.filters import where_condition
 from reranking.corpus.indexes import vector_index
 from reranking.errors import InputError
 from reranking.store import Database
@@ -148,7 +148,7 @@ def _ask_vectors(
 ) -> pl.DataFrame:
     query = table.search(vectors, vector_column_name=corpus.vector).limit(limit)
     query = query.distance_type(settings.metric or "cosine")
-    where = where_expression(settings.where)
+    where = where_condition(settings.where, table.schema)
     if where is not None:
         query = query.where(where, prefilter=True)
     if settings.nprobes:
@@ -170,10 +170,10 @@ async def _ask_texts(
     settings: Search,
 ) -> pl.DataFrame:
     """The FTS hits of the texts in these rows; LanceDB answers one text a call, so many at once."""
-    connection = await lancedb.connect_async(database.uri)
+    connection = await lancedb.connect_async(database.place)
     table = await connection.open_table(corpus.table)
     await table.checkout(corpus.version)
-    condition = where_expression(settings.where)
+    condition = where_condition(settings.where, await table.schema())
     places = asyncio.Semaphore(_FTS_IN_FLIGHT)
 
     async def one(row: int) -> pa.Table:

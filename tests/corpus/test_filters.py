@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lancedb
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
@@ -17,8 +18,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from configs.schema import Search
-from reranking.corpus.corpus import Corpus, check_filter
-from reranking.corpus.filters import where_expression
+from reranking.corpus.corpus import Corpus, check_filter, texts_of
+from reranking.corpus.filters import typed_where, where_condition
 from reranking.errors import ConfigError, RescoreError
 from reranking.store import Database
 
@@ -128,7 +129,11 @@ def selected(corpus: tuple[Database, Corpus], where: dict[str, Any]) -> list[int
     """The ids that the filter selects, checked as a run checks it."""
     database, table = corpus
     check_filter(database, table, where)
-    rows = database.read(table.table, where_expression(where), version=table.version)
+    rows = database.read(
+        table.table,
+        where_condition(where, database.need(table.table, table.version).schema),
+        version=table.version,
+    )
     return sorted(rows["id"].to_pylist())
 
 
@@ -200,7 +205,7 @@ def test_what_the_config_lets_through_is_a_filter(
     except ValidationError:
         return
     try:
-        where_expression(accepted)
+        where_condition(accepted, pa.schema([]))
     except ConfigError as error:
         assert "\\ud" in ascii(where) or "surrog" in str(error) or "unsupported" in str(error)
 
@@ -258,3 +263,70 @@ def test_every_fault_of_a_filter_is_named(corpus: tuple[Database, Corpus]) -> No
         assert part in str(caught.value)
     with pytest.raises(ConfigError, match=r"names \['Text', 'zz'\]; the columns are"):
         selected(corpus, {"zz": 1, "Text": "a", "text": "a"})
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Database, Corpus]:
+    """A table with narrow floats and with fields inside structs."""
+    folder = tmp_path_factory.mktemp("typed")
+    prices = [0.1, 99.99, 16777217.0, -3.3, None, 1e39]
+    nested = [{"lang": n, "it's `a`": i} for i, n in enumerate(["en", "d'e", "`", "", None, "en"])]
+    table = pa.table(
+        {
+            "id": list(range(6)),
+            "text": ["x"] * 6,
+            "f": pa.array(prices, pa.float32()),
+            "h": pa.array([0.1, 99.9, 3.3, None, 1.0, 2.0], pa.float16()),
+            "meta": pa.array(nested),
+        }
+    )
+    made = lancedb.connect(folder).create_table("t", table)
+    return Database(str(folder)), Corpus("t", int(made.version), False, "id", "text", "vector")
+
+
+@pytest.mark.parametrize("column", ["f", "h"])
+@pytest.mark.parametrize("value", [0.1, 99.99, 99.9, 3.3, -3.3, 16777217, 1])
+@pytest.mark.parametrize(("name", "sign"), [("eq", "="), ("lt", "<"), ("gte", ">="), ("ne", "<>")])
+def test_a_narrow_float_is_compared_as_its_column_holds_it(
+    typed: tuple[Database, Corpus], column: str, value: float, name: str, sign: str
+) -> None:
+    """The oracle is SQL with the literal cast to the column's type."""
+    small = column == "h" and value < 65_504  # beyond it float16 holds nothing
+    narrow = float(np.float16(value)) if small else value
+    oracle = f"{column} {sign} CAST({narrow} AS FLOAT)"
+    rows = typed[0].need("t").search().where(oracle).select(["id"]).to_arrow()["id"].to_pylist()
+    assert selected(typed, {column: {name: value}}) == sorted(rows)
+    if name == "eq":
+        assert selected(typed, {column: [value]}) == selected(typed, {column: value})
+
+
+def test_fields_inside_structs_are_filtered(typed: tuple[Database, Corpus]) -> None:
+    assert selected(typed, {"meta.lang": "en"}) == [0, 5]
+    assert selected(typed, {"meta.lang": ["d'e", "`"], "f": {"gte": 99.99}}) == [1, 2]
+    assert selected(typed, {"meta.it's `a`": {"gt": 1, "lte": 4}}) == [2, 3, 4]
+    with pytest.raises(ConfigError, match="search.where names"):
+        selected(typed, {"meta.nothing": 1})
+    with pytest.raises(ConfigError, match="not comparable with"):
+        selected(typed, {"meta.lang": 1})
+
+
+@given(st.text(max_size=12), st.text(max_size=12))
+def test_no_text_leaves_its_literal(typed: tuple[Database, Corpus], one: str, two: str) -> None:
+    """Whatever a value holds, it is compared as a value: the rows are those that equal it."""
+    languages = ["en", "d'e", "`", "", None, "en"]
+    assume("\0" not in one + two)
+    expected = [i for i, n in enumerate(languages) if n in (one, two)]
+    assert selected(typed, {"meta.lang": [one, two]}) == expected
+
+
+def test_only_searches_that_were_compared_otherwise_get_other_ids() -> None:
+    schema = pa.schema([("f", pa.float32()), ("d", pa.float64()), ("t", pa.string())])
+    same = {"f": [0.5, 3], "d": 0.1, "t": "0.1"}
+    assert typed_where(same, schema) == same
+    assert typed_where({"f": {"lt": 0.1}}, schema) == {"f": {"lt": 0.10000000149011612}}
+
+
+def test_ids_that_no_integer_column_can_hold_are_not_found(typed: tuple[Database, Corpus]) -> None:
+    database, table = typed
+    asked = ["1", "5.0", "abc", "05", "", "-", "9" * 30, "1e1", "\u0663"]
+    assert list(texts_of(database, table, asked)) == ["1"]

@@ -435,7 +435,7 @@ def test_the_command_says_what_it_does(run: Run, config: Path, database: Databas
     assert (said["dry_run"], said["duplicates"], said["forgotten"]) == (True, 10, [])
     done = CliRunner().invoke(app, ["maintain", str(config), "--set", "keep.runs=1"])
     assert done.exit_code == 0, done.output
-    assert "of them duplicates" in done.stdout
+    assert "of which duplicates" in done.stdout
     missing = CliRunner().invoke(app, ["maintain", str(config), "--set", "database=nowhere"])
     assert missing.exit_code == 4
     assert not (config.parent / "nowhere").exists()
