@@ -25,9 +25,10 @@ from reranking.corpus.columns import ColumnTypes
 from reranking.corpus.documents import Document, column_fields, document_of, table_of
 from reranking.corpus.ids import IdIndex, hash_values, id_words
 from reranking.corpus.indexes import bring_indexes_up_to_date
+from reranking.corpus.rejects import write_rejects
 from reranking.errors import InputError, MissingResource
 from reranking.progress import Progress, silent
-from reranking.schemas import DOCUMENTS, REJECTS
+from reranking.schemas import DOCUMENTS
 from reranking.sources.rows import Reject, Row
 from reranking.store import Database, equals, one_of
 
@@ -327,25 +328,6 @@ class _Ingest:
         self.report.version = int(self.database.need(name).version)
         if self.database.tagged(name, READY) != self.report.version:
             self.database.tag(name, READY, self.report.version)
-
-
-def write_rejects(
-    database: Database, rejects: list[Reject], source_fp: str, rejected_at: datetime
-) -> None:
-    """Store rejects under their source and row, so that a repeat does not append them again."""
-    if rejects:
-        rows = [
-            {
-                "source_fp": source_fp,
-                "row_number": r.number,
-                "id": r.id,
-                "reason": r.reason,
-                "raw": r.raw,
-                "rejected_at": rejected_at,
-            }
-            for r in rejects
-        ]
-        database.merge("rejects", pa.Table.from_pylist(rows, REJECTS), REJECTS)
 
 
 def check_encoder(

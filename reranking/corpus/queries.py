@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from reranking.corpus.ingest import write_rejects
+from reranking.corpus.rejects import write_rejects
 from reranking.errors import InputError, MissingResource
 from reranking.fingerprints import ContentDigest, canonical, digest, text_hash
 from reranking.schemas import QUERIES

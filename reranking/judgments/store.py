@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from reranking.arrow import frame
-from reranking.corpus.ingest import write_rejects
+from reranking.corpus.rejects import write_rejects
 from reranking.errors import InputError
 from reranking.judgments.lists import TABLE, stored_list
 from reranking.schemas import JUDGMENTS

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from reranking.arrow import frame
 from reranking.corpus.corpus import Corpus, columns_of, string_ids, texts_of
-from reranking.corpus.ingest import write_rejects
 from reranking.corpus.queries import read_queries
+from reranking.corpus.rejects import write_rejects
 from reranking.errors import ConfigError, InputError, MissingResource
 from reranking.files import write_text
 from reranking.fingerprints import digest

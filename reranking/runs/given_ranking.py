@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from reranking.arrow import frame
 from reranking.corpus.corpus import Corpus, columns_of, hashes_of, string_ids
-from reranking.corpus.ingest import write_rejects
 from reranking.corpus.queries import QuerySet, read_queries
+from reranking.corpus.rejects import write_rejects
 from reranking.errors import InputError
 from reranking.fingerprints import ContentDigest, canonical
 from reranking.runs.candidates import searched, store_chunk
