@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 
 from configs.deploy import FlowConfig
+from reranking import order
 from reranking.pipeline import Pipeline
 from tasks.artifacts import show_ingest
 from tasks.steps import AsTasks
@@ -17,7 +18,6 @@ from tasks.tags import tag_flow_run
 def ingest(config: FlowConfig) -> dict[str, Any]:
     """What the ingest did, in rows."""
     tag_flow_run(config)
-    pipeline = Pipeline(config, AsTasks())
-    report = pipeline.executor.call(pipeline.ingest)
+    report = order.ingest(Pipeline(config, AsTasks()))
     show_ingest(config, report)
     return report

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow
 
 from configs.deploy import FlowConfig
-from reranking.maintenance import maintain_database
+from reranking import order
 from reranking.pipeline import Pipeline
 from tasks.artifacts import show_maintenance
 from tasks.steps import AsTasks
@@ -16,7 +16,6 @@ from tasks.steps import AsTasks
 @flow(name="maintain", persist_result=False)
 def maintain(config: FlowConfig, dry_run: bool = False) -> dict[str, Any]:
     """What maintenance did, or would do in a dry run."""
-    pipeline = Pipeline(config, AsTasks())
-    report = pipeline.executor.call(maintain_database, pipeline, dry_run)
+    report = order.maintain(Pipeline(config, AsTasks()), dry_run)
     show_maintenance(report)
     return report

@@ -10,7 +10,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from configs.deploy import FlowConfig
 from reranking import order
 from reranking.pipeline import Pipeline
-from reranking.reevaluation import changed_models
 from tasks.artifacts import show_reevaluation
 from tasks.steps import AsTasks
 from tasks.tags import tag_flow_run
@@ -25,11 +24,13 @@ from tasks.watch import announce
 )
 def watch(config: FlowConfig) -> dict[str, Any]:
     """The changed models and, if there are any, the reevaluation; nothing is loaded otherwise."""
-    pipeline = Pipeline(config, AsTasks())
-    changes = pipeline.executor.call(changed_models, pipeline)
-    if not changes:
+
+    def tell(changes: list[dict[str, Any]]) -> None:
+        announce(config, changes)
+        tag_flow_run(config)
+
+    changes, summary = order.watch(Pipeline(config, AsTasks()), tell)
+    if summary is None:
         return {"changed": []}
-    announce(config, changes)
-    tag_flow_run(config)
-    done = show_reevaluation(order.reevaluate(pipeline))
+    done = show_reevaluation(summary)
     return {"changed": changes, "reevaluation": order.refuse_failed(done)}

@@ -6,7 +6,7 @@ tasks of a flow run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reranking import chunks
@@ -54,6 +54,35 @@ def reevaluate(pipeline: Pipeline) -> Summary:
     with summary.timed("evaluate"):
         summary.comparison = call(compare_with_promoted, comparisons)
     return summary
+
+
+def ingest(pipeline: Pipeline) -> dict[str, Any]:
+    """Bring the documents table in line with its source; what was done, in rows."""
+    return pipeline.executor.call(pipeline.ingest)
+
+
+def maintain(pipeline: Pipeline, dry_run: bool = False) -> dict[str, Any]:
+    """Look after the database; what was done, or in a dry run would be."""
+    from reranking.maintenance import maintain_database
+
+    return pipeline.executor.call(maintain_database, pipeline, dry_run)
+
+
+def watch(
+    pipeline: Pipeline, announce: Callable[[list[dict[str, Any]]], None] | None = None
+) -> tuple[list[dict[str, Any]], Summary | None]:
+    """Reevaluate if a configured model is not the promoted run's; the changes, and what was done.
+
+    `announce` is told of the changes before any work; nothing is loaded if there are none.
+    """
+    from reranking.reevaluation import changed_models
+
+    changes = pipeline.executor.call(changed_models, pipeline)
+    if not changes:
+        return [], None
+    if announce is not None:
+        announce(changes)
+    return changes, reevaluate(pipeline)
 
 
 def label(pipeline: Pipeline, run: str | None = None) -> dict[str, Any]:
@@ -105,3 +134,29 @@ def refuse_failed(values: dict[str, Any]) -> dict[str, Any]:
     if passed(gates):
         return values
     raise GateFailed("a gate failed:\n  " + "\n  ".join(gates["reasons"]), values)
+
+
+def _rescored(pipeline: Pipeline, force: bool = False) -> dict[str, Any]:
+    return refuse_failed(rescore(pipeline, force=force).as_dict())
+
+
+def _reevaluated(pipeline: Pipeline) -> dict[str, Any]:
+    return refuse_failed(reevaluate(pipeline).reevaluation())
+
+
+def _watched(pipeline: Pipeline) -> dict[str, Any]:
+    changes, summary = watch(pipeline)
+    if summary is None:
+        return {"changed": []}
+    return {"changed": changes, "reevaluation": refuse_failed(summary.reevaluation())}
+
+
+JOBS: dict[str, Callable[..., dict[str, Any]]] = {
+    "ingest": ingest,
+    "rescore": _rescored,
+    "reevaluate": _reevaluated,
+    "watch": _watched,
+    "label": label,
+    "maintain": maintain,
+}
+"""The jobs by the names of their flows: each returns what its flow returns."""

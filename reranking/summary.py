@@ -130,3 +130,7 @@ class Summary:
             "gates": self.gates,
             "report": None if self.report is None else self.report["link"],
         }
+
+    def reevaluation(self) -> dict[str, Any]:
+        """The summary of another model's run: also what was encoded, and the comparison."""
+        return self.as_dict() | {"encoded": self.encoded, "comparison": self.comparison}

@@ -49,8 +49,8 @@ def show_run(summary: Summary) -> dict[str, Any]:
 def show_reevaluation(summary: Summary) -> dict[str, Any]:
     """Post what `show_run` posts and the verdict; the summary as JSON-like values."""
     show_comparison(summary.comparison)
-    values = show_run(summary)
-    return values | {"encoded": summary.encoded, "comparison": summary.comparison}
+    show_run(summary)
+    return summary.reevaluation()
 
 
 def markdown_of(values: dict[str, Any]) -> str:

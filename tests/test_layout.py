@@ -66,7 +66,7 @@ FLOORS = [
     {"encoding", "pipeline", "summary"},
     {"evaluation", "labelling", "upkeep"},
     {"report"},
-    {"reevaluation", "chunks", "maintenance"},
+    {"reevaluation", "chunks", "maintenance", "forecast"},
     {"order"},
 ]
 # The pipeline names all steps, those of the peers included: it imports them when it is asked.

@@ -149,7 +149,7 @@ def _is_kept_nowhere(place: str, call: ast.Call) -> bool:
 
 def test_prefect_would_store_json() -> None:
     script = (
-        "from flows.commands.console import calm_prefect; calm_prefect();"
+        "from flows.commands.console import calm_libraries; calm_libraries();"
         "from prefect.settings import get_current_settings as s;"
         "r = s().results; print(r.default_serializer, r.persist_by_default)"
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +35,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"rescore {version('rescore')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="say the version")
+    ] = False,
+) -> None:
+    """The offline side of LanceDB search: ingest, search, rerank, publish, evaluate."""
+
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML config file")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="override a config key")
@@ -47,17 +67,47 @@ ConfigOption = Annotated[
 DatabaseOption = Annotated[str | None, typer.Option("--database", metavar="URI")]
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="a run's id or its beginning")]
 
+Server = Annotated[
+    bool,
+    typer.Option("--server", help="record a flow run, on a temporary server if none is set"),
+]
+
 CANCELLED = "Stopped. What was committed is kept: start the same command again to continue."
 
 
-def command(function: Callable[..., int | None]) -> Callable[..., None]:
-    """The function as a command: its errors become messages and exit codes."""
+@dataclass(frozen=True)
+class Answer:
+    """What a command found: `values` for --json, `show` prints them for people.
+
+    `fault` is an error that the command ends with after its values were shown.
+    """
+
+    values: dict[str, Any] | list[dict[str, Any]]
+    show: Callable[[Any], None]
+    code: int = EXIT_DONE
+    fault: RescoreError | None = None
+
+
+def line(text: str) -> Callable[[Any], None]:
+    """Return what prints one line of text, whatever the values are."""
+    return lambda values: typer.echo(text)
+
+
+def command(function: Callable[..., Answer]) -> Callable[..., None]:
+    """Make the function a command: it gets --json, its errors become messages and exit codes."""
 
     @wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
+    def run(*args: Any, as_json: bool, **kwargs: Any) -> None:
+        calm_libraries()
         try:
             with _stoppable():
-                code = function(*args, **kwargs)
+                answer = function(*args, **kwargs)
+                if as_json:
+                    typer.echo(json.dumps(answer.values, default=str))
+                else:
+                    answer.show(answer.values)
+                if answer.fault is not None:
+                    raise answer.fault
         except RescoreError as error:
             _fail(str(error), error.exit_code)
         except KeyboardInterrupt:
@@ -69,9 +119,16 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
         except Exception as error:
             _fail(_unexpected(error), EXIT_UNEXPECTED)
         else:
-            raise typer.Exit(code or EXIT_DONE)
+            raise typer.Exit(answer.code)
 
-    return app.command()(run)  # type: ignore[return-value]
+    signature = inspect.signature(function, eval_str=True)
+    flag = inspect.Parameter(
+        "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson
+    )
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), flag]
+    )
+    return app.command()(run)
 
 
 @contextmanager
@@ -114,15 +171,18 @@ def read_config(path: Path, overrides: list[str] | None) -> Config:
         raise ConfigError(str(fault)) from None
 
 
-def database_uri(config: Path | None, database: str | None) -> str:
-    """The database that the options name."""
+def database_of(config: Path | None, database: str | None) -> tuple[str, Config | None]:
+    """Return the database that the options name, and the config if they name one."""
     if (config is None) == (database is None):
         raise ConfigError("name the database by either --config FILE or --database URI")
-    return database if database is not None else read_config(config or Path(), None).database
+    if database is not None:
+        return database, None
+    settings = read_config(config or Path(), None)
+    return settings.database, settings
 
 
-def calm_prefect() -> None:
-    """Keep Prefect and LanceDB offline and quiet, where the environment does not say otherwise."""
+def calm_libraries() -> None:
+    """Keep Prefect and LanceDB offline and quiet, unless the environment says otherwise."""
     for name, value in {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -140,11 +200,6 @@ def calm_prefect() -> None:
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }.items():
         os.environ.setdefault(name, value)
-
-
-def say(values: dict[str, Any] | list[dict[str, Any]]) -> None:
-    """Print one JSON value as a line on stdout."""
-    typer.echo(json.dumps(values, default=str))
 
 
 def exit_code(rejected: int, allow: bool) -> int:

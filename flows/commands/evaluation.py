@@ -1,28 +1,24 @@
-"""Commands that judge runs: measures, comparisons, gates, history, another model."""
+"""Commands that judge runs: measures, comparisons, gates, history."""
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.commands.console import (
-    AllowRejects,
-    AsJson,
+    Answer,
     ConfigFile,
     ConfigOption,
     DatabaseOption,
     Overrides,
-    calm_prefect,
     command,
-    database_uri,
-    exit_code,
+    database_of,
     read_config,
-    say,
 )
-from reranking.errors import EXIT_DONE, ConfigError, GateFailed
+from reranking.errors import ConfigError, GateFailed
 
 if TYPE_CHECKING:
     from configs.schema import Config
@@ -44,26 +40,20 @@ def evaluate(
         str | None, typer.Option("--run", metavar="RUN_ID", help="default: the config's newest")
     ] = None,
     set: Overrides = None,
-    as_json: AsJson = False,
-) -> int:
+) -> Answer:
     """Measure a stored run on today's judgments: per query type, stage and slice; check gates."""
     settings = read_config(config, set)
     if settings.judgments is None:
         raise ConfigError("the config has no judgments: name a judgments.judgment_list")
-    calm_prefect()
     from reranking.evaluation.answers import evaluate as measured
     from reranking.pipeline import Pipeline
 
     Pipeline(settings).load_judgments()
     values = measured(settings, run)
-    if as_json:
-        say(values)
-    else:
-        _show_evaluation(values, settings)
-    return _gate_code(values["gates"])
+    return Answer(values, partial(_show_evaluation, settings), fault=_failed(values["gates"]))
 
 
-def _show_evaluation(values: dict[str, Any], settings: Config) -> None:
+def _show_evaluation(settings: Config, values: dict[str, Any]) -> None:
     from flows.commands.tables import measures_table, show
     from flows.commands.verdict_tables import evaluation_lines, gates_table, slices_table
 
@@ -78,11 +68,11 @@ def _show_evaluation(values: dict[str, Any], settings: Config) -> None:
     )
 
 
-def _gate_code(gates: dict[str, Any] | None) -> int:
-    """Raises GateFailed with the reasons where gates failed."""
-    if gates is not None and not gates["passed"]:
-        raise GateFailed("a gate failed:\n  " + "\n  ".join(gates["reasons"]))
-    return EXIT_DONE
+def _failed(gates: dict[str, Any] | None) -> GateFailed | None:
+    """Return the fault that names the reasons if gates failed."""
+    if gates is None or gates["passed"]:
+        return None
+    return GateFailed("a gate failed:\n  " + "\n  ".join(gates["reasons"]))
 
 
 @command
@@ -100,15 +90,14 @@ def compare(
     moved: Annotated[int, typer.Option("--moved", min=0, help="moved queries shown")] = 10,
     config: ConfigOption = None,
     database: DatabaseOption = None,
-    as_json: AsJson = False,
-) -> int:
+) -> Answer:
     """Is the candidate better than the base? A verdict, what it rests on, and what moved."""
-    uri = database_uri(config, database)
+    uri, settings = database_of(config, database)
     from reranking.evaluation.answers import compare as compared
 
     values = compared(
         uri,
-        None if config is None else read_config(config, None),
+        settings,
         base,
         candidates,
         judgment_list=judgments,
@@ -116,14 +105,11 @@ def compare(
         query_type=query_type,
         strict=strict,
     )
-    if as_json:
-        say(values)
-    else:
-        _show_comparison(values, moved)
-    return EXIT_DONE
+    return Answer(values, lambda values: show_comparison(values, moved))
 
 
-def _show_comparison(values: dict[str, Any], moved: int) -> None:
+def show_comparison(values: dict[str, Any], moved: int) -> None:
+    """Print each comparison: verdict, measures, what differs, the `moved` queries at most."""
     from flows.commands.tables import show
     from flows.commands.verdict_tables import (
         comparison_lines,
@@ -151,119 +137,17 @@ def history(
     database: Annotated[
         str | None, typer.Option("--database", metavar="URI", help="all runs of a database")
     ] = None,
-    as_json: AsJson = False,
-) -> int:
+) -> Answer:
     """A measure over the runs of a pipeline, on today's judgments."""
-    uri = database_uri(config, database)
-    from flows.commands.tables import show
-    from flows.commands.verdict_tables import history_table
+    uri, settings = database_of(config, database)
     from reranking.evaluation.answers import history as measured
 
-    settings = None if config is None else read_config(config, None)
     rows = measured(uri, settings, measure, query_type, judgments, last)
-    say(rows) if as_json else show(history_table(rows, measure))
-    return EXIT_DONE
+    return Answer(rows, partial(_show_history, measure))
 
 
-@command
-def reevaluate(
-    config: ConfigFile,
-    set: Overrides = None,
-    as_json: AsJson = False,
-) -> int:
-    """Try other models (--set rerank.model_name=...) on the stored candidates: compare and gate."""
-    settings = read_config(config, set)
-    calm_prefect()
-    from flows.reevaluate import reevaluate as flow
+def _show_history(measure: str, rows: list[dict[str, Any]]) -> None:
+    from flows.commands.tables import show
+    from flows.commands.verdict_tables import history_table
 
-    try:
-        values = flow(settings)
-    except GateFailed as failed:
-        _show_reevaluation(failed.values, as_json)
-        raise
-    _show_reevaluation(values, as_json)
-    return EXIT_DONE
-
-
-def _show_reevaluation(values: dict[str, Any], as_json: bool) -> None:
-    from flows.commands.tables import measures_table, run_table, show
-    from flows.commands.verdict_tables import gates_table
-
-    if as_json:
-        say(values)
-        return
-    show(run_table(values), measures_table(values["measures"]))
-    if values["comparison"] is None:
-        typer.echo("nothing to compare with: `rescore promote RUN_ID --as production` names a run")
-    else:
-        _show_comparison(values["comparison"], 5)
-    show(gates_table(values["gates"]))
-
-
-@command
-def watch(
-    config: ConfigFile,
-    set: Overrides = None,
-    as_json: AsJson = False,
-) -> int:
-    """Reevaluate if a configured model is not the promoted run's any more; seconds if it is."""
-    settings = read_config(config, set)
-    calm_prefect()
-    from flows.watch import watch as flow
-
-    try:
-        values = flow(settings)
-    except GateFailed as failed:
-        _show_reevaluation(failed.values, as_json)
-        raise
-    if as_json:
-        say(values)
-        return EXIT_DONE
-    for change in values["changed"]:
-        before, now = ((change[k] or "none")[:8] for k in ("before", "now"))
-        typer.echo(f"{change['kind']} {change['name']} changed: {before} -> {now}")
-    if values["changed"]:
-        _show_reevaluation(values["reevaluation"], as_json)
-    else:
-        typer.echo(f"no model changed since {settings.comparison.against}")
-    return EXIT_DONE
-
-
-@command
-def import_run(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="a ranking: run file or table")],
-    config: ConfigFile,
-    name: Annotated[str, typer.Option("--name", help="the name it is promoted under, e.g. bm25")],
-    format: Annotated[
-        str, typer.Option("--format", help="trec, jsonl, csv, parquet or lance")
-    ] = "trec",
-    query_type: Annotated[
-        str, typer.Option("--query-type", help="the query type it is compared as")
-    ] = "hybrid",
-    set: Overrides = None,
-    allow_rejects: AllowRejects = False,
-    as_json: AsJson = False,
-) -> int:
-    """Store somebody else's ranking as a run, so that it can be a side of comparisons."""
-    given = [
-        f"candidates={json.dumps(_candidates(file, format, query_type))}",
-        *("rerank=null", "results={}", "gates=[]", "documents.source=null", "queries.source=null"),
-        "search.limit=10000",
-    ]
-    settings = read_config(config, [*given, *(set or [])])
-    calm_prefect()
-    from flows.commands import catalog
-    from flows.rescore import rescore
-
-    values = rescore(settings)
-    catalog.promote(settings.database, values["run_id"], name)
-    values["promoted_as"] = name
-    if as_json:
-        say(values)
-    else:
-        typer.echo(f"{name} is run {values['run_id'][:8]}: {values['queries']} queries")
-    return exit_code(values["rejected"], allow_rejects)
-
-
-def _candidates(file: Path, format: str, query_type: str) -> dict[str, Any]:
-    return {"source": {"format": format, "path": str(file.absolute())}, "query_type": query_type}
+    show(history_table(rows, measure))

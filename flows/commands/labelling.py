@@ -10,19 +10,20 @@ import typer
 
 from flows.commands.console import (
     AllowRejects,
-    AsJson,
+    Answer,
     ConfigFile,
     ConfigOption,
     DatabaseOption,
     Overrides,
-    calm_prefect,
+    Server,
     command,
-    database_uri,
+    database_of,
     exit_code,
+    line,
     read_config,
-    say,
 )
-from reranking.errors import EXIT_DONE, ConfigError, GateFailed
+from flows.commands.place import do
+from reranking.errors import ConfigError, GateFailed
 
 RunOption = Annotated[
     str | None, typer.Option("--run", metavar="RUN_ID", help="default: the config's newest")
@@ -91,25 +92,22 @@ def label(
     ] = False,
     set: Overrides = None,
     allow_rejects: AllowRejects = False,
-    as_json: AsJson = False,
-) -> int:
+    server: Server = False,
+) -> Answer:
     """Label a run's pairs from their stored scores: calibrate, compare rules, apply one."""
     settings = read_config(config, set)
     if settings.labels is None:
         raise ConfigError("the config has no `labels`: give a label_set and rules")
-    calm_prefect()
     if compare:
         from reranking.labelling.answers import compare_rules
 
         values = compare_rules(settings, run)
     else:
-        from flows.label import label as flow
-
-        values = flow(settings, run)
-    say(values) if as_json else _show_labels(values)
+        values = do("label", settings, run, server=server)
+    fault = None
     if values["status"] == "not demonstrable":
-        raise GateFailed(f"{values['refused'][values['apply']]}; nothing was labelled")
-    return exit_code(values.get("rejected", 0), allow_rejects)
+        fault = GateFailed(f"{values['refused'][values['apply']]}; nothing was labelled")
+    return Answer(values, _show_labels, exit_code(values.get("rejected", 0), allow_rejects), fault)
 
 
 def _show_labels(values: dict[str, Any]) -> None:
@@ -121,8 +119,8 @@ def _show_labels(values: dict[str, Any]) -> None:
     )
     from flows.commands.tables import show
 
-    for line in calibration_lines(values["calibration"]):
-        typer.echo(line)
+    for told in calibration_lines(values["calibration"]):
+        typer.echo(told)
     for source, count in values["no_sample"].items():
         typer.echo(
             f"{source}: all {count:,} judgments say relevant; they are no sample of these scores "
@@ -151,28 +149,25 @@ def labels(
     ] = False,
     config: ConfigOption = None,
     database: DatabaseOption = None,
-    as_json: AsJson = False,
-) -> int:
+) -> Answer:
     """List the label sets with their stale labels, or write one with its stale labels marked."""
     from reranking.labelling import answers as labelling
 
-    uri = database_uri(config, database)
+    uri, _ = database_of(config, database)
     if (name is None) != (out is None):
         raise ConfigError("give LABEL_SET and --out together, or neither to list the label sets")
     if name is not None and out is not None:
         wrote = labelling.export_labels(uri, name, out, texts=with_text)
-        line = f"{wrote['rows']} labels, of which {wrote['stale']} stale -> {out}"
-        say(wrote) if as_json else typer.echo(line)
-        return EXIT_DONE
-    rows = labelling.label_sets(uri)
-    if as_json:
-        say(rows)
-    else:
-        from flows.commands.label_tables import label_sets_table
-        from flows.commands.tables import show
+        text = f"{wrote['rows']} labels, of which {wrote['stale']} stale -> {out}"
+        return Answer(wrote, line(text))
+    return Answer(labelling.label_sets(uri), _show_label_sets)
 
-        show(label_sets_table(rows))
-    return EXIT_DONE
+
+def _show_label_sets(rows: list[dict[str, Any]]) -> None:
+    from flows.commands.label_tables import label_sets_table
+    from flows.commands.tables import show
+
+    show(label_sets_table(rows))
 
 
 @command
@@ -184,21 +179,20 @@ def agreement(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="disagreements listed")] = 20,
     set: Overrides = None,
-    as_json: AsJson = False,
-) -> int:
+) -> Answer:
     """Say how far two gradings agree beyond chance: labels, judgments, rerankers by one rule."""
     from reranking.labelling import answers as labelling
 
     values = labelling.agreement(read_config(config, set), left, right, limit)
-    if as_json:
-        say(values)
-    else:
-        from flows.commands.label_tables import agreement_line, agreement_tables
-        from flows.commands.tables import show
+    return Answer(values, _show_agreement)
 
-        typer.echo(agreement_line(values))
-        show(*agreement_tables(values))
-    return EXIT_DONE
+
+def _show_agreement(values: dict[str, Any]) -> None:
+    from flows.commands.label_tables import agreement_line, agreement_tables
+    from flows.commands.tables import show
+
+    typer.echo(agreement_line(values))
+    show(*agreement_tables(values))
 
 
 @command
@@ -219,8 +213,7 @@ def worklist(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="pairs at most")] = None,
     grades: GradesOption = None,
     set: Overrides = None,
-    as_json: AsJson = False,
-) -> int:
+) -> Answer:
     """Write the unjudged results that people should judge next, the most useful first."""
     from reranking.labelling import worklist_answers as tasks
 
@@ -235,9 +228,8 @@ def worklist(
         limit=limit,
         grades=_grades(grades),
     )
-    line = f"{values['pairs']} pairs of {values['queries']} queries -> {', '.join(values['files'])}"
-    say(values) if as_json else typer.echo(line)
-    return EXIT_DONE
+    text = f"{values['pairs']} pairs of {values['queries']} queries -> {', '.join(values['files'])}"
+    return Answer(values, line(text))
 
 
 @command
@@ -254,22 +246,21 @@ def worklist_import(
     grades: GradesOption = None,
     set: Overrides = None,
     allow_rejects: AllowRejects = False,
-    as_json: AsJson = False,
-) -> int:
+) -> Answer:
     """Add people's answers to a judgment list, each rater's apart."""
     from reranking.labelling import worklist_answers as tasks
 
     values = tasks.read_answers(
         read_config(config, set), file, _listed(rater), judgments, _grades(grades)
     )
-    if as_json:
-        say(values)
-    else:
-        who = ", ".join(values["raters"])
-        typer.echo(f"{values['answers']} answers by {who} in list {values['judgment_list']}")
-        for reason in values["reasons"]:
-            typer.echo(f"rejected: {reason}", err=True)
-    return exit_code(values["rejected"], allow_rejects)
+    return Answer(values, _show_answers, exit_code(values["rejected"], allow_rejects))
+
+
+def _show_answers(values: dict[str, Any]) -> None:
+    who = ", ".join(values["raters"])
+    typer.echo(f"{values['answers']} answers by {who} in list {values['judgment_list']}")
+    for reason in values["reasons"]:
+        typer.echo(f"rejected: {reason}", err=True)
 
 
 @command
@@ -280,13 +271,11 @@ def mine(
         Path | None, typer.Option("--out", help="Parquet file for the negatives' ids and scores")
     ] = None,
     set: Overrides = None,
-    as_json: AsJson = False,
-) -> int:
+) -> Answer:
     """Mine hard negatives from stored scores, and say how many may be relevant after all."""
     from reranking.labelling import training_answers as training
 
-    _show_mining(training.mine(read_config(config, set), run, out), as_json)
-    return EXIT_DONE
+    return Answer(training.mine(read_config(config, set), run, out), _show_mining)
 
 
 @command
@@ -301,22 +290,17 @@ def export_training(
         Files, typer.Option("--files", help="lance: a table per split in the folder")
     ] = Files.parquet,
     set: Overrides = None,
-    as_json: AsJson = False,
-) -> int:
+) -> Answer:
     """Write training data in sentence-transformers' formats, split by query, with provenance."""
     from reranking.labelling import training_answers as training
 
     values = training.training_files(
         read_config(config, set), run, out, None if format is None else format.value, files.value
     )
-    _show_mining(values, as_json)
-    return EXIT_DONE
+    return Answer(values, _show_mining)
 
 
-def _show_mining(values: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        say(values)
-        return
+def _show_mining(values: dict[str, Any]) -> None:
     from flows.commands.label_tables import mining_table
     from flows.commands.tables import show
 
@@ -335,12 +319,10 @@ def export_judgments(
     run: RunOption = None,
     k: Annotated[int, typer.Option("--k", min=1, help="the run's pool of unjudged results")] = 10,
     set: Overrides = None,
-    as_json: AsJson = False,
-) -> int:
+) -> Answer:
     """Write judgments as TREC qrels or a BEIR folder; single raters and the unjudged kept."""
     from reranking.labelling import training_answers as training
 
     values = training.judgment_files(read_config(config, set), run, out, format.value, labels, k)
-    line = f"{values['judged']} judged and {values['unjudged']} unjudged pairs -> {out}"
-    say(values) if as_json else typer.echo(line)
-    return EXIT_DONE
+    text = f"{values['judged']} judged and {values['unjudged']} unjudged pairs -> {out}"
+    return Answer(values, line(text))

@@ -8,17 +8,14 @@ from typing import Annotated
 import typer
 
 from flows.commands.console import (
-    AsJson,
+    Answer,
     ConfigOption,
     DatabaseOption,
     RunId,
-    calm_prefect,
     command,
-    database_uri,
-    read_config,
-    say,
+    database_of,
+    line,
 )
-from reranking.errors import EXIT_DONE
 
 
 @command
@@ -37,17 +34,11 @@ def report(
     ] = None,
     config: ConfigOption = None,
     database: DatabaseOption = None,
-    as_json: AsJson = False,
-) -> int:
+) -> Answer:
     """Write a report on a run: one HTML file that needs no network."""
-    uri = database_uri(config, database)
-    settings = None if config is None else read_config(config, None)
-    calm_prefect()
+    uri, settings = database_of(config, database)
     from reranking.report.answers import report as written
 
     values = written(uri, settings, run_id, against, judgments, out)
-    if as_json:
-        say(values)
-    else:
-        typer.echo(f"{values['headline']}.\n{values['bytes'] / 1024:,.0f} KiB -> {out}")
-    return EXIT_DONE
+    text = f"{values['headline']}.\n{values['bytes'] / 1024:,.0f} KiB -> {out}"
+    return Answer(values, line(text))

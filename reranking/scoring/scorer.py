@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from ctypes.util import find_library
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -61,6 +66,8 @@ def resolve_device(device: str | None) -> str:
     """The device named, or cuda if there is one, or cpu."""
     if device == "cpu":
         return device
+    if device is None and surely_no_gpu():
+        return "cpu"
     import torch
 
     if device is None:
@@ -75,6 +82,25 @@ def resolve_device(device: str | None) -> str:
             "set device to cpu, or install a torch build and driver for the GPU"
         )
     return device
+
+
+@cache
+def surely_no_gpu() -> bool:
+    """Return whether torch cannot see a GPU here, told without importing it.
+
+    True for a `+cpu` build, on macOS, and on Linux without any driver; False means: ask torch.
+    """
+    with suppress(PackageNotFoundError):
+        if version("torch").endswith("+cpu"):
+            return True
+    if sys.platform == "darwin":
+        return True
+    if sys.platform != "linux":
+        return False
+    nodes = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")  # Jetson, Windows' subsystem, ROCm too
+    if any(True for pattern in nodes for _ in Path("/dev").glob(pattern)):
+        return False
+    return not Path("/proc/driver/nvidia").exists() and find_library("cuda") is None
 
 
 def resolve_dtype(precision: str, device: str | None) -> str:

@@ -74,32 +74,33 @@ class _Unforeseen(Exception):
 def test_each_error_has_its_exit_code(
     error: BaseException, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import flows.rescore
     from flows.cli import app
+    from reranking.order import JOBS
 
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(flows.rescore, "rescore", fail)
+    monkeypatch.setitem(JOBS, "rescore", fail)
     path = tiny.write_config(tmp_path, Path("model"))
     shown = CliRunner().invoke(app, ["run", str(path)])
     assert shown.exit_code == code
     assert "Traceback" not in shown.output
     assert shown.stdout == ""
     if not isinstance(error, RescoreError | KeyboardInterrupt):
-        assert shown.stderr.count("\n") == 1
-        assert shown.stderr.startswith(f"rescore: unexpected {type(error).__name__}: ")
+        where, told = shown.stderr.splitlines()
+        assert where == "rescore: in this process, no Prefect server is configured"
+        assert told.startswith(f"rescore: unexpected {type(error).__name__}: ")
         assert "RESCORE_TRACEBACK=1 shows where" in shown.stderr
 
 
 def test_who_asks_is_shown_where_an_unforeseen_error_was_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    import flows.rescore
     from flows.cli import app
+    from reranking.order import JOBS
 
     monkeypatch.setenv("RESCORE_TRACEBACK", "1")
-    monkeypatch.setattr(flows.rescore, "rescore", lambda *_, **__: 1 / 0)
+    monkeypatch.setitem(JOBS, "rescore", lambda *_, **__: 1 / 0)
     shown = CliRunner().invoke(app, ["run", str(tiny.write_config(tmp_path, Path("model")))])
     assert shown.exit_code == 6
     told = shown.stderr + capfd.readouterr().err

@@ -191,9 +191,9 @@ def test_restored_tables_pass_the_doctor(tmp_path: Path, cross_encoder: Path) ->
     shutil.rmtree(tmp_path / "db.lancedb")
     shutil.copytree(tmp_path / "backup", tmp_path / "db.lancedb")
     from configs.load import load_config
-    from flows.commands.examination import examine, exit_code
+    from flows.commands.doctor import examine, worst_code
 
     findings = examine(load_config(config))
-    assert exit_code(findings) == 0, findings
+    assert worst_code(findings) == 0, findings
     again, counts = walk_file(config)
     assert again.run_id == run.run_id and counts == {}

@@ -1,29 +1,44 @@
-"""Is everything there that the configured run needs, and what will it cost?"""
+"""The command that says whether everything is there that the configured run needs."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-from packaging.requirements import Requirement
-
-from configs.schema import Config
-from reranking.corpus.indexes import need_fts, unindexed
-from reranking.corpus.queries import pin_queries, queries_of, read_queries
+from flows.commands.console import Answer, ConfigFile, Overrides, command, read_config
+from flows.commands.server import check, configured
 from reranking.errors import EXIT_DONE, MissingPrerequisite, RescoreError, worst
-from reranking.pipeline import Pipeline
-from reranking.runs.estimate import Estimate, estimate
-from reranking.scoring.scorer import resolve_device
-from reranking.sources.open import read_queries as read_source
-from reranking.store import Database
+
+if TYPE_CHECKING:
+    from configs.schema import Config
+
+
+@command
+def doctor(config: ConfigFile, set: Overrides = None) -> Answer:
+    """Check versions, models, devices, database, indexes, server and disk; estimate the run."""
+    settings = read_config(config, set)
+    findings = examine(settings)
+    values: dict[str, Any] = {"findings": [vars(f) for f in findings], "estimate": None}
+    code = worst_code(findings)
+    if code == EXIT_DONE:
+        from reranking.forecast import forecast
+        from reranking.pipeline import Pipeline
+
+        try:
+            values["estimate"] = forecast(Pipeline(settings))
+        except RescoreError as error:  # e.g. nothing is ingested yet
+            values["estimate_not_possible"] = str(error)
+    return Answer(values, _show, code)
+
+
+def _show(values: dict[str, Any]) -> None:
+    from flows.commands.tables import estimate_table, findings_table, show
+
+    show(findings_table(values["findings"]), estimate_table(values["estimate"]))
 
 
 @dataclass(frozen=True)
@@ -36,7 +51,10 @@ class Finding:
 
 
 def examine(config: Config) -> list[Finding]:
-    """Everything that was looked at, in the order in which a run needs it."""
+    """Look at everything, in the order in which a run needs it."""
+    from reranking.forecast import queries_asked
+    from reranking.pipeline import Pipeline
+
     looks: list[tuple[str, Callable[[], str]]] = [
         ("versions", _versions),
         ("config and models", lambda: _models(config)),
@@ -44,39 +62,15 @@ def examine(config: Config) -> list[Finding]:
         ("database", lambda: _database(config)),
         ("disk", lambda: _disk(config)),
         ("documents", lambda: _documents(config)),
-        ("queries", lambda: f"{_queries(config).num_rows:,} queries"),
+        ("queries", lambda: f"{queries_asked(Pipeline(config)).num_rows:,} queries"),
         ("prefect server", _server),
     ]
     return [_look(what, look) for what, look in looks]
 
 
-def exit_code(findings: list[Finding]) -> int:
+def worst_code(findings: list[Finding]) -> int:
     """The exit code that stands for all findings."""
     return worst(EXIT_DONE, *(f.code for f in findings))
-
-
-def forecast(config: Config) -> dict[str, Any]:
-    """What the configured run will cost, from a sample of its queries; nothing is written.
-
-    Documents are those of the last completed ingest. Raises what the run itself would raise.
-    """
-    pipeline = Pipeline(config)
-    pipeline.check()
-    return asdict(_estimate(pipeline))
-
-
-def _estimate(pipeline: Pipeline) -> Estimate:
-    database = Database(pipeline.config.database, must_exist=True)
-    encoder, model = pipeline.encoder, pipeline.reranker
-    corpus = pipeline.corpus()
-    return estimate(
-        database,
-        corpus,
-        _queries(pipeline.config),
-        pipeline.search_of(corpus),
-        encoder,
-        None if model is None else (model.fingerprint, model.load),
-    )
 
 
 def _look(what: str, look: Callable[[], str]) -> Finding:
@@ -87,6 +81,8 @@ def _look(what: str, look: Callable[[], str]) -> Finding:
 
 
 def _versions() -> str:
+    from importlib.metadata import version
+
     faults = list(_wrong_versions())
     if faults:
         raise MissingPrerequisite("; ".join(faults) + ". Install with constraints.txt")
@@ -94,6 +90,10 @@ def _versions() -> str:
 
 
 def _wrong_versions() -> Iterator[str]:
+    from importlib.metadata import PackageNotFoundError, requires, version
+
+    from packaging.requirements import Requirement
+
     for line in requires("rescore") or []:
         wanted = Requirement(line)
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
@@ -108,6 +108,8 @@ def _wrong_versions() -> Iterator[str]:
 
 
 def _models(config: Config) -> str:
+    from reranking.pipeline import Pipeline
+
     pipeline = Pipeline(config)
     pipeline.check()
     encoder, reranker = pipeline.encoder, pipeline.reranker
@@ -122,12 +124,16 @@ def _models(config: Config) -> str:
 
 
 def _device(config: Config) -> str:
+    from reranking.scoring.scorer import resolve_device
+
     given = None if config.rerank is None else config.rerank.device
     devices = given if isinstance(given, list) else [given]
     return ", ".join(resolve_device(device) for device in devices)
 
 
 def _database(config: Config) -> str:
+    from reranking.store import Database
+
     remote = "://" in config.database
     if not remote:
         _need_writable(Path(config.database))
@@ -167,6 +173,10 @@ def _disk(config: Config) -> str:
 
 
 def _documents(config: Config) -> str:
+    from reranking.corpus.indexes import need_fts, unindexed
+    from reranking.pipeline import Pipeline
+    from reranking.store import Database
+
     if config.documents.source is not None and not _stored(config):
         return "not ingested yet: `rescore run` or `rescore ingest` does it"
     database = Database(config.database, must_exist=True)
@@ -181,28 +191,15 @@ def _documents(config: Config) -> str:
 
 
 def _stored(config: Config) -> bool:
+    from reranking.store import Database
+
     folder = "://" in config.database or Path(config.database).is_dir()
     return folder and Database(config.database).open(config.documents.table) is not None
 
 
-def _queries(config: Config) -> pa.Table:
-    source = config.queries.source
-    if source is not None:
-        return queries_of(config.queries.query_set, read_source(source))[0]
-    database = Database(config.database, must_exist=True)
-    return read_queries(database, pin_queries(database, config.queries.query_set))
-
-
 def _server() -> str:
-    url = os.environ.get("PREFECT_API_URL")
-    if not url:
-        return "none is set: the embedded one is used"
-    try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=10) as answer:
-            if answer.status == 200:
-                return "answers"
-    except OSError as error:
-        raise MissingPrerequisite(
-            f"the server of PREFECT_API_URL does not answer: {error}"
-        ) from None
-    raise MissingPrerequisite("PREFECT_API_URL answers, but not as Prefect does")
+    server = configured()
+    if server is None:
+        return "none is configured: jobs run in this process, recorded only with --server"
+    check(server)
+    return f"{server.shown} answers ({server.origin})"

@@ -9,33 +9,41 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from prefect.automations import Automation
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import StateType
-from prefect.events import EventTrigger, Posture
-from prefect.events.actions import ChangeFlowRunState
-from prefect.exceptions import ObjectAlreadyExists
-
+from flows.commands.console import Answer, ConfigFile, command, line, read_config
+from flows.commands.server import configured, prepare
 from reranking.errors import MissingPrerequisite, RuntimeFailure
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 POOL = "rescore"
 DEAD_HOSTS = "rescore: flow runs without a heartbeat"
 _HEARTBEAT = timedelta(seconds=180)  # Prefect's own default
 _ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
 
 
-def deploy(config: Path) -> dict[str, Any]:
+@command
+def deploy(config: ConfigFile) -> Answer:
+    """Register the scheduled flows for a config on the configured Prefect server."""
+    read_config(config, None)
+    values = register(config)
+    text = (
+        f"registered from {values['root']}; start a worker with "
+        f"`prefect worker start --pool {values['work_pool']}`"
+    )
+    return Answer(values, line(text))
+
+
+def register(config: Path) -> dict[str, Any]:
     """Make the pool, the deployments for `config` and the automation; what was made.
 
     Raises MissingPrerequisite where no server is named or prefect.yaml is not there.
     """
-    if not os.environ.get("PREFECT_API_URL"):
+    server = configured()
+    if server is None:
         raise MissingPrerequisite(
             "no server is named: set PREFECT_API_URL, e.g. http://127.0.0.1:4200/api after "
             "`prefect server start`"
         )
+    prepare(server)
     if not (ROOT / "prefect.yaml").is_file():
         raise MissingPrerequisite(
             f"no prefect.yaml in {ROOT}: deploy from a checkout, installed with `pip install -e`"
@@ -46,6 +54,10 @@ def deploy(config: Path) -> dict[str, Any]:
 
 
 def _make_pool() -> bool:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+
     with get_client(sync_client=True) as client:
         try:
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
@@ -74,6 +86,12 @@ def _watch_hosts() -> str:
 
     Without this it would stay Running for good, and hold its place in the concurrency limit.
     """
+    from prefect.automations import Automation
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import StateType
+    from prefect.events import EventTrigger, Posture
+    from prefect.events.actions import ChangeFlowRunState
+
     automation = Automation(
         name=DEAD_HOSTS,
         description="Made by `rescore deploy`.",

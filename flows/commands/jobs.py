@@ -1,0 +1,224 @@
+"""Commands that do a job: the main job, its first part, another model, upkeep."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.commands.console import (
+    AllowRejects,
+    Answer,
+    ConfigFile,
+    Overrides,
+    Server,
+    command,
+    exit_code,
+    line,
+    read_config,
+)
+from flows.commands.place import do
+from reranking.errors import ConfigError, GateFailed
+
+
+@command
+def ingest(
+    config: ConfigFile,
+    set: Overrides = None,
+    allow_rejects: AllowRejects = False,
+    server: Server = False,
+) -> Answer:
+    """Bring the documents table in line with its source."""
+    settings = read_config(config, set)
+    if settings.documents.source is None:
+        raise ConfigError("the config has no documents.source: there is nothing to ingest")
+    report = do("ingest", settings, server=server)
+    code = exit_code(report["rejected"], allow_rejects)
+    return Answer({"status": "done", **report}, _show_ingest, code)
+
+
+def _show_ingest(values: dict[str, Any]) -> None:
+    from flows.commands.tables import ingest_table, show
+
+    show(ingest_table(values))
+
+
+@command
+def run(
+    config: ConfigFile,
+    set: Overrides = None,
+    force: Annotated[bool, typer.Option("--force", help="compute again what is there")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what it would cost")] = False,
+    allow_rejects: AllowRejects = False,
+    server: Server = False,
+) -> Answer:
+    """Ingest what changed, search, rerank, publish, and evaluate if judgments are given."""
+    settings = read_config(config, set)
+    if dry_run:
+        from reranking.forecast import forecast
+        from reranking.pipeline import Pipeline
+
+        return Answer({"status": "dry run", **forecast(Pipeline(settings))}, _show_estimate)
+    try:
+        values = do("rescore", settings, force, server=server)
+    except GateFailed as failed:
+        return Answer(failed.values, _show_run, fault=failed)
+    return Answer(values, _show_run, exit_code(values["rejected"], allow_rejects))
+
+
+def _show_estimate(values: dict[str, Any]) -> None:
+    from flows.commands.tables import estimate_table, show
+
+    show(estimate_table(values))
+
+
+def _show_run(values: dict[str, Any]) -> None:
+    from flows.commands.tables import measures_table, run_table, show
+    from flows.commands.verdict_tables import gates_table
+
+    show(run_table(values), measures_table(values["measures"]), gates_table(values["gates"]))
+    if values["report"]:
+        typer.echo(f"Report: {values['report']}")
+
+
+@command
+def quickstart(
+    folder: Annotated[
+        Path, typer.Argument(help="where the database and the config are put")
+    ] = Path("quickstart"),
+) -> Answer:
+    """Ingest the Python documentation, answer 209 questions, and show what reranking changes."""
+    from flows.commands.preset import prepare
+
+    config = prepare(folder)
+    values = do("rescore", read_config(config, None), server=True)
+
+    def show(values: dict[str, Any]) -> None:
+        _show_run(values)
+        typer.echo(f"\nNext: rescore show {values['run_id'][:8]} --config {config}")
+
+    return Answer(values, show, exit_code(values["rejected"], False))
+
+
+@command
+def reevaluate(config: ConfigFile, set: Overrides = None, server: Server = False) -> Answer:
+    """Try other models (--set rerank.model_name=...) on the stored candidates: compare and gate."""
+    try:
+        values = do("reevaluate", read_config(config, set), server=server)
+    except GateFailed as failed:
+        return Answer(failed.values, _show_reevaluation, fault=failed)
+    return Answer(values, _show_reevaluation)
+
+
+def _show_reevaluation(values: dict[str, Any]) -> None:
+    from flows.commands.evaluation import show_comparison
+    from flows.commands.tables import measures_table, run_table, show
+    from flows.commands.verdict_tables import gates_table
+
+    show(run_table(values), measures_table(values["measures"]))
+    if values["comparison"] is None:
+        typer.echo("nothing to compare with: `rescore promote RUN_ID --as production` names a run")
+    else:
+        show_comparison(values["comparison"], 5)
+    show(gates_table(values["gates"]))
+
+
+@command
+def watch(config: ConfigFile, set: Overrides = None, server: Server = False) -> Answer:
+    """Reevaluate if a configured model is not the promoted run's any more; seconds if it is."""
+    settings = read_config(config, set)
+    try:
+        values = do("watch", settings, server=server)
+    except GateFailed as failed:
+        return Answer(failed.values, _show_reevaluation, fault=failed)
+
+    def show(values: dict[str, Any]) -> None:
+        for change in values["changed"]:
+            before, now = ((change[k] or "none")[:8] for k in ("before", "now"))
+            typer.echo(f"{change['kind']} {change['name']} changed: {before} -> {now}")
+        if values["changed"]:
+            _show_reevaluation(values["reevaluation"])
+        else:
+            typer.echo(f"no model changed since {settings.comparison.against}")
+
+    return Answer(values, show)
+
+
+@command
+def import_run(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a ranking: run file or table")],
+    config: ConfigFile,
+    name: Annotated[str, typer.Option("--name", help="the name it is promoted under, e.g. bm25")],
+    format: Annotated[
+        str, typer.Option("--format", help="trec, jsonl, csv, parquet or lance")
+    ] = "trec",
+    query_type: Annotated[
+        str, typer.Option("--query-type", help="the query type it is compared as")
+    ] = "hybrid",
+    set: Overrides = None,
+    allow_rejects: AllowRejects = False,
+    server: Server = False,
+) -> Answer:
+    """Store somebody else's ranking as a run, so that it can be a side of comparisons."""
+    given = [
+        f"candidates={json.dumps(_candidates(file, format, query_type))}",
+        *("rerank=null", "results={}", "gates=[]", "documents.source=null", "queries.source=null"),
+        "search.limit=10000",
+    ]
+    settings = read_config(config, [*given, *(set or [])])
+    values = do("rescore", settings, server=server)
+    from reranking.runs.promotion import promote
+    from reranking.store import Database
+
+    promote(Database(settings.database, must_exist=True), values["run_id"], name)
+    values["promoted_as"] = name
+    text = f"{name} is run {values['run_id'][:8]}: {values['queries']} queries"
+    return Answer(values, line(text), exit_code(values["rejected"], allow_rejects))
+
+
+def _candidates(file: Path, format: str, query_type: str) -> dict[str, Any]:
+    return {"source": {"format": format, "path": str(file.absolute())}, "query_type": query_type}
+
+
+@command
+def maintain(
+    config: ConfigFile,
+    set: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would be done, change nothing")
+    ] = False,
+    server: Server = False,
+) -> Answer:
+    """Upgrade an older database, forget runs beyond `keep`, tidy scores, compact, prune."""
+    report = do("maintain", read_config(config, set), dry_run, server=server)
+    return Answer({"status": "done", **report}, _show_maintenance)
+
+
+def _show_maintenance(report: dict[str, Any]) -> None:
+    from flows.commands.tables import add_row, new_table, show
+
+    title = "Maintenance" + (", nothing changed (dry run)" if report["dry_run"] else "")
+    table = new_table(f"{title}, {report['seconds']:.1f} s", ["what", "count"], ["count"])
+    for name, text in _LINES.items():
+        value = report[name]
+        add_row(table, text, f"{len(value) if isinstance(value, list) else value:,}")
+    show(table)
+
+
+_LINES = {
+    "upgraded": "tables upgraded to this schema",
+    "forgotten": "runs forgotten",
+    "candidates": "orphaned candidates",
+    "tags": "orphaned tags",
+    "scores": "pair scores before",
+    "duplicates": "of which duplicates",
+    "unused": "of which unused",
+    "files": "temporary files of killed writers",
+    "bytes": "bytes of these files",
+    "folders": "half-created tables",
+    "columns": "vector columns of earlier encoders",
+    "tables": "tables compacted",
+    "versions": "old versions pruned",
+}

@@ -1,0 +1,34 @@
+"""Where a job runs: in this process, or as a flow run that a Prefect server records."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from configs.schema import Config
+
+
+def do(job: str, config: Config, *args: Any, server: bool = False) -> dict[str, Any]:
+    """Do the job of `reranking.order` and of the flow of the same name; what --json prints of it.
+
+    It is a recorded flow run if a Prefect server is configured or `server` asks for one, else the
+    same steps are called in this process. One line on stderr says which of the two it is.
+    """
+    from flows.commands.server import configured, prepare
+
+    found = configured()
+    if found is None and not server:
+        typer.echo(f"{job}: in this process, no Prefect server is configured", err=True)
+        from reranking.order import JOBS
+        from reranking.pipeline import Pipeline
+
+        return JOBS[job](Pipeline(config), *args)
+    prepare(found)
+    where = "a temporary server" if found is None else f"{found.shown} ({found.origin})"
+    typer.echo(f"{job}: a flow run on {where}", err=True)
+    flow = getattr(import_module(f"flows.{job}"), job)
+    values: dict[str, Any] = flow(config, *args)
+    return values
