@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from configs.evaluation import ComparisonSettings, Gate, Judgments
 from configs.labelling import Labels, Training
 from configs.part import LEGS, Name, Part, QueryType
+from configs.schedule import Schedule
 from configs.source import Place, Source, open_place, readable
 
 Scalar = str | int | float | bool
@@ -333,6 +334,9 @@ class Execution(Part):
 
 
 class Config(Part):
+    name: Name | None = Field(
+        None, description="of deployments and lists; None: the config file's name without .yaml"
+    )
     database: Place = Field(description="folder or s3://bucket/prefix")
     documents: Documents
     queries: Queries
@@ -349,6 +353,7 @@ class Config(Part):
     training: Training = Training()
     keep: Keep | None = Field(None, description="what maintain forgets; None: nothing")
     execution: Execution = Execution()
+    schedule: Schedule = Field(Schedule(), description="when deployed flows run by themselves")
 
     @property
     def judgment_lists(self) -> tuple[str, ...]:

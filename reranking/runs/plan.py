@@ -139,7 +139,17 @@ def pipeline_digest(config: Config) -> str:
             return {k: kept(v) for k, v in value.items() if k not in machine}
         return [kept(v) for v in value] if isinstance(value, list | tuple) else value
 
-    later = {"results", "judgments", "comparison", "gates", "labels", "training", "keep"}
+    later = {
+        "name",
+        "schedule",
+        "results",
+        "judgments",
+        "comparison",
+        "gates",
+        "labels",
+        "training",
+        "keep",
+    }
     # without defaults: a newer release's new keys must not end a pipeline
     values = config.model_dump(
         mode="json", exclude_defaults=True, exclude={"database", "execution", *later}
