@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from flows.commands.console import Answer, ConfigFile, command, line, read_config
+from flows.commands.schedules import TAG, deployments_for, name_of
 from flows.commands.server import configured, prepare
 from reranking.errors import MissingPrerequisite, RuntimeFailure
+
+if TYPE_CHECKING:
+    from configs.schema import Config
 
 ROOT = Path(__file__).parents[2]
 POOL = "rescore"
 DEAD_HOSTS = "rescore: flow runs without a heartbeat"
-_HEARTBEAT = timedelta(seconds=180)  # Prefect's own default
 _ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
 
 
 @command
-def deploy(config: ConfigFile) -> Answer:
+def deploy(
+    config: ConfigFile,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="take the config's deployments off the server")
+    ] = False,
+) -> Answer:
     """Register the scheduled flows for a config on the configured Prefect server."""
-    read_config(config, None)
-    values = register(config)
-    text = (
+    settings = read_config(config, None)
+    name = name_of(settings, config)
+    _need_server()
+    if remove:
+        removed = _remove(name)
+        return Answer({"name": name, "removed": removed}, line(f"removed: {', '.join(removed)}"))
+    values = register(settings, config)
+    return Answer(values, partial(_show, values))
+
+
+def _show(values: dict[str, Any]) -> None:
+    from flows.commands.tables import add_row, new_table, show
+
+    columns = ["deployment", "next run"]
+    table = new_table(f"Deployments of {values['name']}", columns)
+    for row in values["deployments"]:
+        add_row(table, row["deployment"], row["next_run"] or "not scheduled")
+    show(table)
+    typer.echo(
         f"registered from {values['root']}; start a worker with "
         f"`prefect worker start --pool {values['work_pool']}`"
     )
-    return Answer(values, line(text))
 
 
-def register(config: Path) -> dict[str, Any]:
-    """Make the pool, the deployments for `config` and the automation; what was made.
-
-    Raises MissingPrerequisite where no server is named or prefect.yaml is not there.
-    """
+def _need_server() -> None:
     server = configured()
     if server is None:
         raise MissingPrerequisite(
@@ -44,13 +68,60 @@ def register(config: Path) -> dict[str, Any]:
             "`prefect server start`"
         )
     prepare(server)
+
+
+def register(settings: Config, file: Path) -> dict[str, Any]:
+    """Make the pool, the config's deployments and the automation; what was made.
+
+    Raises MissingPrerequisite if prefect.yaml does not exist.
+    """
     if not (ROOT / "prefect.yaml").is_file():
         raise MissingPrerequisite(
             f"no prefect.yaml in {ROOT}: deploy from a checkout, installed with `pip install -e`"
         )
     made = _make_pool()
-    _register(config)
-    return {"work_pool": POOL, "pool_made": made, "automation": _watch_hosts(), "root": str(ROOT)}
+    _register(settings, file)
+    name = name_of(settings, file)
+    return {
+        "name": name,
+        "work_pool": POOL,
+        "pool_made": made,
+        "automation": _watch_hosts(),
+        "deployments": _deployed(settings, file),
+        "root": str(ROOT),
+    }
+
+
+def _deployed(settings: Config, file: Path) -> list[dict[str, Any]]:
+    """The config's deployments with the time of their next run, from the schedule's cron."""
+    from prefect.server.schemas.schedules import CronSchedule
+
+    rows = []
+    for deployment in deployments_for(settings, file, ROOT / "prefect.yaml")["deployments"]:
+        flow = Path(deployment["entrypoint"].partition(":")[0]).stem
+        schedules = deployment.get("schedules", [])
+        times = [CronSchedule(cron=c["cron"], timezone=c["timezone"]) for c in schedules]
+        following = [day for t in times for day in asyncio.run(t.get_dates(n=1))]
+        rows.append(
+            {
+                "deployment": f"{flow}/{deployment['name']}",
+                "next_run": min(following).isoformat() if following else None,
+            }
+        )
+    return rows
+
+
+def _remove(name: str) -> list[str]:
+    """Delete the deployments that are tagged with the config's name; their names."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+
+    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[f"{TAG}:{name}"]))
+    with get_client(sync_client=True) as client:
+        found = client.read_deployments(deployment_filter=tagged)
+        for deployment in found:
+            client.delete_deployment(deployment.id)
+    return sorted(str(deployment.name) for deployment in found)
 
 
 def _make_pool() -> bool:
@@ -66,16 +137,22 @@ def _make_pool() -> bool:
     return True
 
 
-def _register(config: Path) -> None:
-    environment = os.environ | {"RESCORE_HOME": str(ROOT), "RESCORE_CONFIG": str(config.resolve())}
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def _register(settings: Config, file: Path) -> None:
+    import yaml
+
+    content = deployments_for(settings, file, ROOT / "prefect.yaml")
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "prefect.yaml"
+        written.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+            + ["--prefect-file", str(written)],
+            cwd=ROOT,
+            env=os.environ | {"RESCORE_HOME": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
         raise RuntimeFailure(f"the deployments were not registered:\n{last}")
@@ -91,7 +168,9 @@ def _watch_hosts() -> str:
     from prefect.client.schemas.objects import StateType
     from prefect.events import EventTrigger, Posture
     from prefect.events.actions import ChangeFlowRunState
+    from prefect.settings import get_current_settings
 
+    frequency = get_current_settings().flows.heartbeat_frequency
     automation = Automation(
         name=DEAD_HOSTS,
         description="Made by `rescore deploy`.",
@@ -102,7 +181,7 @@ def _watch_hosts() -> str:
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,  # it fires if fewer were seen: 0 could never fire
-            within=3 * _HEARTBEAT,
+            within=timedelta(seconds=3 * (frequency or 180)),  # 180 s: Prefect's own default
         ),
         actions=[
             ChangeFlowRunState(
@@ -111,8 +190,24 @@ def _watch_hosts() -> str:
             )
         ],
     )
+    wanted = automation.model_dump(mode="json", include={"trigger", "actions"})
     with get_client(sync_client=True) as client:
-        for old in client.read_automations_by_name(DEAD_HOSTS):
+        known = client.read_automations_by_name(DEAD_HOSTS)
+        for old in known:
+            # One that is made anew would forget the runs that it is watching.
+            if _alike(old.model_dump(mode="json", include={"trigger", "actions"}), wanted):
+                return DEAD_HOSTS
+        for old in known:
             client.delete_automation(old.id)
     automation.create()
     return DEAD_HOSTS
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two JSON values say the same; ids and the order of names are the server's."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = (one.keys() | other.keys()) - {"id"}
+        return all(_alike(one.get(k), other.get(k)) for k in keys)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and sorted(map(str, one)) == sorted(map(str, other))
+    return bool(one == other)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
+if TYPE_CHECKING:
+    from configs.schema import Config
 
-from configs.schema import Config
 
 TAG = "rescore-config"
 
@@ -23,6 +23,8 @@ def deployments_for(config: Config, file: Path, template: Path) -> dict[str, Any
     A deployment `nightly` of the flow `rescore` becomes `nightly-NAME`, so that several configs
     stand beside each other on one server and one pool.
     """
+    import yaml
+
     content: dict[str, Any] = yaml.safe_load(template.read_text("utf-8"))
     name = name_of(config, file)
     for deployment in content["deployments"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,7 +19,6 @@ import pytest
 from reranking.arrow import frame
 from reranking.runs.run import list_rows
 from reranking.store import Database
-from tests.conftest import REPOSITORY
 from tests.support import tiny
 from tests.support.walk import walk_file
 
@@ -73,10 +73,32 @@ class Cluster:
             "    runs = client.read_flow_runs()\n"
             "print(json.dumps({str(r.id): r.state.name for r in runs if r.state}))\n"
         )
-        import json
-
         done = self.run(sys.executable, "-c", code)
         return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
+
+    def automations(self) -> list[str]:
+        """The ids of all automations."""
+        return self.ask("sorted(str(a.id) for a in client.read_automations())")
+
+    def scheduled(self) -> list[str]:
+        """The names of flow runs that the server itself has planned."""
+        return self.ask("[r.name for r in client.read_flow_runs() if r.state_type == 'SCHEDULED']")
+
+    def ask(self, expression: str) -> Any:
+        """What the server's client answers."""
+        code = (
+            "import json\n"
+            "from prefect.client.orchestration import get_client\n"
+            f"with get_client(sync_client=True) as client: print(json.dumps({expression}))\n"
+        )
+        done = self.run(sys.executable, "-c", code)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def worker(self) -> None:
+        """Start a worker on the pool."""
+        command = [*PREFECT, "worker", "start", "--type", "process", "--pool", "rescore"]
+        self.processes.append(self.start(*command))
 
     def stop(self) -> None:
         for process in reversed(self.processes):
@@ -138,24 +160,23 @@ def test_deployed_flows_run_crash_and_go_on(cluster: Cluster, cross_encoder: Pat
         search__chunk_queries=10,
         judgments={"judgment_list": "j", "source": {"format": "trec", "path": "qrels.tsv"}},
     )
-    rescore = str(REPOSITORY / ".venv" / "bin" / "rescore")
-    if not Path(rescore).exists():
-        rescore = str(Path(sys.executable).parent / "rescore")
+    rescore = str(Path(sys.executable).parent / "rescore")
     deployed = cluster.run(rescore, "deploy", str(config), "--json")
     assert deployed.returncode == 0, deployed.stderr
+    automations = cluster.automations()
     assert cluster.run(rescore, "deploy", str(config)).returncode == 0  # a second time, too
-    worker = [*PREFECT, "worker", "start", "--type", "process", "--pool", "rescore"]
-    cluster.processes.append(cluster.start(*worker))
+    assert cluster.automations() == automations  # what is being watched is not forgotten
+    cluster.worker()
 
     # A scheduled run whose child is killed is marked as crashed; the next one continues.
-    assert cluster.prefect("deployment", "run", "rescore/nightly").returncode == 0
+    assert cluster.prefect("deployment", "run", "rescore/nightly-config").returncode == 0
     database = Database(str(home / "db.lancedb"))
     until(lambda: database.open("searches") is not None, 180)
     for pid in until(lambda: children(cluster), 30):
         os.kill(pid, signal.SIGKILL)
     until(lambda: "Crashed" in cluster.states().values(), 90)
     searched = database.need("searches").count_rows()
-    assert cluster.prefect("deployment", "run", "rescore/nightly").returncode == 0
+    assert cluster.prefect("deployment", "run", "rescore/nightly-config").returncode == 0
     until(lambda: "Completed" in cluster.states().values(), 240)
     runs = list_rows(database)
     assert [r["status"] for r in runs] == ["done"]
@@ -197,3 +218,58 @@ def test_restored_tables_pass_the_doctor(tmp_path: Path, cross_encoder: Path) ->
     assert worst_code(findings) == 0, findings
     again, counts = walk_file(config)
     assert again.run_id == run.run_id and counts == {}
+
+
+def test_a_schedule_fires_by_itself(cluster: Cluster, cross_encoder: Path) -> None:
+    """Deployed as the README says, nothing started by hand: the server plans, the worker works."""
+    home = cluster.home
+    tiny.write_jsonl(home / "documents.jsonl", tiny.documents(20))
+    tiny.write_jsonl(home / "queries.jsonl", tiny.queries(["river", "stone bridge"]))
+    every_minute = dict.fromkeys(["ingest", "maintain"], None) | {"rescore": "* * * * *"}
+    config = tiny.write_config(home, cross_encoder, name="shop", schedule=every_minute)
+    rescore = str(Path(sys.executable).parent / "rescore")
+    deployed = cluster.run(rescore, "deploy", str(config), "--json")
+    assert deployed.returncode == 0, deployed.stderr
+    rows = json.loads(deployed.stdout.splitlines()[-1])["deployments"]
+    planned = {row["deployment"]: row["next_run"] for row in rows}
+    assert planned["rescore/nightly-shop"] and planned["ingest/nightly-shop"] is None
+    until(cluster.scheduled, 120)
+    cluster.worker()
+    database = Database(str(home / "db.lancedb"))
+    until(lambda: [r for r in list_rows(database) if r["status"] == "done"], 240)
+    until(lambda: "Completed" in cluster.states().values(), 60)
+
+    removed = cluster.run(rescore, "deploy", str(config), "--remove", "--json")
+    assert removed.returncode == 0, removed.stderr
+    assert "nightly-shop" in json.loads(removed.stdout.splitlines()[-1])["removed"]
+    assert cluster.ask("[d.name for d in client.read_deployments()]") == []
+
+
+def test_a_run_whose_host_died_is_marked_and_the_next_one_goes_on(
+    cluster: Cluster, cross_encoder: Path
+) -> None:
+    """The worker and the run die together; nobody is left to tell the server but its automation."""
+    cluster.environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = "30"  # the least that Prefect takes
+    home = cluster.home
+    tiny.write_jsonl(home / "documents.jsonl", tiny.documents(300))
+    asked = tiny.queries([f"{a} {b}" for a in tiny.WORDS for b in tiny.WORDS])
+    tiny.write_jsonl(home / "queries.jsonl", asked)
+    config = tiny.write_config(home, cross_encoder, search__chunk_queries=5)
+    rescore = str(Path(sys.executable).parent / "rescore")
+    deployed = cluster.run(rescore, "deploy", str(config))
+    assert deployed.returncode == 0, deployed.stderr
+    cluster.worker()
+    assert cluster.prefect("deployment", "run", "rescore/nightly-config").returncode == 0
+    database = Database(str(home / "db.lancedb"))
+    until(lambda: database.open("searches") is not None, 180)
+    worker = cluster.processes.pop()
+    for pid in children(cluster):
+        os.kill(pid, signal.SIGKILL)
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    assert "Running" in cluster.states().values()
+    until(lambda: "Crashed" in cluster.states().values(), 240)
+    cluster.worker()
+    assert cluster.prefect("deployment", "run", "rescore/nightly-config").returncode == 0
+    until(lambda: "Completed" in cluster.states().values(), 300)
+    assert [r["status"] for r in list_rows(database)] == ["done"]
