@@ -21,11 +21,13 @@ from tasks.tags import tag_flow_run
     task_runner=ThreadPoolTaskRunner(max_workers=2),
     persist_result=False,
 )
-def rescore(config: FlowConfig, force: bool = False) -> dict[str, Any]:
+def rescore(config: FlowConfig, force: bool = False, serve: bool = True) -> dict[str, Any]:
     """What the run did: its id, results table, counts, seconds per stage and measures.
+
+    Without `serve` the table for consumers is left as it is.
 
     The order of the steps is `reranking.order.rescore`; each of them is a task here.
     """
     tag_flow_run(config)
-    summary = order.rescore(Pipeline(config, AsTasks()), force=force)
+    summary = order.rescore(Pipeline(config, AsTasks()), force=force, serve=serve)
     return order.refuse_failed(show_run(summary))

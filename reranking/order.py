@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from reranking.evaluation.compare_run import Comparisons
 
 
-def rescore(pipeline: Pipeline, *, force: bool = False) -> Summary:
-    """Do the main job: ingest what changed, search, rerank, publish, evaluate."""
+def rescore(pipeline: Pipeline, *, force: bool = False, serve: bool = True) -> Summary:
+    """Do the main job: ingest what changed, search, rerank, publish, evaluate.
+
+    Without `serve` the table for consumers is left as it is.
+    """
     call, summary = pipeline.executor.call, Summary(pipeline.config)
     pipeline.check()
     with summary.timed("ingest"):
@@ -31,7 +34,7 @@ def rescore(pipeline: Pipeline, *, force: bool = False) -> Summary:
     summary.rejected(call(pipeline.store_ranking, run))
     score(pipeline, run, summary)
     judge(pipeline, run, summary)
-    if passed(summary.gates):
+    if serve and passed(summary.gates):
         summary.served(call(pipeline.serve, run))
     return summary
 
@@ -136,8 +139,8 @@ def refuse_failed(values: dict[str, Any]) -> dict[str, Any]:
     raise GateFailed("a gate failed:\n  " + "\n  ".join(gates["reasons"]), values)
 
 
-def _rescored(pipeline: Pipeline, force: bool = False) -> dict[str, Any]:
-    return refuse_failed(rescore(pipeline, force=force).as_dict())
+def _rescored(pipeline: Pipeline, force: bool = False, serve: bool = True) -> dict[str, Any]:
+    return refuse_failed(rescore(pipeline, force=force, serve=serve).as_dict())
 
 
 def _reevaluated(pipeline: Pipeline) -> dict[str, Any]:

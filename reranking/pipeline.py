@@ -265,11 +265,11 @@ class Pipeline:
 
         What it could not end with is raised before the work is done.
         """
-        from reranking.runs.publish import check_columns, consumer_marks
+        from reranking.runs.publish import check_columns, check_owner
 
         config, database = self.config, self.database
         if config.results.publish is not None:
-            consumer_marks(database, config.results.publish)
+            check_owner(database, config.results.publish, queries.name, corpus.table)
         check_columns(database, corpus, config.results.columns)
         if config.judgments is not None:
             from reranking.judgments.lists import grades

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from flows.commands.console import (
 )
 from flows.commands.place import do
 from reranking.errors import ConfigError, GateFailed
+
+if TYPE_CHECKING:
+    from configs.schema import Config
 
 
 @command
@@ -51,21 +54,45 @@ def run(
     set: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="compute again what is there")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what it would cost")] = False,
+    publish: Annotated[
+        bool,
+        typer.Option("--publish", help="publish for consumers whatever --set says"),
+    ] = False,
     allow_rejects: AllowRejects = False,
     server: Server = False,
 ) -> Answer:
     """Ingest what changed, search, rerank, publish, and evaluate if judgments are given."""
     settings = read_config(config, set)
+    serve = publish or not _is_what_if(settings, config, set)
     if dry_run:
         from reranking.forecast import forecast
         from reranking.pipeline import Pipeline
 
         return Answer({"status": "dry run", **forecast(Pipeline(settings))}, _show_estimate)
     try:
-        values = do("rescore", settings, force, server=server)
+        values = do("rescore", settings, force, serve, server=server)
     except GateFailed as failed:
         return Answer(failed.values, _show_run, fault=failed)
     return Answer(values, _show_run, exit_code(values["rejected"], allow_rejects))
+
+
+def _is_what_if(settings: Config, file: Path, overrides: list[str] | None) -> bool:
+    """Whether overrides make another run than the file's, which consumers did not ask for.
+
+    Knobs of the machine make no other run. Said on stderr if there is a table for consumers.
+    """
+    if not overrides or settings.results.publish is None:
+        return False
+    from reranking.runs.plan import pipeline_digest
+
+    if pipeline_digest(settings) == pipeline_digest(read_config(file, None)):
+        return False
+    typer.echo(
+        f"table {settings.results.publish!r} is left as it is: --set makes another run than the "
+        "config's own. Give --publish to publish it",
+        err=True,
+    )
+    return True
 
 
 def _show_estimate(values: dict[str, Any]) -> None:

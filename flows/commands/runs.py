@@ -9,13 +9,16 @@ import typer
 
 from flows.commands.console import (
     Answer,
+    ConfigFile,
     ConfigOption,
     DatabaseOption,
     RunId,
     command,
     database_of,
     line,
+    read_config,
 )
+from reranking.errors import ConfigError
 
 
 @command
@@ -98,6 +101,33 @@ def promote(
 
     run = give_name(opened, run_id, name)
     return Answer({"run_id": run, "promoted_as": name}, line(f"run {run[:8]} is now {name}"))
+
+
+@command
+def publish(run_id: RunId, config: ConfigFile) -> Answer:
+    """Bring the consumers' table of a config to a finished run's results: also the way back."""
+    settings = read_config(config, None)
+    table = settings.results.publish
+    if table is None:
+        raise ConfigError("the config has no results.publish: there is no table for consumers")
+    from reranking.runs.publish import publish_for_consumers
+    from reranking.runs.run import find_run
+    from reranking.store import Database
+
+    run = find_run(Database(settings.database, must_exist=True), run_id)
+    if run.status != "done":
+        raise ConfigError(f"run {run.run_id[:8]} is {run.status}: only finished runs are published")
+    changed = publish_for_consumers(run, table, settings.results.columns)
+    opened = run.database.need(table)
+    values = {
+        "run_id": run.run_id,
+        "table": table,
+        "changed": changed,
+        "rows": opened.count_rows(),
+        "version": opened.version,
+    }
+    size = f"{values['rows']:,} rows, version {opened.version}"
+    return Answer(values, line(f"table {table} holds run {run.run_id[:8]}: {size}"))
 
 
 @command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
@@ -16,10 +17,11 @@ from reranking.runs.candidates import candidates_of, searched
 from reranking.runs.pairs import KEY, PairScores, distinct_pairs
 from reranking.runs.ranking import rank_results
 from reranking.runs.refine import above_cuts, with_exact
-from reranking.runs.run import Run, need_row, published_epoch
+from reranking.runs.run import Run, need_row, published_epoch, stored_row
 from reranking.schemas import results_schema
 from reranking.store import Database, equals
 
+OWNER = b"rescore.owner"
 _SCORE_FIELDS = [pa.field("_distance", pa.float32()), pa.field("_score", pa.float32())]
 _RESULTS = {*results_schema("", 0, _SCORE_FIELDS).names}
 
@@ -59,6 +61,7 @@ def publish_for_consumers(run: Run, name: str, columns: Sequence[str]) -> bool:
 
     Raises MissingResource where a table of that name was not published by rescore.
     """
+    check_owner(run.database, name, run.queries.name, run.corpus.table)
     marks = consumer_marks(run.database, name)
     results = run.database.need(run.results_table)
     wanted = {
@@ -68,6 +71,7 @@ def publish_for_consumers(run: Run, name: str, columns: Sequence[str]) -> bool:
     }
     if marks is not None and {k: marks.get(k) for k in wanted} == wanted:
         return False
+    wanted[OWNER] = _owner(run.queries.name, run.corpus.table)
     schema = _consumer_schema(run, results.schema, columns).with_metadata(wanted)
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -111,6 +115,34 @@ def consumer_marks(database: Database, name: str) -> dict[bytes, bytes] | None:
             "choose another results.publish, or drop that table"
         )
     return marks
+
+
+def check_owner(database: Database, name: str, query_set: str, documents: str) -> None:
+    """Raise ConfigError if the consumers' table holds results of other queries or documents.
+
+    A table belongs to one query set over one documents table; another limit, filter or model is
+    still the same. Tables of earlier versions say it by the run that they hold.
+    """
+    marks = consumer_marks(database, name)
+    if marks is None:
+        return
+    owner = marks.get(OWNER)
+    if owner is None:
+        row = stored_row(database, marks[b"rescore.run_id"].decode())
+        if row is None:  # the run was forgotten: nobody is left whose results they are
+            return
+        owner = _owner(row["query_set"], row["documents_table"])
+    if owner != _owner(query_set, documents):
+        theirs = json.loads(owner)
+        raise ConfigError(
+            f"results.publish: table {name!r} holds the results of query set {theirs[0]!r} over "
+            f"table {theirs[1]!r}, which those of {query_set!r} over {documents!r} would erase. "
+            "Choose another name for results.publish, or drop that table"
+        )
+
+
+def _owner(query_set: str, documents: str) -> bytes:
+    return canonical([query_set, documents]).encode()
 
 
 def _batches(
