@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -157,6 +158,30 @@ def _stored_types(files: ModelFiles, module: Module) -> set[str]:
 
 
 _TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+
+
+# Read in both directions, with activations that fit float16's range; others may overflow in it.
+_ENCODERS = _TABLE_TYPES | {"modernbert", "deberta", "deberta-v2", "nomic_bert", "new", "eurobert"}
+
+
+def half_type(files: ModelFiles) -> Literal["float16", "bfloat16"]:
+    """The half precision that suits the model, by its config and its weights' headers alone.
+
+    bfloat16 for a model saved in it, and for a decoder, whose activations may leave float16's
+    range; otherwise float16, whose numbers are eight times finer.
+    """
+    sizes: dict[str, int] = {}
+    kinds = set()
+    for name, file in files.files.items():
+        if name.endswith(".safetensors"):
+            for tensor in read_headers([file.path]).values():
+                sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + math.prod(tensor.shape)
+        elif name.rpartition("/")[2] == "config.json":
+            kinds.add(files.object(name).get("model_type"))
+    stored = max(sizes, key=lambda kind: sizes[kind], default="F32")
+    if stored == "BF16" or (stored != "F16" and not kinds & _ENCODERS):
+        return "bfloat16"
+    return "float16"
 
 
 def _count(files: ModelFiles, value: object) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from configs.schema import Rerank
-from reranking.models.files import understood
+from reranking.models.files import ModelFiles, understood
 from reranking.models.fingerprint import fingerprint_reranker
 from reranking.models.folder import model_activation, resolve_max_length
 from reranking.models.reranker import score_source
@@ -85,7 +85,7 @@ def find_cross_encoder(settings: Rerank) -> CrossEncoderModel:
     )
     with understood(folder.path):
         source = score_source(folder.files, folder.chain, settings)
-        dtype = _dtype(settings)
+        dtype = _dtype(settings, folder.files)
         max_length = resolve_max_length(folder.files, settings.max_length)
         fingerprint = fingerprint_reranker(
             folder.files,
@@ -99,11 +99,11 @@ def find_cross_encoder(settings: Rerank) -> CrossEncoderModel:
     return CrossEncoderModel(settings, folder, fingerprint, dtype, max_length, activation)
 
 
-def _dtype(settings: Rerank) -> str:
+def _dtype(settings: Rerank, files: ModelFiles) -> str:
     if settings.precision != "auto":
         return settings.precision
     from reranking.scoring.scorer import resolve_dtype
 
     device = settings.device
     first = device if device is None or isinstance(device, str) else device[0]
-    return resolve_dtype("auto", first)
+    return resolve_dtype("auto", first, files)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from configs.schema import Rerank
 from reranking import errors
 from reranking.errors import ConfigError, RescoreError, RuntimeFailure
-from reranking.models.files import ModelFiles
-from reranking.scoring.scorer import Batch, PairScorer, Scorer, resolve_dtype
+from reranking.models.files import ModelFiles, read_model_files
+from reranking.scoring.scorer import Batch, PairScorer, Scorer, Truncation, resolve_dtype
 
 _CALLS = 100  # of a process, before a fresh one takes over: no leak grows for longer
 
@@ -49,13 +49,14 @@ class MultiScorer:
 
     def __init__(self, folder: Path | ModelFiles, settings: Rerank) -> None:
         devices = list(settings.device or ())
-        dtype = resolve_dtype(settings.precision, devices[0])
+        dtype = resolve_dtype(settings.precision, devices[0], read_model_files(folder))
         threads = max(1, (os.cpu_count() or 1) // max(1, devices.count("cpu")))
         self._folder, self._threads = folder, threads
         self._settings = [
             settings.model_copy(update={"precision": dtype, "device": d}) for d in devices
         ]
         self.dtype = dtype
+        self.truncation = Truncation()
         self._begin()
 
     def _begin(self) -> None:
@@ -129,6 +130,7 @@ class MultiScorer:
                 if kind == "done":
                     del busy[worker.connection]
                 else:
+                    self.truncation.add(payload[2])
                     yield positions[payload[0]], payload[1]
 
     def _send(self, worker: _Worker, message: object) -> None:
@@ -228,7 +230,8 @@ def _load(folder: Path | ModelFiles, settings: Rerank, threads: int) -> PairScor
 def _answer(connection: Connection, scorer: PairScorer, request: int, pairs: Any) -> None:  # noqa: ANN401
     try:
         for positions, logits in scorer.batches(*pairs):
-            connection.send(("batch", request, (positions, logits)))
+            connection.send(("batch", request, (positions, logits, scorer.truncation)))
+            scorer.truncation = Truncation()  # counted on the other side
         connection.send(("done", request, None))
     except RescoreError as error:
         connection.send(("error", request, (type(error).__name__, str(error))))

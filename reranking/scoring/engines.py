@@ -32,7 +32,14 @@ class Job(Protocol):
 
     @property
     def lengths(self) -> Ints:
-        """Tokens of each pair; estimates where only the tokenizer itself can form pairs."""
+        """Tokens of each pair; estimates if only the tokenizer itself can form pairs."""
+
+    @property
+    def tokens(self) -> Ints | None:
+        """Tokens of each whole pair, before any are cut; None if only the tokenizer knows them."""
+
+    @property
+    def device(self) -> torch.device: ...
 
     def run(self, positions: Ints) -> torch.Tensor:
         """Float32 logits (pairs,) of the pairs at `positions`; a device may still be at work."""
@@ -93,6 +100,11 @@ class AssembledPairs:
     tokens: PairTokens
     pool: torch.Tensor
     types: torch.Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pool is."""
+        return self.pool.device
 
     def packed(self, positions: Ints) -> Packed:
         """The tokens of the pairs at `positions`, without padding."""

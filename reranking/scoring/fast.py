@@ -73,5 +73,13 @@ class FastJob:
     def lengths(self) -> Ints:
         return self.pairs.tokens.lengths
 
+    @property
+    def tokens(self) -> Ints:
+        return self.pairs.tokens.whole
+
+    @property
+    def device(self) -> torch.device:
+        return self.pairs.device
+
     def run(self, positions: Ints) -> torch.Tensor:
         return self.forward(self.pairs.packed(positions))

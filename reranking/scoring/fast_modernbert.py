@@ -235,13 +235,13 @@ def _rotated(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch
 
 
 def _head(model: CrossEncoder) -> tuple[str, Head]:
-    """How tokens are pooled, and the layers behind; copies in float32, as the BERT layout's."""
+    """How tokens are pooled, and the layers behind: copies, that stay in the float32 of loading."""
     stock: Any = model.transformers_model
     modules: list[Any] = list(model)
     if len(modules) == 1:
         layers: Any = torch.nn.Sequential(stock.head, stock.classifier)
-        return stock.config.classifier_pooling, copy.deepcopy(layers).float()
-    behind = copy.deepcopy(torch.nn.ModuleList(modules[2:])).float()
+        return stock.config.classifier_pooling, copy.deepcopy(layers)
+    behind = copy.deepcopy(modules[2:])
 
     def score(pooled: torch.Tensor) -> torch.Tensor:
         features = {"sentence_embedding": pooled}

@@ -67,6 +67,14 @@ class AssembledJob:
     def lengths(self) -> Ints:
         return self.pairs.tokens.lengths
 
+    @property
+    def tokens(self) -> Ints:
+        return self.pairs.tokens.whole
+
+    @property
+    def device(self) -> torch.device:
+        return self.pairs.device
+
     def run(self, positions: Ints) -> torch.Tensor:
         return forward(self.model, features_of(self.model, self.pairs, positions), self.column)
 
@@ -78,6 +86,12 @@ class TokenizerJob:
     model: CrossEncoder
     pairs: Pairs
     column: int = 0
+
+    tokens = None  # the tokenizer cuts pairs and does not say so
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.model.device)
 
     @property
     def lengths(self) -> Ints:

@@ -51,12 +51,18 @@ def load_engine(
     assembler = build_assembler(model, max_length)
     generic = GenericEngine(model, assembler, source.column)
     fast = _fast_engine(model, assembler, wanted)
-    if fast is None:
+    if torch.device(device).type == "cpu" and dtype != "float32":
+        _warn_if_slow(dtype)
+    if fast is None and dtype != "float16":
         model.to(wanted)
         return generic
     sample = score_sample(max_length)
     expected = _logits(generic, sample, len(sample))
     model.to(wanted)
+    if dtype == "float16":
+        _check_range(files, _logits(generic, sample, len(sample)), expected)
+    if fast is None:
+        return generic
     bound = EXACT if dtype == "float32" else _half_bound(generic, sample, expected)
     gap = _gap(fast, sample, expected)
     if gap <= bound:
@@ -86,6 +92,31 @@ def _fast_engine(
     except Exception as error:  # whatever fails there, the stock model still scores
         logger.warning("no fast path on %s: %s: %s", model.device, type(error).__name__, error)
         return None
+
+
+def _warn_if_slow(dtype: str) -> None:
+    """Say if this processor lacks instructions for the half type."""
+    import torch
+
+    from reranking.scoring.cpu.linears import half_slowdown
+
+    slowdown = half_slowdown(getattr(torch, dtype))
+    if slowdown > 1:
+        logger.warning(
+            "%s is %.1f times as slow as float32 on this processor; set precision: float32",
+            dtype,
+            slowdown,
+        )
+
+
+def _check_range(files: ModelFiles, half: NDArray[np.float32], exact: NDArray[np.float32]) -> None:
+    """Raise ConfigError if the model overflows in float16 on pairs that float32 scores."""
+    if np.isfinite(exact).all() and not np.isfinite(half).all():
+        raise ConfigError(
+            f"the model in {files.folder} leaves the range of float16: "
+            f"{(~np.isfinite(half)).sum()} of {len(half)} built-in pairs have no finite score; "
+            "set precision: bfloat16"
+        )
 
 
 def _half_bound(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from reranking.scoring.engines import Job
 
 Logits = NDArray[np.float32]
+OUT_OF_MEMORY = "out of memory"
 
 
 class Result(Protocol):
     """A batch under way."""
 
-    def __call__(self) -> Logits | None:
-        """Wait for the logits; None if memory did not suffice."""
+    def __call__(self) -> Logits | str:
+        """Wait for the logits; what went wrong if a smaller batch may succeed."""
 
     def cancel(self) -> object:
         """Give it up."""
@@ -30,43 +31,47 @@ class Result(Protocol):
 def attempt(job: Job, positions: NDArray[np.int64]) -> DeviceResult:
     """Start the pairs at `positions` and return without waiting for a CUDA device.
 
-    Raises RuntimeFailure where the device is lost.
+    Raises RuntimeFailure if the device is lost.
     """
     try:
         with torch.inference_mode():
             return DeviceResult(job.run(positions))
     except torch.AcceleratorError as error:
-        raise _lost(error) from error
+        reason = _survived(error, job.device)
     except (RuntimeError, MemoryError) as error:
-        if not _out_of_memory(error):
+        if _out_of_memory(error):
+            reason = OUT_OF_MEMORY
+        elif job.device.type != "cpu":
+            reason = _survived(error, job.device)
+        else:
             raise
     # Outside the except block, whose traceback would keep the batch's tensors alive.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return DeviceResult(None)
+    _free(job.device)
+    return DeviceResult(reason)
 
 
 class DeviceResult:
-    """Logits that are being copied to the host; None where memory ran out."""
+    """Logits that are being copied to the host, or what went wrong."""
 
-    def __init__(self, logits: torch.Tensor | None) -> None:
-        self._logits = logits
+    def __init__(self, outcome: torch.Tensor | str) -> None:
+        self._outcome = outcome
         self._done: torch.cuda.Event | None = None
-        if logits is not None and logits.device.type == "cuda":
-            self._logits = torch.empty(logits.shape, dtype=logits.dtype, pin_memory=True)
-            self._logits.copy_(logits, non_blocking=True)
+        if isinstance(outcome, torch.Tensor) and outcome.device.type == "cuda":
+            self._device = outcome.device
+            self._outcome = torch.empty(outcome.shape, dtype=outcome.dtype, pin_memory=True)
+            self._outcome.copy_(outcome, non_blocking=True)
             self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._done.record(torch.cuda.current_stream(logits.device))
+            self._done.record(torch.cuda.current_stream(outcome.device))
 
-    def __call__(self) -> Logits | None:
-        if self._logits is None:
-            return None
+    def __call__(self) -> Logits | str:
+        if isinstance(self._outcome, str):
+            return self._outcome
         if self._done is not None:
             try:
                 self._done.synchronize()
-            except torch.AcceleratorError as error:
-                raise _lost(error) from error
-        values: Logits = self._logits.cpu().numpy()
+            except RuntimeError as error:
+                return _survived(error, self._device)
+        values: Logits = self._outcome.cpu().numpy()
         return values
 
     def cancel(self) -> None: ...
@@ -78,14 +83,37 @@ class PooledResult:
     def __init__(self, future: Future[DeviceResult]) -> None:
         self._future = future
 
-    def __call__(self) -> Logits | None:
+    def __call__(self) -> Logits | str:
         return self._future.result()()
 
     def cancel(self) -> bool:
         return self._future.cancel()
 
 
-def _lost(error: RuntimeError) -> RuntimeFailure:
+def _survived(error: RuntimeError | MemoryError, device: torch.device) -> str:
+    """The error's first line if the device still computes after it; raises RuntimeFailure if not.
+
+    Most errors of a CUDA kernel leave nothing usable behind.
+    """
+    if _out_of_memory(error):
+        return OUT_OF_MEMORY
+    if device.type == "cpu":
+        raise _lost(error) from error
+    try:
+        torch.ones(1, device=device).add(1).cpu()
+    except (RuntimeError, AssertionError):
+        raise _lost(error) from error
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _free(device: torch.device) -> None:
+    """Give back what the allocator of the device keeps for later."""
+    module: Any = getattr(torch, device.type, None)
+    if device.type != "cpu" and module is not None:
+        module.empty_cache()
+
+
+def _lost(error: RuntimeError | MemoryError) -> RuntimeFailure:
     return RuntimeFailure(
         f"the device failed: {str(error).splitlines()[0]}. It is unusable for this process; what "
         "was committed stays: check the device and start the command again to go on"
@@ -95,5 +123,6 @@ def _lost(error: RuntimeError) -> RuntimeFailure:
 def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    # The CPU allocator raises a plain RuntimeError.
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    # The allocators of CPU and MPS, cuBLAS and cuDNN raise a plain RuntimeError.
+    words = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+    return any(word in str(error) for word in words)

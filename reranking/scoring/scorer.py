@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from ctypes.util import find_library
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +22,7 @@ from configs.schema import Rerank
 from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
 from reranking.models.chain import read_chain
 from reranking.models.files import ModelFiles, read_model_files
-from reranking.models.folder import resolve_max_length
+from reranking.models.folder import half_type, resolve_max_length
 from reranking.models.reranker import score_source
 
 if TYPE_CHECKING:
@@ -36,12 +37,30 @@ PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
+@dataclass
+class Truncation:
+    """How many pairs were longer than `max_length`, and what they lost."""
+
+    pairs: int = 0  # that were scored
+    cut: int = 0  # of them
+    lost: int = 0  # tokens of the cut pairs that no model saw
+    unknown: int = 0  # pairs whose length only the tokenizer knows, which does not tell
+
+    def add(self, other: Truncation) -> None:
+        """Count another's pairs too."""
+        self.pairs += other.pairs
+        self.cut += other.cut
+        self.lost += other.lost
+        self.unknown += other.unknown
+
+
 class Scorer(Protocol):
     """Scores pairs of distinct texts."""
 
     dtype: str
     path: str
     max_length: int
+    truncation: Truncation  # of all pairs scored so far
 
     def score(
         self,
@@ -73,13 +92,24 @@ def resolve_device(device: str | None) -> str:
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        found = torch.device(device)
+        named = torch.device(device)
     except RuntimeError as error:
-        raise ConfigError(f"unknown device {device!r}; give cpu, cuda or cuda:N") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"unknown device {device!r}; give cpu, cuda, cuda:N, mps or xpu"
+        ) from error
+    if named.type == "cuda" and (named.index or 0) >= torch.cuda.device_count():
         raise MissingPrerequisite(
             f"device {device} is not there, torch sees {torch.cuda.device_count()} CUDA devices; "
             "set device to cpu, or install a torch build and driver for the GPU"
+        )
+    usable: dict[str, Callable[[], bool]] = {
+        "mps": torch.backends.mps.is_available,
+        "xpu": torch.xpu.is_available,
+    }
+    if named.type in usable and not usable[named.type]():
+        raise MissingPrerequisite(
+            f"device {device} is not there: torch sees no {named.type} device; set device to cpu, "
+            f"or install a torch build with {named.type} support"
         )
     return device
 
@@ -103,19 +133,19 @@ def surely_no_gpu() -> bool:
     return not Path("/proc/driver/nvidia").exists() and find_library("cuda") is None
 
 
-def resolve_dtype(precision: str, device: str | None) -> str:
-    """float32, bfloat16 or float16; auto is float32 on CPU and half on CUDA."""
+def resolve_dtype(precision: str, device: str | None, files: ModelFiles | None = None) -> str:
+    """float32, bfloat16 or float16; auto is the half type that suits the model on CUDA.
+
+    It is float32 on every other device. The choice names the run, so it looks at the model's
+    `files` alone and not at what the GPU is good at.
+    """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
     if precision != "auto":
         return precision
-    found = resolve_device(device)
-    if not found.startswith("cuda"):
+    if not resolve_device(device).startswith("cuda"):
         return "float32"
-    import torch
-
-    with torch.cuda.device(found):
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    return "float16" if files is None else half_type(files)
 
 
 class PairScorer:
@@ -127,6 +157,8 @@ class PairScorer:
         self.dtype = dtype
         self.path = engine.path
         self.max_length = max_length
+        self.truncation = Truncation()
+        self._failures: set[str] = set()  # each kind is warned of once
         self.batch_tokens = batch_tokens or engine.batch_tokens
         self._engine = engine
         # Threads that each run whole batches beat threads that share every operation.
@@ -146,7 +178,7 @@ class PairScorer:
         files = read_model_files(folder)
         source = score_source(files, read_chain(files, settings.trust_remote_code), settings)
         device = resolve_device(settings.device)
-        dtype = resolve_dtype(settings.precision, device)
+        dtype = resolve_dtype(settings.precision, device, files)
         max_length = resolve_max_length(files, settings.max_length)
         engine = load_engine(files, device, dtype, max_length, settings.trust_remote_code, source)
         logger.info("scoring with %s in %s, %d tokens a pair", engine.path, dtype, max_length)
@@ -174,7 +206,7 @@ class PairScorer:
     ) -> Iterator[Batch]:
         """The same, as (positions of pairs, their logits) while they come, longest pairs first.
 
-        Raises RuntimeFailure for a logit that is not finite, and where one pair does not fit.
+        Raises RuntimeFailure for a logit that is not finite, and if one pair does not fit.
         """
         from reranking.scoring.engines import Pairs
 
@@ -183,8 +215,10 @@ class PairScorer:
         if not len(query_index):
             return
         pairs = Pairs(queries, documents, query_index, document_index)
-        for positions, logits in self._run(self._engine.prepare(pairs)):
+        job = self._engine.prepare(pairs)
+        for positions, logits in self._run(job):
             _check(pairs, positions, logits)
+            self.truncation.add(_truncation(job, positions))
             yield positions, logits
 
     def _run(self, job: Job) -> Iterator[Batch]:
@@ -202,12 +236,12 @@ class PairScorer:
                     positions = todo.take(min(self.batch_tokens, share))
                     flying.append((positions, self._start(job, positions, bool(todo or flying))))
                 positions, result = flying.popleft()
-                logits = result()
-                if logits is None:
-                    self._halve(lengths[positions])
+                outcome = result()
+                if isinstance(outcome, str):
+                    self._halve(lengths[positions], outcome)
                     todo.put_back(positions)
                 else:
-                    yield positions, logits
+                    yield positions, outcome
         finally:
             for _, result in flying:
                 result.cancel()
@@ -220,18 +254,22 @@ class PairScorer:
             return PooledResult(self._pool.submit(attempt, job, positions))
         return attempt(job, positions)
 
-    def _halve(self, lengths: NDArray[np.int64]) -> None:
+    def _halve(self, lengths: NDArray[np.int64], reason: str) -> None:
         """Remember half the budget, which `lengths` (tokens of a batch's pairs) was too much."""
         if len(lengths) == 1:
             raise RuntimeFailure(
-                f"out of memory on {self._engine.device} with a single pair of {lengths[0]} "
+                f"{reason} on {self._engine.device} with a single pair of {lengths[0]} "
                 "tokens; set a smaller max_length or another device"
             )
         tokens = int(lengths.max()) * len(lengths)
         # Of the failed batch: others of its size may be in flight and must not halve it again.
         self.batch_tokens = min(self.batch_tokens, tokens // 2)
-        logger.warning(
-            "out of memory on %s: batches have at most %d tokens from here on",
+        level = logging.INFO if reason in self._failures else logging.WARNING
+        self._failures.add(reason)
+        logger.log(
+            level,
+            "%s on %s: batches have at most %d tokens from here on",
+            reason,
             self._engine.device,
             self.batch_tokens,
         )
@@ -257,6 +295,13 @@ class _Todo:
 
     def put_back(self, positions: NDArray[np.int64]) -> None:
         self._parts.append(positions)
+
+
+def _truncation(job: Job, positions: NDArray[np.int64]) -> Truncation:
+    if job.tokens is None:
+        return Truncation(len(positions), unknown=len(positions))
+    lost = (job.tokens - job.lengths)[positions]
+    return Truncation(len(positions), int((lost > 0).sum()), int(lost.sum()))
 
 
 def _check(pairs: Pairs, positions: NDArray[np.int64], logits: NDArray[np.float32]) -> None:

@@ -133,7 +133,11 @@ def truncated(a: Ints, b: Ints, room: int) -> tuple[Ints, Ints]:
 
 
 class PairTokens:
-    """Pairs of two token tables: their lengths, and where their tokens stand in `pool`."""
+    """Pairs of two token tables: their lengths, and where their tokens stand in `pool`.
+
+    `lengths` are the tokens that a model sees, at most `max_length`; `whole` those of the pairs
+    before they are cut, special tokens included in both.
+    """
 
     def __init__(
         self,
@@ -159,6 +163,9 @@ class PairTokens:
             max_length - template.specials,
         )
         self.lengths = self._query_tokens + self._document_tokens + template.specials
+        self.whole = (
+            queries.lengths[query_index] + documents.lengths[document_index] + template.specials
+        )
 
     def segments(self, positions: Ints) -> Segments:
         """The parts of the pairs at `positions`."""

@@ -39,6 +39,8 @@ def test_two_devices_score_as_one(cross_encoder, two):
     assert (two.dtype, two.max_length) == (one.dtype, one.max_length)
     expected = one.score(TEXTS, TEXTS, *INDEX)
     np.testing.assert_allclose(two.score(TEXTS, TEXTS, *INDEX), expected, atol=1e-5)
+    assert two.truncation == one.truncation
+    assert two.truncation.pairs == len(INDEX[0])
     assert len(two.score(TEXTS, TEXTS, *(i[:0] for i in INDEX))) == 0
     np.testing.assert_allclose(
         two.score(TEXTS, TEXTS, *(i[:1] for i in INDEX)), expected[:1], atol=1e-5

@@ -6,17 +6,22 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from configs.schema import Rerank
 from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
+from reranking.models.files import read_model_files
 from reranking.scoring.scorer import PairScorer, resolve_device, resolve_dtype
 from tests.support.model_zoo import FAMILIES
 from tests.support.tiny import sentence
 
 torch = pytest.importorskip("torch")
+
+from reranking.scoring import results  # noqa: E402
+from reranking.scoring.engines import Pairs  # noqa: E402
 
 RNG = np.random.default_rng(3)
 QUERIES = ["", "river stone", "river " * 60, sentence(RNG), "naïve 東京 [SEP] </s> <pad> x"]
@@ -171,12 +176,92 @@ def test_precision_and_device():
     assert resolve_device("cpu") == "cpu"
     with pytest.raises(ConfigError, match="toaster"):
         resolve_device("toaster")
-    with pytest.raises(MissingPrerequisite, match="cuda:99"):
-        resolve_device("cuda:99")
+    for absent in ("cuda:99", "mps", "xpu"):
+        with pytest.raises(MissingPrerequisite, match=absent):
+            resolve_device(absent)
+
+
+def half_of(folder: Path, dtype: str) -> str:
+    """What `auto` means on CUDA for a copy of the folder whose weights are stored in `dtype`."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    stored = {k: v.to(getattr(torch, dtype)) for k, v in weights.items()}
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    return resolve_dtype("auto", "cuda", read_model_files(folder))
+
+
+def test_auto_on_cuda_is_decided_by_the_files_alone(tmp_path, monkeypatch):
+    from tests.support.model_zoo import bert, decoder_classifier, dense_chain
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    kinds = ("float32", "bfloat16", "float16")
+    encoder, decoder = bert(tmp_path / "a"), decoder_classifier(tmp_path / "b")
+    # Narrowed step by step, so that nothing is rounded to what it was.
+    assert [half_of(encoder, k) for k in kinds] == ["float16", "bfloat16", "float16"]
+    assert [half_of(decoder, k) for k in kinds] == ["bfloat16", "bfloat16", "float16"]
+    chain = read_model_files(dense_chain(tmp_path / "c"))
+    assert resolve_dtype("auto", "cuda", chain) == "float16"
+    assert resolve_dtype("auto", "cpu", chain) == "float32"
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta"])  # a fast path, and none
+def test_float16_that_overflows_stops_at_load(tmp_path, family):
+    from safetensors.numpy import load_file, save_file
+
+    folder = FAMILIES[family](tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.weight"] *= 1e6 / np.abs(weights["classifier.weight"]).max()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="set precision: bfloat16"):
+        load(folder, precision="float16")
+    assert np.isfinite(load(folder, precision="bfloat16").score(["a"], ["b"], Q[:1], D[:1])).all()
+
+
+@pytest.mark.parametrize("seconds", [[1.0, 6.6], [1.0, 0.5]])
+def test_half_precision_that_is_slow_here_is_said_with_its_ratio(
+    cross_encoder, tmp_path, monkeypatch, caplog, seconds
+):
+    from reranking.scoring.cpu import linears
+
+    monkeypatch.setenv("RESCORE_CACHE", str(tmp_path))
+    monkeypatch.setattr(linears, "least_seconds", lambda *calls: seconds)
+    with caplog.at_level(logging.WARNING):
+        load(cross_encoder, precision="bfloat16")
+    said = "bfloat16 is 6.6 times as slow as float32 on this processor" in caplog.text
+    assert said == (seconds[1] > 1)
+
+
+def test_cut_pairs_and_lost_tokens_are_counted(family):
+    name, folder, _ = family
+    scorer = load(folder)
+    scorer.score(QUERIES, DOCUMENTS, Q, D)
+    limit = scorer.max_length
+    from sentence_transformers import CrossEncoder
+
+    tokenizer = CrossEncoder(str(folder), device="cpu", local_files_only=True).tokenizer
+
+    def tokens(**options: Any) -> np.ndarray:
+        texts = [(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS]
+        return np.array(
+            [len(tokenizer(*pair, verbose=False, **options)["input_ids"]) for pair in texts]
+        )
+
+    whole = tokens()
+    seen = tokens(truncation=True, max_length=limit)  # of two long texts it may keep one less
+    counted = scorer.truncation
+    assert (counted.pairs, counted.unknown) == (len(PAIRS), 0)
+    assert 0 < counted.cut == (whole > limit).sum() < len(PAIRS)
+    assert counted.lost == (whole - seen).sum()
+    tokens = scorer._engine.prepare(Pairs(QUERIES, DOCUMENTS, Q, D)).tokens
+    assert tokens.tolist() == whole.tolist()
 
 
 class FakeJob:
     """The logit of a pair is its position; more than `room` tokens at once do not fit."""
+
+    tokens = None
+    device = torch.device("cpu")
 
     def __init__(self, lengths, room):
         self.lengths = np.asarray(lengths)
@@ -262,6 +347,50 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
     engine = FakeEngine([20])
     engine.job.run = lambda positions: (_ for _ in ()).throw(RuntimeError("boom"))
     with pytest.raises(RuntimeError, match="boom"):
+        run(engine)
+
+
+def failing_above(room: int, error: Exception, alive: bool, monkeypatch) -> FakeEngine:
+    """An accelerator whose kernels fail for more than `room` pairs."""
+    engine = FakeEngine([20] * 8, batch_tokens=160)
+    work = engine.job.run
+    engine.device = engine.job.device = torch.device("xpu")
+
+    def run(positions):
+        if len(positions) > room:
+            raise error
+        return work(positions)
+
+    def ones(*_, **__):
+        if not alive:
+            raise RuntimeError("no answer")
+        return torch.zeros(1)
+
+    engine.job.run = run
+    monkeypatch.setattr(results.torch, "ones", ones)
+    monkeypatch.setattr(torch.xpu, "empty_cache", lambda: None)
+    return engine
+
+
+@pytest.mark.parametrize("error", [RuntimeError, torch.AcceleratorError])
+def test_a_failing_kernel_halves_the_batch_and_is_told_once(monkeypatch, caplog, error):
+    engine = failing_above(2, error("kernel launch refused\ndetails"), True, monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        scorer, scores = run(engine)
+    assert scores.tolist() == list(range(8))
+    assert max(map(len, engine.job.batches)) == 2
+    assert caplog.text.count("kernel launch refused on xpu") == 1
+
+
+def test_a_kernel_that_fails_for_a_single_pair_stops(monkeypatch):
+    engine = failing_above(0, RuntimeError("kernel launch refused"), True, monkeypatch)
+    with pytest.raises(RuntimeFailure, match="kernel launch refused on xpu with a single pair"):
+        run(engine)
+
+
+def test_a_device_that_no_longer_answers_is_lost(monkeypatch):
+    engine = failing_above(2, RuntimeError("kernel launch refused"), False, monkeypatch)
+    with pytest.raises(RuntimeFailure, match="device failed: kernel launch refused"):
         run(engine)
 
 

@@ -58,7 +58,7 @@ def attend_runs(
                     queries[:, :, rows],
                     keys[:, :, near],
                     values[:, :, near],
-                    attn_mask=None if far is None else ~far,
+                    attn_mask=None if far is None else far.logical_not(),
                     scale=1.0,
                 )
             )

@@ -112,6 +112,20 @@ def choose_linear(
     return PrepackedLinear, "onednn"
 
 
+def half_slowdown(dtype: torch.dtype) -> float:
+    """How many times as long as float32 a product in the half type `dtype` takes on this CPU."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(128, 384, generator=generator), torch.randn(768, 384)
+    half_x, half_weight = x.to(dtype), weight.to(dtype)
+    with single_thread():
+        seconds = remembered_seconds(
+            f"half precision: 128 x {tuple(weight.shape)} {dtype}",
+            ("float32", "half"),
+            lambda: least_seconds(lambda: linear(x, weight), lambda: linear(half_x, half_weight)),
+        )
+    return seconds[1] / seconds[0]
+
+
 def least_seconds(*calls: Callable[[], object]) -> list[float]:
     """CPU seconds of each call's least disturbed try; tries take turns, after one to warm up.
 
