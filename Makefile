@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: quickstart test test-all lint install deploy-check bench clean
+.PHONY: quickstart test test-all lint install test-pythons deploy-check bench clean
 
 quickstart: $(VENV)/.installed  ## set up and do the main job on the Python documentation
 	$(BIN)/rescore quickstart
@@ -22,6 +22,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 install: $(VENV)/.installed
+
+test-pythons:  ## install and test on each Python that pyproject.toml claims
+	scripts/test-pythons
 
 deploy-check: $(VENV)/.installed-test  ## every entrypoint of prefect.yaml loads from a foreign folder
 	$(BIN)/pytest tests/flows/test_deployments.py

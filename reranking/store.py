@@ -15,7 +15,7 @@ import pyarrow as pa
 from lancedb.expr import Expr, col, lit
 
 from configs.source import open_place
-from reranking.errors import ConfigError, MissingResource, RuntimeFailure
+from reranking.errors import ConfigError, MissingPrerequisite, MissingResource, RuntimeFailure
 from reranking.retry import failure, first_line, is_taken, retry
 from reranking.schemas import SCHEMA_VERSION, TABLES, VERSION_KEY, conform, key_of
 
@@ -39,6 +39,11 @@ class Database:
         try:
             session = lancedb.Session(metadata_cache_size_bytes=METADATA_CACHE)
             self._connection = lancedb.connect(uri, session=session)
+        except OSError as error:
+            raise MissingPrerequisite(
+                f"database {uri} cannot be opened: {error}. Expected is a folder that this user "
+                "may write, or one that can be made: correct `database` or its permissions"
+            ) from error
         except Exception as error:
             raise failure(f"database {uri} cannot be opened", error) from error
         if must_exist and "://" in uri and not self.names():

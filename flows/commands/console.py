@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,7 +33,6 @@ app = typer.Typer(
     name="rescore",
     help="The offline side of LanceDB search: ingest, search, rerank, publish, evaluate.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -99,6 +100,7 @@ def command(function: Callable[..., Answer]) -> Callable[..., None]:
     @wraps(function)
     def run(*args: Any, as_json: bool, **kwargs: Any) -> None:
         calm_libraries()
+        _readable_anywhere()
         try:
             with _stoppable():
                 answer = function(*args, **kwargs)
@@ -145,6 +147,13 @@ def _stoppable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _readable_anywhere() -> None:
+    """Have characters that a terminal's encoding lacks shown as `?`, not end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="replace")
 
 
 def _unexpected(error: Exception) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -56,7 +58,10 @@ def examine(config: Config) -> list[Finding]:
     from reranking.pipeline import Pipeline
 
     looks: list[tuple[str, Callable[[], str]]] = [
+        ("system", _system),
         ("versions", _versions),
+        ("cache", _cache),
+        ("proxy", _proxy),
         ("config and models", lambda: _models(config)),
         ("device", lambda: _device(config)),
         ("database", lambda: _database(config)),
@@ -87,6 +92,40 @@ def _versions() -> str:
     if faults:
         raise MissingPrerequisite("; ".join(faults) + ". Install with constraints.txt")
     return f"lancedb {version('lancedb')}, prefect {version('prefect')}, torch {version('torch')}"
+
+
+def _system() -> str:
+    """Python, operating system, processor: what a report should say first."""
+    from reranking.scoring.cpu.choices import processor
+
+    known = {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve"}
+    able = sorted(known & {*processor().lower().split()})
+    return (
+        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, "
+        f"{os.cpu_count()} cores, {', '.join(able) or 'no vector instructions that are known'}"
+    )
+
+
+def _cache() -> str:
+    from reranking.models.builtin import cache_origin, default_cache
+
+    folder = default_cache()
+    try:
+        _need_writable(folder)
+    except MissingPrerequisite as error:
+        raise MissingPrerequisite(
+            f"{error}; {cache_origin()} names the cache. Set RESCORE_CACHE to a folder of your own"
+        ) from error
+    return f"{folder} ({cache_origin()})"
+
+
+def _proxy() -> str:
+    """Which variables name a proxy; never their values, which may hold passwords."""
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    given = [n for name in names for n in (name, name.lower()) if os.environ.get(n)]
+    if not given:
+        return "none is set"
+    return f"{', '.join(given)}; this machine's own addresses are asked directly"
 
 
 def _wrong_versions() -> Iterator[str]:

@@ -53,10 +53,25 @@ def is_published(files: ModelFiles) -> bool:
 
 
 def default_cache() -> Path:
-    """$RESCORE_CACHE, or `rescore` in the user's cache folder."""
-    if own := os.environ.get("RESCORE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rescore"
+    """Return $RESCORE_CACHE, or `rescore` in the user's cache folder.
+
+    Raises MissingPrerequisite if none is named and the user has no home folder.
+    """
+    try:
+        if own := os.environ.get("RESCORE_CACHE"):
+            return Path(own).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rescore"
+    except RuntimeError:  # neither HOME nor a passwd entry, as in some containers
+        raise MissingPrerequisite(
+            "HOME is not set and this user has no home folder, so there is no cache folder: set "
+            "RESCORE_CACHE to a folder that can be written"
+        ) from None
+
+
+def cache_origin() -> str:
+    """Return which variable names the cache folder."""
+    names = ("RESCORE_CACHE", "XDG_CACHE_HOME")
+    return next((name for name in names if os.environ.get(name)), "HOME")
 
 
 def encoder_folder(cache_dir: Path | None = None) -> Path:
@@ -110,8 +125,14 @@ def _built(name: str, digest: str, cache_dir: Path | None, write: Callable[[Path
     target = parent / f"{name}-{digest}"
     if _is_intact(name, target):
         return target
-    parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+    except OSError as error:
+        raise MissingPrerequisite(
+            f"the cache folder {parent} ({cache_origin()}) cannot be written, and {name} is built "
+            f"there once: {error}. Set RESCORE_CACHE to a folder of your own"
+        ) from error
     try:
         scratch.chmod(0o755)
         write(scratch)

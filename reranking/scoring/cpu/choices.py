@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from reranking.errors import MissingPrerequisite
 from reranking.models.builtin import default_cache
 
 logger = logging.getLogger(__name__)
@@ -37,12 +38,20 @@ def remembered_seconds(
     """
     key = {"processor": processor(), "torch": torch.__version__, "question": question}
     digest = blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=12).hexdigest()
-    path = default_cache() / "timings" / f"{digest}.json"
+    path = _folder() / f"{digest}.json"
     if known := _unstored.get(path) or _read(path, names):
         return known
     seconds = [float(s) for s in measure()]
     stored = _store(path, names, key | {"seconds": dict(zip(names, seconds, strict=True))})
     return stored or _unstored.setdefault(path, seconds)
+
+
+def _folder() -> Path:
+    """The folder of stored timings; one that cannot exist if this user has no cache folder."""
+    try:
+        return default_cache() / "timings"
+    except MissingPrerequisite:
+        return Path(os.devnull) / "timings"
 
 
 @cache
