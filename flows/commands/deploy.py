@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,7 +42,7 @@ def deploy(
         removed = _remove(name)
         return Answer({"name": name, "removed": removed}, line(f"removed: {', '.join(removed)}"))
     values = register(settings, config)
-    return Answer(values, partial(_show, values))
+    return Answer(values, _show)
 
 
 def _show(values: dict[str, Any]) -> None:
