@@ -242,10 +242,9 @@ def test_cut_pairs_and_lost_tokens_are_counted(family):
     tokenizer = CrossEncoder(str(folder), device="cpu", local_files_only=True).tokenizer
 
     def tokens(**options: Any) -> np.ndarray:
-        texts = [(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS]
-        return np.array(
-            [len(tokenizer(*pair, verbose=False, **options)["input_ids"]) for pair in texts]
-        )
+        """As a batch: a single pair with an empty document would be taken for a lone text."""
+        pairs = [(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS]
+        return np.array([len(i) for i in tokenizer(pairs, verbose=False, **options)["input_ids"]])
 
     whole = tokens()
     seen = tokens(truncation=True, max_length=limit)  # of two long texts it may keep one less
