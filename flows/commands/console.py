@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -91,7 +92,23 @@ class Answer:
 
 def line(text: str) -> Callable[[Any], None]:
     """Return what prints one line of text, whatever the values are."""
-    return lambda values: typer.echo(text)
+    return lambda values: echo(text)
+
+
+def printable(text: str) -> str:
+    """Return the text with characters that steer a terminal shown, not sent; line ends stay.
+
+    They are C0 and C1 controls, and those that turn the direction of writing around.
+    """
+    return _STEERING.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+_STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line: every command prints by this, as JSON, or by `tables.show`."""
+    typer.echo(printable(text), err=err)
 
 
 def command(function: Callable[..., Answer]) -> Callable[..., None]:
@@ -105,7 +122,7 @@ def command(function: Callable[..., Answer]) -> Callable[..., None]:
             with _stoppable():
                 answer = function(*args, **kwargs)
                 if as_json:
-                    typer.echo(json.dumps(answer.values, default=str))
+                    echo(json.dumps(answer.values, default=str).replace("\x7f", "\\u007f"))
                 else:
                     answer.show(answer.values)
                 if answer.fault is not None:
@@ -166,7 +183,9 @@ def _unexpected(error: Exception) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    typer.echo(f"rescore: {message}", err=True)
+    from configs.source import masked
+
+    echo(f"rescore: {masked(message)}", err=True)
     raise typer.Exit(code)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.commands.console import Answer, ConfigFile, command, line, read_config
+from flows.commands.console import Answer, ConfigFile, command, echo, line, read_config
 from flows.commands.schedules import TAG, deployments_for, name_of
 from flows.commands.server import configured, prepare
 from reranking.errors import MissingPrerequisite, RuntimeFailure
@@ -53,7 +53,7 @@ def _show(values: dict[str, Any]) -> None:
     for row in values["deployments"]:
         add_row(table, row["deployment"], row["next_run"] or "not scheduled")
     show(table)
-    typer.echo(
+    echo(
         f"registered from {values['root']}; start a worker with "
         f"`prefect worker start --pool {values['work_pool']}`"
     )

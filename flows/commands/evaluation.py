@@ -16,6 +16,7 @@ from flows.commands.console import (
     Overrides,
     command,
     database_of,
+    echo,
     read_config,
 )
 from reranking.errors import ConfigError, GateFailed
@@ -58,7 +59,7 @@ def _show_evaluation(settings: Config, values: dict[str, Any]) -> None:
     from flows.commands.verdict_tables import evaluation_lines, gates_table, slices_table
 
     for line in evaluation_lines(values):
-        typer.echo(line)
+        echo(line)
     types = list(dict.fromkeys(row["query_type"] for row in values["measures"]))
     asked = settings.comparison.query_type or ("hybrid" if "hybrid" in types else types[0])
     show(
@@ -121,7 +122,7 @@ def show_comparison(values: dict[str, Any], moved: int) -> None:
     for told in values["comparisons"]:
         show(sentence(told), comparison_table(values["base"], told))
         for line in comparison_lines(told):
-            typer.echo(line)
+            echo(line)
         show(moved_table(told, moved))
 
 

@@ -15,6 +15,7 @@ from flows.commands.console import (
     Overrides,
     Server,
     command,
+    echo,
     exit_code,
     line,
     read_config,
@@ -87,7 +88,7 @@ def _is_what_if(settings: Config, file: Path, overrides: list[str] | None) -> bo
 
     if pipeline_digest(settings) == pipeline_digest(read_config(file, None)):
         return False
-    typer.echo(
+    echo(
         f"table {settings.results.publish!r} is left as it is: --set makes another run than the "
         "config's own. Give --publish to publish it",
         err=True,
@@ -107,7 +108,7 @@ def _show_run(values: dict[str, Any]) -> None:
 
     show(run_table(values), measures_table(values["measures"]), gates_table(values["gates"]))
     if values["report"]:
-        typer.echo(f"Report: {values['report']}")
+        echo(f"Report: {values['report']}")
 
 
 @command
@@ -124,7 +125,7 @@ def quickstart(
 
     def show(values: dict[str, Any]) -> None:
         _show_run(values)
-        typer.echo(f"\nNext: rescore show {values['run_id'][:8]} --config {config}")
+        echo(f"\nNext: rescore show {values['run_id'][:8]} --config {config}")
 
     return Answer(values, show, exit_code(values["rejected"], False))
 
@@ -146,7 +147,7 @@ def _show_reevaluation(values: dict[str, Any]) -> None:
 
     show(run_table(values), measures_table(values["measures"]))
     if values["comparison"] is None:
-        typer.echo("nothing to compare with: `rescore promote RUN_ID --as production` names a run")
+        echo("nothing to compare with: `rescore promote RUN_ID --as production` names a run")
     else:
         show_comparison(values["comparison"], 5)
     show(gates_table(values["gates"]))
@@ -164,11 +165,11 @@ def watch(config: ConfigFile, set: Overrides = None, server: Server = False) -> 
     def show(values: dict[str, Any]) -> None:
         for change in values["changed"]:
             before, now = ((change[k] or "none")[:8] for k in ("before", "now"))
-            typer.echo(f"{change['kind']} {change['name']} changed: {before} -> {now}")
+            echo(f"{change['kind']} {change['name']} changed: {before} -> {now}")
         if values["changed"]:
             _show_reevaluation(values["reevaluation"])
         else:
-            typer.echo(f"no model changed since {settings.comparison.against}")
+            echo(f"no model changed since {settings.comparison.against}")
 
     return Answer(values, show)
 

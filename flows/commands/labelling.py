@@ -18,6 +18,7 @@ from flows.commands.console import (
     Server,
     command,
     database_of,
+    echo,
     exit_code,
     line,
     read_config,
@@ -120,20 +121,20 @@ def _show_labels(values: dict[str, Any]) -> None:
     from flows.commands.tables import show
 
     for told in calibration_lines(values["calibration"]):
-        typer.echo(told)
+        echo(told)
     for source, count in values["no_sample"].items():
-        typer.echo(
+        echo(
             f"{source}: all {count:,} judgments say relevant; they are no sample of these scores "
             "and enter neither calibration nor precision"
         )
     show(calibration_table(values["calibration"]), rules_table(values), conflicts_table(values))
     if values["status"] != "not demonstrable":
         for name, reason in values["refused"].items():
-            typer.echo(f"{name}: {reason}")
+            echo(f"{name}: {reason}")
     if values.get("label_set"):
         found = ": it was there already" if values["status"] == "found" else ""
         counts = ", ".join(f"{count:,} {name}" for name, count in values["labels"].items())
-        typer.echo(f"Label set {values['label_set']}{found}: {counts}")
+        echo(f"Label set {values['label_set']}{found}: {counts}")
 
 
 @command
@@ -191,7 +192,7 @@ def _show_agreement(values: dict[str, Any]) -> None:
     from flows.commands.label_tables import agreement_line, agreement_tables
     from flows.commands.tables import show
 
-    typer.echo(agreement_line(values))
+    echo(agreement_line(values))
     show(*agreement_tables(values))
 
 
@@ -258,9 +259,9 @@ def worklist_import(
 
 def _show_answers(values: dict[str, Any]) -> None:
     who = ", ".join(values["raters"])
-    typer.echo(f"{values['answers']} answers by {who} in list {values['judgment_list']}")
+    echo(f"{values['answers']} answers by {who} in list {values['judgment_list']}")
     for reason in values["reasons"]:
-        typer.echo(f"rejected: {reason}", err=True)
+        echo(f"rejected: {reason}", err=True)
 
 
 @command

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import typer
+from flows.commands.console import echo
 
 if TYPE_CHECKING:
     from configs.schema import Config
@@ -21,14 +21,14 @@ def do(job: str, config: Config, *args: Any, server: bool = False) -> dict[str, 
 
     found = configured()
     if found is None and not server:
-        typer.echo(f"{job}: in this process, no Prefect server is configured", err=True)
+        echo(f"{job}: in this process, no Prefect server is configured", err=True)
         from reranking.order import JOBS
         from reranking.pipeline import Pipeline
 
         return JOBS[job](Pipeline(config), *args)
     prepare(found)
     where = "a temporary server" if found is None else f"{found.shown} ({found.origin})"
-    typer.echo(f"{job}: a flow run on {where}", err=True)
+    echo(f"{job}: a flow run on {where}", err=True)
     flow = getattr(import_module(f"flows.{job}"), job)
     values: dict[str, Any] = flow(config, *args)
     return values

@@ -5,21 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from flows.commands.console import printable
 from reranking.numbers import cells as texts
 
 
 def show(*tables: Table | Text | None) -> None:
     """Print the tables that there are, as wide as they need to be where nobody watches."""
-    console = Console()
+    console = _Console()
     if not console.is_terminal:
-        console = Console(width=400)
+        console = _Console(width=400)
     for table in tables:
         if table is not None:
             console.print(table)
+
+
+class _Console(Console):
+    """A console to which no cell's text can send controls, whatever made the cell."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(printable(segment.text), segment.style)
 
 
 def new_table(title: str, columns: Iterable[str], right: Iterable[str] = ()) -> Table:
