@@ -17,6 +17,7 @@ from flows.commands.console import Answer, ConfigFile, command, echo, line, read
 from flows.commands.schedules import TAG, deployments_for, name_of
 from flows.commands.server import configured, prepare
 from reranking.errors import MissingPrerequisite, RuntimeFailure
+from reranking.fingerprints import canonical, fingerprint
 
 if TYPE_CHECKING:
     from configs.schema import Config
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 POOL = "rescore"
 DEAD_HOSTS = "rescore: flow runs without a heartbeat"
+_SAID = {"match": True, "for_each": True, "posture": True, "threshold": True, "within": True}
 _ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
 
 
@@ -189,24 +191,15 @@ def _watch_hosts() -> str:
             )
         ],
     )
-    wanted = automation.model_dump(mode="json", include={"trigger", "actions"})
+    said = automation.model_dump(mode="json", include={"trigger": _SAID, "actions": True})
+    digest = fingerprint(canonical(said))[:8]
+    automation.description = f"Made by `rescore deploy` ({digest})."
     with get_client(sync_client=True) as client:
         known = client.read_automations_by_name(DEAD_HOSTS)
-        for old in known:
-            # One that is made anew would forget the runs that it is watching.
-            if _alike(old.model_dump(mode="json", include={"trigger", "actions"}), wanted):
-                return DEAD_HOSTS
+        # One that is made anew would forget the runs that it is watching.
+        if [old.description for old in known] == [automation.description]:
+            return DEAD_HOSTS
         for old in known:
             client.delete_automation(old.id)
     automation.create()
     return DEAD_HOSTS
-
-
-def _alike(one: Any, other: Any) -> bool:
-    """Whether two JSON values say the same; ids and the order of names are the server's."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = (one.keys() | other.keys()) - {"id"}
-        return all(_alike(one.get(k), other.get(k)) for k in keys)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and sorted(map(str, one)) == sorted(map(str, other))
-    return bool(one == other)
