@@ -17,7 +17,6 @@ from flows.commands.console import Answer, ConfigFile, command, echo, line, read
 from flows.commands.schedules import TAG, deployments_for, name_of
 from flows.commands.server import configured, prepare
 from reranking.errors import MissingPrerequisite, RuntimeFailure
-from reranking.fingerprints import canonical, fingerprint
 
 if TYPE_CHECKING:
     from configs.schema import Config
@@ -170,6 +169,8 @@ def _watch_hosts() -> str:
     from prefect.events import EventTrigger, Posture
     from prefect.events.actions import ChangeFlowRunState
     from prefect.settings import get_current_settings
+
+    from reranking.fingerprints import canonical, fingerprint
 
     frequency = get_current_settings().flows.heartbeat_frequency
     automation = Automation(
