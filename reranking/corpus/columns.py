@@ -86,9 +86,10 @@ class ColumnTypes:
 
     def see(self, row: Row) -> None:
         """Take in the values of one row."""
-        for name, value in own_columns(row.values).items():
-            if value is not None and name not in self.declared:
-                self._seen.setdefault(name, _Seen()).add(row.number, plain(value))
+        for name, given in own_columns(row.values).items():
+            value = None if name in self.declared else plain(given)  # NaN is no value either
+            if value is not None:
+                self._seen.setdefault(name, _Seen()).add(row.number, value)
 
     def settle(self, stored: pa.Schema | None) -> None:
         """Decide; raises InputError if a column of the stored table cannot hold its values."""

@@ -156,6 +156,7 @@ WIDENED = [
     ([1, 2.5, "x"], pa.string(), ["1", "2.5", "x"]),
     ([True, 1], pa.string(), ["true", "1"]),
     ([None, None, 3], pa.int64(), [None, None, 3]),
+    ([float("nan"), 2, float("inf")], pa.int64(), [None, 2, None]),
 ]
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reranking.errors import EXIT_DONE
+from reranking.store import Database
 from tests.support import tiny
 from tests.support.bad_bench import CASES, Bench, Outcome, case
 
@@ -278,6 +279,17 @@ def _(bench: Bench) -> Outcome:
         assert bench.run().code == 5
     bench.first(year="recently")
     return bench.run()
+
+
+@case("a source that lost most of its rows, with `delete_missing`")
+def _(bench: Bench) -> Outcome:
+    rows = tiny.documents(60)
+    bench.documents(rows)
+    assert bench.run().code == EXIT_DONE
+    bench.documents(rows[:20])
+    outcome = bench.run(documents__delete_missing=True)
+    assert Database(str(bench.folder / "db.lancedb")).need("documents").count_rows() == 60
+    return outcome
 
 
 @case("columns called `row_hash` or `text_hash`")
