@@ -143,20 +143,15 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
 
     Only plain names are replaced: nothing in a template or a text is evaluated.
     """
-    text = template
     if template == "{text}":
         return str(values.get("text") or "").strip()
     parts: list[str] = []
-    while True:
-        before, mark, rest = text.partition("{")
-        name, closing, after = rest.partition("}")
-        parts.append(before)
-        if not mark or not closing:
-            parts.append(mark + rest)
-            return "".join(parts).strip()
-        value = values.get(name)
-        parts.append("" if value is None else str(value))
-        text = after
+    at = 0
+    while (mark := template.find("{", at)) >= 0 and (end := template.find("}", mark)) >= 0:
+        value = values.get(template[mark + 1 : end])
+        parts += [template[at:mark], "" if value is None else str(value)]
+        at = end + 1
+    return "".join([*parts, template[at:]]).strip()
 
 
 def table_of(documents: Sequence[Document], vectors: NDArray[np.float32], types: Types) -> pa.Table:
