@@ -33,6 +33,7 @@ _STORE_FAULT = r"(?:408|429|5\d\d)\b"
 _PASSING_WORDS = re.compile(
     r"(?:lance error: )?(?:LanceError\(\w+\): |External error: )*(?:"
     r"(?:Retryable commit|Commit|Incompatible commit) conflict for version \d+"
+    r"|Incompatible transaction: This \w+ transaction is incompatible with concurrent transaction"
     r"|Too many concurrent writ(?:er|e)s"
     r"|(?:Commit|Operation) timed out"
     r"|Storage request was throttled"

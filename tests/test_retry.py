@@ -20,6 +20,10 @@ CONFLICT = (
 PASSING = [
     RuntimeError(CONFLICT),
     ValueError("Commit conflict for version 12: There was a concurrent commit"),
+    RuntimeError(
+        "lance error: Incompatible transaction: This Append transaction is incompatible with "
+        "concurrent transaction Overwrite at version 2."
+    ),
     RuntimeError("lance error: Too many concurrent writers. 20 attempts"),
     RuntimeError("lance error: Too many concurrent writes, please retry later: t"),
     OSError("LanceError(IO): Generic S3 error: Error performing PUT http://h/b in 1.1s, after 1 "
