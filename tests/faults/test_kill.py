@@ -105,7 +105,7 @@ def test_the_flow_is_stopped_killed_and_continued(
 
 @pytest.mark.slow
 def test_the_installed_command_is_killed_and_continued(tmp_path: Path, cross_encoder: Path) -> None:
-    """The same with the command as people start it, and Prefect's own ephemeral server."""
+    """The same with the command as people start it: in its own process, without a server."""
     config = make_world(tmp_path, cross_encoder, documents=80, queries=16)
     command = [sys.executable, "-m", "flows.cli", "run", str(config), "--allow-rejects"]
     env = {"PREFECT_HOME": str(tmp_path / "prefect"), "PATH": "", "HF_HUB_OFFLINE": "1"}
