@@ -16,7 +16,7 @@ from reranking.runs.run import Run
 from reranking.summary import Summary
 
 if TYPE_CHECKING:
-    from reranking.evaluation.compare_run import Comparisons
+    from reranking.evaluation.run_comparison import Comparisons
 
 
 def rescore(pipeline: Pipeline, *, force: bool = False, serve: bool = True) -> Summary:

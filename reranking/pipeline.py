@@ -27,7 +27,7 @@ from reranking.steps import Executor, Here, step
 from reranking.store import Database
 
 if TYPE_CHECKING:
-    from reranking.evaluation.compare_run import Comparisons
+    from reranking.evaluation.run_comparison import Comparisons
 
 
 class Pipeline:
@@ -186,7 +186,7 @@ class Pipeline:
     def check(self) -> None:
         """Raise for what is wrong with the config and can be told before any model is loaded."""
         if self.config.judgments is not None:
-            from reranking.evaluation.compare_run import check_measures
+            from reranking.evaluation.run_comparison import check_measures
 
             check_measures(self.config)
         _ = self.encoder, self.reranker, self.refiner
@@ -345,7 +345,7 @@ class Pipeline:
         given = self.config.judgments
         if given is None:
             return []
-        from reranking.evaluation.evaluate_run import evaluate_run, means
+        from reranking.evaluation.run_measures import evaluate_run, means
 
         done = evaluate_run(run, given.judgment_list, given.measures)
         means_of: list[dict[str, Any]] = means(done.metrics).to_pylist()
@@ -353,7 +353,7 @@ class Pipeline:
 
     def comparisons(self, run: Run) -> Comparisons:
         """Return the run's comparisons, which gates, report and verdict share; none is made yet."""
-        from reranking.evaluation.compare_run import Comparisons
+        from reranking.evaluation.run_comparison import Comparisons
 
         return Comparisons(run.database, run.run_id, self.config)
 

@@ -12,7 +12,7 @@ from reranking.corpus.corpus import Corpus, pin_managed
 from reranking.corpus.queries import QuerySet, pin_queries
 from reranking.corpus.vector_columns import Encoded, add_vectors, encoder_column, vector_columns
 from reranking.errors import ConfigError, MissingResource
-from reranking.evaluation.compare_run import Comparisons
+from reranking.evaluation.run_comparison import Comparisons
 from reranking.evaluation.sides import Side, promoted_side
 from reranking.pipeline import Pipeline
 from reranking.runs.candidates import searched

@@ -14,8 +14,8 @@ from configs.load import load_config
 from flows.cli import app
 from reranking.labelling.answers import label_stored_run
 from reranking.labelling.calibration import Calibration
-from reranking.labelling.label_run import calibration_of
 from reranking.labelling.label_sets import find_label_set
+from reranking.labelling.run_labels import calibration_of
 from reranking.pipeline import Pipeline
 from reranking.runs.plan import pipeline_digest
 from reranking.runs.promotion import promoted_run

@@ -51,7 +51,7 @@ def _show_runs(rows: list[dict[str, Any]]) -> None:
 def show(run_id: RunId, config: ConfigOption = None, database: DatabaseOption = None) -> Answer:
     """Show one run: inputs, fingerprints, counts, times, measures."""
     opened = _open(config, database)
-    from reranking.evaluation.evaluate_run import stored_means
+    from reranking.evaluation.run_measures import stored_means
     from reranking.runs.promotion import promoted_names
     from reranking.runs.run import find_run
 

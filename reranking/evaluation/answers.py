@@ -8,11 +8,11 @@ from typing import Any
 from configs.evaluation import ComparisonSettings
 from configs.schema import Config
 from reranking.errors import ConfigError
-from reranking.evaluation.compare_run import Comparisons, asked_measures, compare_sides
-from reranking.evaluation.evaluate_run import evaluate_run, means, slice_means
-from reranking.evaluation.evaluate_run import history as measured_history
 from reranking.evaluation.gates import gate_run
 from reranking.evaluation.measures import parse_measures
+from reranking.evaluation.run_comparison import Comparisons, asked_measures, compare_sides
+from reranking.evaluation.run_measures import evaluate_run, means, slice_means
+from reranking.evaluation.run_measures import history as measured_history
 from reranking.evaluation.sides import find_side, judgments_of
 from reranking.runs.plan import pipeline_digest
 from reranking.runs.run import done_runs, find_run, newest_done

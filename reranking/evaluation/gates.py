@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 
 from configs.evaluation import Gate
 from reranking.arrow import frame
-from reranking.evaluation.compare_run import Compared, Comparisons
 from reranking.evaluation.comparison import Comparison, Row
-from reranking.evaluation.evaluate_run import evaluate_run
 from reranking.evaluation.measures import parse_measures
+from reranking.evaluation.run_comparison import Compared, Comparisons
+from reranking.evaluation.run_measures import evaluate_run
 from reranking.evaluation.sides import FIRST, own_first_stage, promoted_side
 from reranking.evaluation.statistics import corrected, randomisation_p
 from reranking.evaluation.summaries import MIN_SLICE, query_slices, summarise

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 
 from reranking.errors import InputError, MissingResource
-from reranking.evaluation.evaluate_run import rankings
+from reranking.evaluation.run_measures import rankings
 from reranking.judgments.lists import choose_list
 from reranking.runs.promotion import promoted_run
 from reranking.runs.run import Run, RunRow, find_run

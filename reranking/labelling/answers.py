@@ -21,7 +21,6 @@ from reranking.labelling.calibration import Calibration, Uncalibrated
 from reranking.labelling.goal import Goal
 from reranking.labelling.gradings import Gradings
 from reranking.labelling.kappa import Agreement
-from reranking.labelling.label_run import Bench, Labelled, bench, label_run
 from reranking.labelling.label_sets import (
     find_label_set,
     list_label_sets,
@@ -31,6 +30,7 @@ from reranking.labelling.label_sets import (
     with_texts,
 )
 from reranking.labelling.rules import RuleReport
+from reranking.labelling.run_labels import Bench, Labelled, bench, label_run
 from reranking.runs.plan import pipeline_digest
 from reranking.runs.run import Run, find_run, newest_done
 from reranking.steps import step

@@ -26,8 +26,8 @@ from reranking.labelling.kappa import (
     disagreements,
     rater_agreement,
 )
-from reranking.labelling.label_run import Bench
 from reranking.labelling.label_sets import find_label_set, read_labels, stale_labels
+from reranking.labelling.run_labels import Bench
 from reranking.runs.run import Run, find_run
 from reranking.store import Database, equals
 

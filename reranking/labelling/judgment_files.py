@@ -12,8 +12,8 @@ from reranking.corpus.corpus import string_ids
 from reranking.corpus.queries import read_queries
 from reranking.errors import ConfigError
 from reranking.judgments.files import write_beir, write_trec
+from reranking.labelling.run_worklist import shown_by
 from reranking.labelling.worklist import work_list
-from reranking.labelling.worklist_run import shown_by
 from reranking.runs.run import Run
 
 FORMATS = ("beir", "qrels")

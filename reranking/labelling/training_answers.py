@@ -15,11 +15,10 @@ from reranking.labelling.answers import open_database, plain, relevant_of, run_o
 from reranking.labelling.calibration import Calibration, Uncalibrated, fit
 from reranking.labelling.judged import sample_of
 from reranking.labelling.judgment_files import export_judgments
-from reranking.labelling.label_run import calibration_of
 from reranking.labelling.label_sets import find_label_set
 from reranking.labelling.mining import MiningReport
-from reranking.labelling.scored import ScoredRun
-from reranking.labelling.training_run import (
+from reranking.labelling.run_labels import calibration_of
+from reranking.labelling.run_training import (
     Files,
     MiningInputs,
     answerable,
@@ -28,6 +27,7 @@ from reranking.labelling.training_run import (
     mine_run,
     with_labels,
 )
+from reranking.labelling.scored import ScoredRun
 from reranking.store import Database
 
 

@@ -15,8 +15,8 @@ from reranking.corpus.queries import pin_queries, read_queries
 from reranking.errors import ConfigError
 from reranking.judgments.lists import current_wording, read_lists
 from reranking.labelling.answers import labels_of, open_database, run_of
-from reranking.labelling.label_run import bench
-from reranking.labelling.worklist_run import Order, import_answers, list_grades, work, write_work
+from reranking.labelling.run_labels import bench
+from reranking.labelling.run_worklist import Order, import_answers, list_grades, work, write_work
 from reranking.runs.run import find_run
 from reranking.store import Database
 

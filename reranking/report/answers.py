@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import Config
-from reranking.evaluation.compare_run import Comparisons
+from reranking.evaluation.run_comparison import Comparisons
 from reranking.evaluation.sides import FIRST, Side, find_side, own_first_stage, promoted_side
 from reranking.report.collect import collect
 from reranking.report.content import Report

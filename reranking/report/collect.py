@@ -15,16 +15,16 @@ import pyarrow.compute as pc
 
 from reranking.arrow import frame
 from reranking.corpus.corpus import texts_of
-from reranking.evaluation.compare_run import Comparisons
 from reranking.evaluation.comparison import MOVED
-from reranking.evaluation.evaluate_run import history
 from reranking.evaluation.measures import parse_measures
 from reranking.evaluation.moves import MovedQuery, moved_documents
 from reranking.evaluation.overlap import rankings_of, rankings_overlap, rbo
+from reranking.evaluation.run_comparison import Comparisons
+from reranking.evaluation.run_measures import history
 from reranking.evaluation.sides import FIRST, Side
 from reranking.judgments.lists import grades
-from reranking.labelling.label_run import calibration_of
 from reranking.labelling.label_sets import list_label_sets, read_labels
+from reranking.labelling.run_labels import calibration_of
 from reranking.labelling.scored import ScoredRun
 from reranking.report import words
 from reranking.report.content import (

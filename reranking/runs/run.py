@@ -175,8 +175,8 @@ class Run:
         None is the judgment list of the run's config, else the only one of its query set. Raises
         ConfigError if no list can be chosen.
         """
-        from reranking.evaluation.compare_run import asked_measures
-        from reranking.evaluation.evaluate_run import evaluate_run, means
+        from reranking.evaluation.run_comparison import asked_measures
+        from reranking.evaluation.run_measures import evaluate_run, means
         from reranking.evaluation.sides import Side, judgments_of
 
         chosen = judgments_of([Side(self, "reranked", self.run_id[:8])], judgment_list)
@@ -193,7 +193,7 @@ class Run:
         `base` is a run, the beginning of a run's id or a promoted name; `:first` behind it means
         its first stage. Raises MissingResource if it does not exist or is not finished.
         """
-        from reranking.evaluation.compare_run import Comparisons
+        from reranking.evaluation.run_comparison import Comparisons
         from reranking.evaluation.sides import find_side
 
         name = base.run_id if isinstance(base, Run) else base

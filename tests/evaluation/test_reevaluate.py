@@ -25,8 +25,8 @@ from reranking.corpus.vector_columns import (
     vector_columns,
 )
 from reranking.errors import GateFailed, InputError, MissingResource
-from reranking.evaluation.compare_run import compare_sides
 from reranking.evaluation.comparison import compare
+from reranking.evaluation.run_comparison import compare_sides
 from reranking.evaluation.sides import find_side
 from reranking.runs.candidates import candidates_of
 from reranking.runs.promotion import promote
@@ -142,7 +142,7 @@ def test_gates_report_and_verdict_share_one_comparison(
         calls.append(base.name)
         return compare(base, *arguments, **options)
 
-    monkeypatch.setattr("reranking.evaluation.compare_run.compare", counted)
+    monkeypatch.setattr("reranking.evaluation.run_comparison.compare", counted)
     gates = json.dumps([{"metric": "nDCG@10", "threshold": 0.0}])
     reports = json.dumps({"report": str(site.folder / "reports")})
     values = site.again(OTHER, f"gates={gates}", f"results={reports}")

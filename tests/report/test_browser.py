@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reranking.evaluation.compare_run import Comparisons
+from reranking.evaluation.run_comparison import Comparisons
 from reranking.evaluation.sides import own_first_stage
 from reranking.report.collect import collect
 from reranking.report.page import write

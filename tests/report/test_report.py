@@ -18,8 +18,8 @@ from typer.testing import CliRunner, Result
 from configs.load import load_config
 from flows.cli import app
 from reranking.errors import ConfigError
-from reranking.evaluation.compare_run import Comparisons
-from reranking.evaluation.evaluate_run import evaluate_run, means
+from reranking.evaluation.run_comparison import Comparisons
+from reranking.evaluation.run_measures import evaluate_run, means
 from reranking.evaluation.sides import FIRST, find_side
 from reranking.labelling.calibration import Uncalibrated
 from reranking.pipeline import Pipeline

@@ -13,7 +13,7 @@ from configs.load import ConfigFault, load_config
 from flows.cli import app
 from reranking.arrow import frame
 from reranking.errors import InputError
-from reranking.evaluation.evaluate_run import rankings
+from reranking.evaluation.run_measures import rankings
 from reranking.runs.run import Run
 from tests.support import judged, tiny
 from tests.support.judged import refuse

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from configs.load import load_config
 from reranking.arrow import frame
 from reranking.errors import RuntimeFailure
-from reranking.evaluation.evaluate_run import stored_means
+from reranking.evaluation.run_measures import stored_means
 from reranking.fingerprints import text_hash
 from reranking.runs.candidates import candidates_of
 from reranking.runs.run import Run

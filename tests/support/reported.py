@@ -11,7 +11,7 @@ import pytest
 
 from configs.labelling import LabelRule, Labels
 from configs.load import load_config
-from reranking.labelling.label_run import bench, label_run
+from reranking.labelling.run_labels import bench, label_run
 from reranking.pipeline import Pipeline
 from reranking.runs.run import Run
 from reranking.store import Database

@@ -18,13 +18,13 @@ from reranking.errors import InputError, MissingResource
 from reranking.labelling import answers as labelling
 from reranking.labelling.answers import label_stored_run
 from reranking.labelling.calibration import Calibration, Uncalibrated
-from reranking.labelling.label_run import bench, calibration_of
 from reranking.labelling.label_sets import (
     find_label_set,
     list_label_sets,
     read_labels,
     stale_labels,
 )
+from reranking.labelling.run_labels import bench, calibration_of
 from reranking.pipeline import Pipeline
 from reranking.runs.run import Run
 from reranking.scoring.crossencoder import CrossEncoderModel
@@ -106,7 +106,7 @@ def test_the_same_inputs_are_found_and_nothing_is_computed(
     first = labelled(copy)
     database = database_of(copy)
     versions = [database.need(t).version for t in ("labels", "label_sets")]
-    monkeypatch.setattr("reranking.labelling.label_run.apply_rule", None)
+    monkeypatch.setattr("reranking.labelling.run_labels.apply_rule", None)
     again = labelled(copy)
     assert again["status"] == "found" and again["label_set"] == first["label_set"]
     assert again["labels"] == first["labels"]

@@ -14,7 +14,7 @@ from configs.load import load_config
 from flows.cli import app
 from reranking.arrow import frame
 from reranking.labelling import answers as labelling
-from reranking.labelling.label_run import bench
+from reranking.labelling.run_labels import bench
 from reranking.pipeline import Pipeline
 from reranking.store import Database
 from tests.support.labelled import copied

@@ -14,7 +14,7 @@ from configs.load import load_config
 from flows.cli import app
 from reranking.corpus.corpus import texts_of
 from reranking.errors import GateFailed, InputError, MissingResource
-from reranking.evaluation.compare_run import compare_sides
+from reranking.evaluation.run_comparison import compare_sides
 from reranking.evaluation.sides import Side, find_side
 from reranking.order import refuse_failed
 from reranking.pipeline import Pipeline
