@@ -316,7 +316,7 @@ class Keep(Part):
 class Execution(Part):
     commit_seconds: float = Field(30.0, gt=0, description="work that a kill may lose")
     runner: Literal["threads", "processes", "ray", "dask"] = Field(
-        "threads", description="what workers are, where there are several"
+        "threads", description="what several workers are"
     )
     workers: int = Field(1, ge=1, description="chunks of queries that are worked on at once")
     gpus_per_worker: int = Field(1, ge=0, description="reserved for a worker, not used on CPU")

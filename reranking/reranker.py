@@ -187,7 +187,7 @@ def _union(vector: pa.Table, fts: pa.Table) -> pa.Table:
     rows = rows.take(pa.array(first["index"].sort().to_numpy()))
     for name, leg in (("_distance", vector), ("_score", fts)):
         if name in leg.column_names and "_rowid" in leg.column_names:
-            found = pc.index_in(rows["_rowid"], value_set=leg["_rowid"].combine_chunks())
-            values = leg[name].combine_chunks().take(found)
+            places = pc.index_in(rows["_rowid"], value_set=leg["_rowid"].combine_chunks())
+            values = leg[name].combine_chunks().take(places)
             rows = rows.set_column(rows.column_names.index(name), name, values)
     return rows

@@ -70,7 +70,7 @@ class Database:
                 return names
 
     def open(self, name: str, version: int | None = None) -> Any:
-        """The table, at a version if one is given, or None where there is no such table.
+        """The table, at a version if one is given, or None if it does not exist.
 
         The folder that a killed writer left before its first commit is no table. Raises
         MissingResource where the table is broken, of another schema, or lacks the version.
@@ -97,7 +97,7 @@ class Database:
             raise MissingResource(f"{what}{at}: {first_line(error.__cause__ or error)}") from error
 
     def need(self, name: str, version: int | None = None) -> Any:
-        """The table; raises MissingResource where there is none."""
+        """The table; raises MissingResource if it does not exist."""
         table = self.open(name, version)
         if table is None:
             known = ", ".join(sorted(self.names())) or "none"
@@ -238,7 +238,7 @@ class Database:
         retry(f"writing table {name!r}", write)
 
     def drop(self, name: str) -> None:
-        """Remove the table with everything in it; no error where there is none."""
+        """Remove the table with everything in it; no error if it does not exist."""
         self._connection.drop_table(name, ignore_missing=True)
 
     def read(
@@ -248,7 +248,7 @@ class Database:
         columns: list[str] | None = None,
         version: int | None = None,
     ) -> pa.Table:
-        """The matching rows; an empty table with no columns where there is no such table."""
+        """The matching rows; a table without rows and columns if it does not exist."""
         table = self.open(name, version)
         if table is None:
             return pa.table({})
@@ -263,7 +263,7 @@ class Database:
         *,
         row_ids: bool = False,
     ) -> Iterator[pa.RecordBatch]:
-        """The matching rows, a batch at a time; nothing where there is no such table.
+        """The matching rows, a batch at a time; nothing if it does not exist.
 
         row_ids: also a column `_rowid` uint64, which compaction and updates change.
         """
@@ -288,7 +288,7 @@ class Database:
         retry(f"tagging {name}", point)
 
     def untag(self, name: str, tag: str) -> None:
-        """Remove the table's tag; no error where there is none."""
+        """Remove the table's tag; no error if it does not exist."""
         table = self.open(name)
         if table is not None and tag in table.tags.list():
             table.tags.delete(tag)
@@ -301,7 +301,7 @@ class Database:
         """The table's tags and the versions they point at."""
         table = self.open(name)
         tags = {} if table is None else table.tags.list()
-        return {tag: int(found["version"]) for tag, found in tags.items()}
+        return {tag: int(entry["version"]) for tag, entry in tags.items()}
 
     def optimize(self, name: str) -> None:
         """Fold new rows into the table's indexes and compact it; no version is pruned."""
@@ -369,14 +369,14 @@ def _check_ours(name: str, table: Any) -> None:
 
 
 def _check_version(name: str, table: Any, upgrading: bool) -> None:
-    found = schema_version(table) or SCHEMA_VERSION
-    if found > SCHEMA_VERSION:
+    stored = schema_version(table) or SCHEMA_VERSION
+    if stored > SCHEMA_VERSION:
         raise MissingResource(
-            f"table {name!r} has schema version {found}; this rescore knows {SCHEMA_VERSION}. "
+            f"table {name!r} has schema version {stored}; this rescore knows {SCHEMA_VERSION}. "
             "Install a newer rescore."
         )
-    if found < SCHEMA_VERSION and not upgrading:
+    if stored < SCHEMA_VERSION and not upgrading:
         raise MissingResource(
-            f"table {name!r} has schema version {found}; this rescore works with {SCHEMA_VERSION}. "
-            "Run `rescore maintain CONFIG`, which upgrades the database."
+            f"table {name!r} has schema version {stored}; this rescore works with "
+            f"{SCHEMA_VERSION}. Run `rescore maintain CONFIG`, which upgrades the database."
         )

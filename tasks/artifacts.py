@@ -76,15 +76,15 @@ def markdown_of(values: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def show_comparison(told: dict[str, Any] | None) -> None:
-    """Post the verdict on a run against the promoted one; nothing where none is promoted."""
-    if told is None:
+def show_comparison(answer: dict[str, Any] | None) -> None:
+    """Post the verdict on a run against the promoted one; nothing if none is promoted."""
+    if answer is None:
         return
     lines = []
-    for found in told["comparisons"]:
-        lines += [found["sentence"], "", "| query type | measure | base | candidate | change |"]
+    for compared in answer["comparisons"]:
+        lines += [compared["sentence"], "", "| query type | measure | base | candidate | change |"]
         lines.append("|---|---|---|---|---|")
-        for row in (r for r in found["rows"] if r["queries"]):
+        for row in (r for r in compared["rows"] if r["queries"]):
             numbers = f"{row['base']:.3f} | {row['candidate']:.3f} | {row['difference']:+.3f}"
             lines.append(f"| {row['query_type']} | {row['measure']} | {numbers} |")
     create_markdown_artifact("\n".join(lines), key="comparison")

@@ -19,7 +19,7 @@ def tag_flow_run(config: Config) -> None:
 
 
 def tags_of(config: Config) -> list[str]:
-    """`query-set:NAME`, and `encoder:NAME` and `reranker:NAME` where there is one."""
+    """`query-set:NAME`, and `encoder:NAME` and `reranker:NAME` if the run has one."""
     encoder, reranker = config.documents.encoder, config.rerank
     tags = [f"query-set:{config.queries.query_set}"]
     if encoder is not None:

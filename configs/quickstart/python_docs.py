@@ -200,7 +200,7 @@ def methods(entries: list[Entry]) -> list[Entry]:
     public = {entry.value for entry in classes}
     # random.choice is a method of random.Random, and listed already.
     taken = {id(entry.value.__func__) for entry in entries if inspect.ismethod(entry.value)}
-    found = []
+    bound = []
     # Bases come before the classes derived from them, so that the nearest public class wins.
     for entry in sorted(classes, key=nearness):
         for name, raw in sorted(own_members(entry.value, public).items()):
@@ -208,8 +208,8 @@ def methods(entries: list[Entry]) -> list[Entry]:
             key = id(getattr(raw, "__func__", raw))
             if member is not None and key not in taken:
                 taken.add(key)
-                found.append(member)
-    return found
+                bound.append(member)
+    return bound
 
 
 def nearness(entry: Entry) -> tuple[int, int, str]:
@@ -276,10 +276,10 @@ def signature(entry: Entry) -> str:
     if entry.kind == "module" or not callable(entry.value):
         return ""
     try:
-        found = inspect.signature(entry.value)
+        callable_signature = inspect.signature(entry.value)
     except Exception:  # no text signature, or one that names what this build does not have
         return ""
-    parameters = list(found.parameters.values())
+    parameters = list(callable_signature.parameters.values())
     if entry.owner is not None and parameters and parameters[0].name in RECEIVERS:
         parameters = parameters[1:]
     shown = [

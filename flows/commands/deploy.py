@@ -118,10 +118,10 @@ def _remove(name: str) -> list[str]:
 
     tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[f"{TAG}:{name}"]))
     with get_client(sync_client=True) as client:
-        found = client.read_deployments(deployment_filter=tagged)
-        for deployment in found:
+        stale = client.read_deployments(deployment_filter=tagged)
+        for deployment in stale:
             client.delete_deployment(deployment.id)
-    return sorted(str(deployment.name) for deployment in found)
+    return sorted(str(deployment.name) for deployment in stale)
 
 
 def _make_pool() -> bool:

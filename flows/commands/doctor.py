@@ -1,4 +1,4 @@
-"""The command that says whether everything is there that the configured run needs."""
+"""The command that says whether the configured run has everything that it needs."""
 
 from __future__ import annotations
 
@@ -138,12 +138,12 @@ def _wrong_versions() -> Iterator[str]:
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = version(wanted.name)
+            present = version(wanted.name)
         except PackageNotFoundError:
             yield f"{wanted.name} is not installed"
             continue
-        if not wanted.specifier.contains(found, prereleases=True):
-            yield f"{wanted.name} is {found}, expected {wanted.specifier}"
+        if not wanted.specifier.contains(present, prereleases=True):
+            yield f"{wanted.name} is {present}, expected {wanted.specifier}"
 
 
 def _models(config: Config) -> str:

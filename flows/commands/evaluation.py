@@ -119,11 +119,11 @@ def show_comparison(values: dict[str, Any], moved: int) -> None:
         sentence,
     )
 
-    for told in values["comparisons"]:
-        show(sentence(told), comparison_table(values["base"], told))
-        for line in comparison_lines(told):
+    for compared in values["comparisons"]:
+        show(sentence(compared), comparison_table(values["base"], compared))
+        for line in comparison_lines(compared):
             echo(line)
-        show(moved_table(told, moved))
+        show(moved_table(compared, moved))
 
 
 @command

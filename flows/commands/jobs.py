@@ -53,7 +53,7 @@ def _show_ingest(values: dict[str, Any]) -> None:
 def run(
     config: ConfigFile,
     set: Overrides = None,
-    force: Annotated[bool, typer.Option("--force", help="compute again what is there")] = False,
+    force: Annotated[bool, typer.Option("--force", help="score stored pairs again")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what it would cost")] = False,
     publish: Annotated[
         bool,

@@ -23,7 +23,7 @@ def calibration_lines(of: Mapping[str, Any]) -> list[str]:
 
 
 def calibration_table(of: Mapping[str, Any]) -> Table | None:
-    """The reliability plot as a table; None where there is no calibration."""
+    """The reliability plot as a table; None without a calibration."""
     if not of["calibrated"]:
         return None
     columns = ["predicted", "observed", "95% interval", "pairs"]

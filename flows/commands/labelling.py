@@ -120,8 +120,8 @@ def _show_labels(values: dict[str, Any]) -> None:
     )
     from flows.commands.tables import show
 
-    for told in calibration_lines(values["calibration"]):
-        echo(told)
+    for text in calibration_lines(values["calibration"]):
+        echo(text)
     for source, count in values["no_sample"].items():
         echo(
             f"{source}: all {count:,} judgments say relevant; they are no sample of these scores "
@@ -132,9 +132,9 @@ def _show_labels(values: dict[str, Any]) -> None:
         for name, reason in values["refused"].items():
             echo(f"{name}: {reason}")
     if values.get("label_set"):
-        found = ": it was there already" if values["status"] == "found" else ""
+        existed = ": it was there already" if values["status"] == "found" else ""
         counts = ", ".join(f"{count:,} {name}" for name, count in values["labels"].items())
-        echo(f"Label set {values['label_set']}{found}: {counts}")
+        echo(f"Label set {values['label_set']}{existed}: {counts}")
 
 
 @command

@@ -19,15 +19,19 @@ def do(job: str, config: Config, *args: Any, server: bool = False) -> dict[str, 
     """
     from flows.commands.server import configured, prepare
 
-    found = configured()
-    if found is None and not server:
+    server_address = configured()
+    if server_address is None and not server:
         echo(f"{job}: in this process, no Prefect server is configured", err=True)
         from reranking.order import JOBS
         from reranking.pipeline import Pipeline
 
         return JOBS[job](Pipeline(config), *args)
-    prepare(found)
-    where = "a temporary server" if found is None else f"{found.shown} ({found.origin})"
+    prepare(server_address)
+    where = (
+        "a temporary server"
+        if server_address is None
+        else f"{server_address.shown} ({server_address.origin})"
+    )
     echo(f"{job}: a flow run on {where}", err=True)
     flow = getattr(import_module(f"flows.{job}"), job)
     values: dict[str, Any] = flow(config, *args)

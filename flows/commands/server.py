@@ -186,11 +186,11 @@ def check(server: Server) -> None:
             f"something like http://127.0.0.1:4200/api; correct it, or {_UNSET}"
         )
     _ask(server, "health")
-    told = _ask(server, "admin/version", needed=False)
-    if told is None:  # Prefect Cloud does not tell
+    reply = _ask(server, "admin/version", needed=False)
+    if reply is None:  # Prefect Cloud does not tell
         return
     try:
-        theirs = str(json.loads(told))
+        theirs = str(json.loads(reply))
     except ValueError:
         theirs = "of an unknown version"
     ours = version("prefect")

@@ -60,21 +60,21 @@ def gates_table(gates: Mapping[str, Any] | None) -> Table | None:
     return table
 
 
-def sentence(told: Mapping[str, Any]) -> Text:
+def sentence(comparison: Mapping[str, Any]) -> Text:
     """The verdict, colored."""
-    return Text(told["sentence"], style=_COLORS.get(told["verdict"], ""))
+    return Text(comparison["sentence"], style=_COLORS.get(comparison["verdict"], ""))
 
 
-def comparison_table(base: Mapping[str, Any], told: Mapping[str, Any]) -> Table | None:
+def comparison_table(base: Mapping[str, Any], comparison: Mapping[str, Any]) -> Table | None:
     """One line per query type and measure, the one that decides marked with a star."""
-    rows = [row for row in told["rows"] if row["queries"]]
+    rows = [row for row in comparison["rows"] if row["queries"]]
     if not rows:
         return None
     columns = [
         *("query type", "measure", "base", "candidate", "difference", "95 % interval", "p"),
         *("+/=/-", "judged"),
     ]
-    title = f"{base['name']} -> {told['candidate']}, {rows[0]['queries']} queries"
+    title = f"{base['name']} -> {comparison['candidate']}, {rows[0]['queries']} queries"
     table = new_table(title, columns, columns[2:])
     for row in rows:
         add_row(
@@ -92,30 +92,30 @@ def comparison_table(base: Mapping[str, Any], told: Mapping[str, Any]) -> Table 
     return table
 
 
-def comparison_lines(told: Mapping[str, Any]) -> list[str]:
+def comparison_lines(comparison: Mapping[str, Any]) -> list[str]:
     """What differs between the two, how alike they rank, and what was left out."""
-    lines = [f"{name}: {a} -> {b}" for name, (a, b) in told["differing"].items()]
-    found = told["agreement"]
-    if found["queries"]:
+    lines = [f"{name}: {a} -> {b}" for name, (a, b) in comparison["differing"].items()]
+    ranks = comparison["agreement"]
+    if ranks["queries"]:
         lines.append(
-            f"agreement over {found['queries']} queries: {found['identical']} rank identically, "
-            f"overlap@{found['k']} {found['overlap']:.3f}, RBO {found['rbo']:.3f}"
+            f"agreement over {ranks['queries']} queries: {ranks['identical']} rank identically, "
+            f"overlap@{ranks['k']} {ranks['overlap']:.3f}, RBO {ranks['rbo']:.3f}"
         )
-    for notice in told["notices"]:
+    for notice in comparison["notices"]:
         examples = ", ".join(notice["examples"])
         lines.append(f"left out: {notice['queries']} queries {notice['reason']} ({examples})")
     return lines
 
 
-def moved_table(told: Mapping[str, Any], most: int) -> Table | None:
+def moved_table(comparison: Mapping[str, Any], most: int) -> Table | None:
     """The queries whose primary measure moved most, with what happened to their documents."""
-    if not told["moved"]:
+    if not comparison["moved"]:
         return None
     columns = ["query", "base", "candidate", "difference", "documents"]
     table = new_table("Queries that moved most", columns, columns[1:4])
     for column in (table.columns[0], table.columns[-1]):
         column.no_wrap = False
-    for query in told["moved"][:most]:
+    for query in comparison["moved"][:most]:
         text = (query["text"] or "")[:_SHOWN_TEXT]
         add_row(
             table,

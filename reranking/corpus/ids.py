@@ -43,15 +43,15 @@ class IdIndex:
 
     def find(self, hashes: Words) -> NDArray[np.int64]:
         """The position of each id in the index, -1 where it is not there."""
-        found = np.full(len(hashes), -1, np.int64)
+        positions = np.full(len(hashes), -1, np.int64)
         if not len(self._first):
-            return found
+            return positions
         start = np.searchsorted(self._first, hashes[:, 0])
         for step in range(self._longest_run):
             at = np.minimum(start + step, len(self._first) - 1)
             hit = (self._first[at] == hashes[:, 0]) & (self._second[at] == hashes[:, 1])
-            found[hit] = at[hit]
-        return found
+            positions[hit] = at[hit]
+        return positions
 
     def values(self, positions: NDArray[np.int64]) -> NDArray[np.void]:
         """The values at positions that `find` returned."""

@@ -58,7 +58,7 @@ def unindexed(table: Any) -> dict[str, int]:
 
 
 def fts_details(table: Any, column: str) -> dict[str, Any] | None:
-    """The settings of the column's FTS index, or None where there is none."""
+    """The settings of the column's FTS index, or None if it has no index."""
     for entry in table.list_indices():
         if entry.index_type == "FTS" and list(entry.columns) == [column]:
             return {k: v for k, v in entry.index_details.items() if k in _FTS_KEYS}
@@ -111,12 +111,12 @@ def _wanted_fts(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _has_vector_index(table: Any, wanted: VectorIndex, column: str, metric: str) -> bool:
-    found = vector_index(table, column)
+    index = vector_index(table, column)
     kind = wanted.type.replace("_", "").lower()
     return (
-        found is not None
-        and found["type"].replace("_", "").lower() == kind
-        and found["metric"] == metric
+        index is not None
+        and index["type"].replace("_", "").lower() == kind
+        and index["metric"] == metric
     )
 
 

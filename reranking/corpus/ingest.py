@@ -323,8 +323,8 @@ class _Ingest:
         if self.database.open(name) is None:
             raise InputError("the source has no usable rows; nothing was written")
         bring_indexes_up_to_date(self.database, self.documents, column=self.column, metric=metric)
-        mine = equals("source_fp", self.source_fp)
-        self.database.delete("rejects", mine & (col("rejected_at") < lit(self.started_at)))
+        of_source = equals("source_fp", self.source_fp)
+        self.database.delete("rejects", of_source & (col("rejected_at") < lit(self.started_at)))
         self.report.version = int(self.database.need(name).version)
         if self.database.tagged(name, READY) != self.report.version:
             self.database.tag(name, READY, self.report.version)
@@ -371,7 +371,7 @@ def _stored_rows(database: Database, name: str) -> IdIndex:
 
 
 def _stored_width(database: Database, name: str, vector: str) -> int | None:
-    """Numbers per stored vector, None where there is no table yet.
+    """Numbers per stored vector, None if the table does not exist yet.
 
     Raises MissingResource where the table is not one that rescore made.
     """

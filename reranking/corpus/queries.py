@@ -64,7 +64,7 @@ def queries_of(name: str, rows: Iterator[Row | Reject]) -> tuple[pa.Table, list[
 
 
 def pin_queries(database: Database, name: str) -> QuerySet:
-    """The query set as it is now; raises MissingResource where there is none of that name."""
+    """The query set as it is now; raises MissingResource if none has that name."""
     table = database.open(TABLE)
     version = 0 if table is None else int(table.version)
     rows = read_queries(database, QuerySet(name, version, "", 0)) if version else None

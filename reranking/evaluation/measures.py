@@ -73,7 +73,7 @@ def parse_primary(name: str) -> Measure:
 
 
 def _parse(name: str) -> Measure:
-    """The measure called `name`; raises whatever ir-measures raises where there is none."""
+    """The measure called `name`; raises what ir-measures raises for an unknown one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # its parser uses ast.Num
         measure = ir_measures.parse_measure(name)

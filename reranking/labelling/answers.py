@@ -172,12 +172,12 @@ def agreement(config: Config, left: str, right: str | None, limit: int) -> dict[
     def bench_of(of: Run) -> Bench:
         return bench(of, labels_of(config))
 
-    found = Gradings(database, config.queries.query_set, relevant_of(config), bench_of)
+    of_set = Gradings(database, config.queries.query_set, relevant_of(config), bench_of)
     if right is None:
         if not left.startswith("judgments:"):
             raise ConfigError(f"{left!r} needs a second grading to be compared with")
-        return {"left": left, "right": None, **plain(found.raters(left))}
-    both = found.compare(left, right, limit)
+        return {"left": left, "right": None, **plain(of_set.raters(left))}
+    both = of_set.compare(left, right, limit)
     return {
         "left": left,
         "right": right,

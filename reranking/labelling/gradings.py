@@ -83,12 +83,12 @@ class Gradings:
             first, second = binarised(first, one.cut), binarised(second, other.cut)
         figures = agreement(first, second)
         if "probability" in first.column_names:
-            found = disagreements(first, second, limit)
+            differing = disagreements(first, second, limit)
         else:  # sureness is the side's that has probabilities
             names = {"left": "right", "right": "left"}
-            found = disagreements(second, first, limit)
-            found = found.rename_columns([names.get(n, n) for n in found.column_names])
-        return Compared(one, other, figures, confusion, _own_grades(found, one, other))
+            differing = disagreements(second, first, limit)
+            differing = differing.rename_columns([names.get(n, n) for n in differing.column_names])
+        return Compared(one, other, figures, confusion, _own_grades(differing, one, other))
 
     def raters(self, judgment_list: str) -> RaterAgreement:
         """How far the raters of a judgment list agree, on the queries' present texts."""

@@ -110,10 +110,10 @@ def unjudged_range(scores: pl.Series, judged_scores: pl.Series) -> tuple[float, 
 
 def no_sample(scores: pl.Series, judged_scores: pl.Series) -> str | None:
     """Return why the judged pairs are no sample of the scores, None if they may be one."""
-    found = unjudged_range(scores, judged_scores)
-    if found is None:
+    gap = unjudged_range(scores, judged_scores)
+    if gap is None:
         return None
     return (
         f"the judgments are no sample of these scores: of {len(scores)} positive pairs none is "
-        f"judged between score {found[0]:.4g} and {found[1]:.4g}"
+        f"judged between score {gap[0]:.4g} and {gap[1]:.4g}"
     )

@@ -130,8 +130,8 @@ def read_labels(database: Database, label_set: str) -> pa.Table:
 def _rows(database: Database, label_set: str) -> pl.DataFrame:
     """The stored labels, one per pair; LABELS."""
     rows = database.read(ROWS, equals("label_set", label_set))
-    found = frame(rows if rows.num_columns else LABELS.empty_table())
-    unique = found.unique(["query_id", "doc_id"], keep="first")
+    current = frame(rows if rows.num_columns else LABELS.empty_table())
+    unique = current.unique(["query_id", "doc_id"], keep="first")
     return unique.sort("query_id", "doc_id").select(LABELS.names)
 
 
@@ -142,11 +142,11 @@ def stale_labels(labels: pa.Table, run: Run) -> pa.Table:
     read as they are now.
     """
     queries = run.database.read("queries", equals("query_set", run.queries.name))
-    found = document_hashes(run, labels.column("doc_id").unique().to_pylist())
+    hashes = document_hashes(run, labels.column("doc_id").unique().to_pylist())
     documents = pa.table(
         {
-            "doc_id": pa.array(list(found), pa.string()),
-            "text_hash": pa.array(list(found.values()), pa.binary(16)),
+            "doc_id": pa.array(list(hashes), pa.string()),
+            "text_hash": pa.array(list(hashes.values()), pa.binary(16)),
         }
     )
     return stale(labels, queries, documents)

@@ -260,15 +260,15 @@ class Miner:
             for group, doc in known.select("group", "doc_id").iter_rows():
                 positives.setdefault(group, []).append(words.get(doc, frozenset()))
             for group, doc in rows.select("group", "doc_id").iter_rows():
-                mine = words.get(doc, frozenset())
-                if any(self._alike(mine, theirs) for theirs in positives[group]):
+                own = words.get(doc, frozenset())
+                if any(self._alike(own, theirs) for theirs in positives[group]):
                     found.append((group, doc, "near-duplicate"))
         schema = {"group": pl.String, "doc_id": pl.String, "copy": pl.String}
         return pl.DataFrame(found, schema, orient="row")
 
-    def _alike(self, mine: frozenset[str], theirs: frozenset[str]) -> bool:
-        common = len(mine & theirs)
-        return common > 0 and common >= self._mining.duplicate_overlap * len(mine | theirs)
+    def _alike(self, one: frozenset[str], theirs: frozenset[str]) -> bool:
+        common = len(one & theirs)
+        return common > 0 and common >= self._mining.duplicate_overlap * len(one | theirs)
 
     def _count(
         self, rows: pl.DataFrame, known: pl.DataFrame, chosen: pl.DataFrame, marked: pl.DataFrame

@@ -50,7 +50,7 @@ from reranking.store import Database
 class Bench:
     """A run's pairs beside everything that speaks for or against a rule.
 
-    `pairs` carry `probability` where there is a calibration. `rules` are as they will be applied:
+    `pairs` carry `probability` if a calibration exists. `rules` are as they will be applied:
     on raw scores if there is none. `refused` says why a rule cannot be applied. `left_out` counts
     the judgments of sources that say `relevant` only: they enter neither calibration nor precision.
     """

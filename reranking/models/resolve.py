@@ -79,7 +79,7 @@ def _download(name: str, revision: str | None, trust_remote_code: bool) -> Path:
     patterns = [p for p in BYTES_MATTER + VALUES_MATTER if trust_remote_code or p not in code]
     patterns = [q for p in patterns for q in (p, f"*/{p}")]
     try:
-        found = snapshot_download(
+        download = snapshot_download(
             name, revision=revision, allow_patterns=patterns, ignore_patterns=list(_HUB_IGNORED)
         )
     except HFValidationError as error:
@@ -91,7 +91,7 @@ def _download(name: str, revision: str | None, trust_remote_code: bool) -> Path:
             f"({type(error).__name__}: {_first_line(error)}); check the name and the network, "
             "copy the model here and give its folder, or use builtin:minilm-reranker"
         ) from error
-    return Path(found)
+    return Path(download)
 
 
 def _first_line(error: Exception) -> str:
@@ -106,8 +106,10 @@ def _checked(
     if is_adapter(files):
         with understood(folder):
             base, base_revision = base_of(files)
-        found = resolve_model(base, revision=base_revision, trust_remote_code=trust_remote_code)
+        base_model = resolve_model(
+            base, revision=base_revision, trust_remote_code=trust_remote_code
+        )
         with understood(folder):
-            files = with_adapter(found.files, files)
+            files = with_adapter(base_model.files, files)
     with understood(folder):
         return ModelFolder(name, files, revision, read_chain(files, trust_remote_code))

@@ -36,15 +36,15 @@ def interval_scale(rows: Sequence[Paired], margin: float) -> tuple[float, float]
 
 
 def interval_cell(
-    paired: Paired, limits: tuple[float, float], margin: float | None, *, found: bool
+    paired: Paired, limits: tuple[float, float], margin: float | None, *, certain: bool
 ) -> Markup:
     """Draw one row's difference and interval on the scale that its column shares.
 
-    `found`: whether the difference may be called better or worse; else it is drawn in grey.
+    `certain`: whether the difference may be called better or worse; else it is drawn in grey.
     """
     width, height = _CELL
     scale = Scale(*limits, 4, width - 4)
-    kind = way(paired.difference) if found else "even"
+    kind = way(paired.difference) if certain else "even"
     drawn = _interval(paired, scale, 0, height, margin, kind)
     return picture(width, height, _said(paired), *drawn, class_="cell")
 
@@ -56,9 +56,9 @@ def interval_axis(limits: tuple[float, float]) -> Markup:
     return picture(width, height, "scale of the column", *_axis(scale, 0, 4), class_="cell")
 
 
-def interval_picture(paired: Paired, margin: float, *, found: bool) -> Markup:
+def interval_picture(paired: Paired, margin: float, *, certain: bool) -> Markup:
     """Draw the deciding measure's difference, its interval and the margin, large."""
-    kind = way(paired.difference) if found else "even"
+    kind = way(paired.difference) if certain else "even"
     width, height = _HERO
     scale = Scale(*interval_scale([paired], margin), 12, width - 12)
     zero = scale(0)
@@ -170,7 +170,7 @@ def differences(values: Sequence[tuple[str, float]], measure: str) -> Markup:
 
 
 def _bars(ordered: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """One bar per query, or per run of neighbouring queries where there are too many."""
+    """One bar per query, or per run of neighbouring queries if there are too many."""
     if len(ordered) <= MAX_BARS:
         return list(ordered)
     cuts = [round(i * len(ordered) / MAX_BARS) for i in range(MAX_BARS + 1)]

@@ -113,7 +113,9 @@ def _pictures(report: Report) -> dict[str, Any]:
         "interval": None
         if comparison is None
         else charts.interval_picture(
-            comparison.primary.paired, margin, found=comparison.verdict in ("improved", "regressed")
+            comparison.primary.paired,
+            margin,
+            certain=comparison.verdict in ("improved", "regressed"),
         ),
         "differences": None
         if comparison is None or not report.per_query
@@ -170,7 +172,7 @@ def changes(query: ShownQuery, ranks: int) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder unless it is there; raises ConfigError if that cannot be."""
+    """Make the folder unless it exists; raises ConfigError if that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -9,7 +9,7 @@ from reranking.evaluation.statistics import CONFIDENCE, Paired
 from reranking.report.content import Report
 
 MINUS: Final = "\u2212"
-DASH: Final = "\u2013"  # stands where there is no number
+DASH: Final = "\u2013"  # in place of a missing number
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -44,14 +44,14 @@ def search_and_store(run: Run, chunk: int, encoder: QueryEncoder | None) -> bool
         if _are_whole(mark, _stored(run, mark, ["vector_rank", "fts_rank"])):
             return False
         log.warning("chunk %d of search %s: candidates are gone", chunk, run.search_id)
-        mine = equals("search_id", run.search_id) & equals("chunk", chunk)
-        run.database.delete("searches", mine & equals("attempt", mark["attempt"]))
+        of_chunk = equals("search_id", run.search_id) & equals("chunk", chunk)
+        run.database.delete("searches", of_chunk & equals("attempt", mark["attempt"]))
     queries = run.chunk_of_queries(chunk)
     vectors: NDArray[np.float32] | None = None
     if "vector" in run.search.legs:
         vectors = query_vectors(queries, encoder, check_vectors(run.database, run.corpus))
-    found = search_chunk(run.database, run.corpus, queries, vectors, run.search)
-    store_chunk(run, chunk, queries, found)
+    hits = search_chunk(run.database, run.corpus, queries, vectors, run.search)
+    store_chunk(run, chunk, queries, hits)
     return True
 
 

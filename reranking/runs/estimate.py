@@ -62,8 +62,8 @@ def estimate(
     vectors = None
     if "vector" in search.legs:
         vectors = query_vectors(sample, encoder, check_vectors(database, corpus))
-    found = search_chunk(database, corpus, sample, vectors, search)
-    pairs = distinct_pairs(found)
+    hits = search_chunk(database, corpus, sample, vectors, search)
+    pairs = distinct_pairs(hits)
     missing, rate = 0, None
     if reranker is not None:
         fingerprint, load = reranker
@@ -73,7 +73,7 @@ def estimate(
         rate = _rate(database, corpus, sample, new, load) if missing else None
     scale = queries.num_rows / max(sample.num_rows, 1)
     to_score = round(missing * scale)
-    candidates = round(found.num_rows * scale)
+    candidates = round(hits.num_rows * scale)
     size = to_score * PAIR_BYTES + candidates * (
         CANDIDATE_BYTES + len(search.query_types) * RESULT_BYTES
     )

@@ -44,7 +44,7 @@ def read_given_ranking(
 ) -> GivenRanking:
     """The first `limit` documents per query of a ranking (query_id, doc_id, score, rank).
 
-    Ordered by score where there is one (equal scores by id), else by rank, else as the rows come.
+    Ordered by score if it has one (equal scores by id), else by rank, else as the rows come.
     Rows of unknown queries or documents, and worse places of a document named twice, are rejects.
     Raises InputError where nothing is left.
     """
@@ -132,8 +132,8 @@ def store_given_ranking(run: Run, ranking: GivenRanking, source_fp: str) -> int:
     for chunk in run.chunks if not run.finished else []:
         if chunk not in done:
             queries = run.chunk_of_queries(chunk)
-            found = _as_candidates(rows, queries, run.search.query_types[0])
-            store_chunk(run, chunk, queries, found)
+            hits = _as_candidates(rows, queries, run.search.query_types[0])
+            store_chunk(run, chunk, queries, hits)
     return len(ranking.rejects)
 
 

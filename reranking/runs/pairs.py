@@ -98,8 +98,8 @@ class Commits:
 
 def distinct_pairs(candidates: pa.Table) -> pl.DataFrame:
     """The candidates' distinct (query_hash, doc_hash), each with one doc_id that has the text."""
-    found = frame(candidates.select([*KEY, "doc_id"]))
-    return found.unique(KEY, keep="first", maintain_order=True)
+    rows = frame(candidates.select([*KEY, "doc_id"]))
+    return rows.unique(KEY, keep="first", maintain_order=True)
 
 
 def _lookup(
@@ -137,6 +137,6 @@ def texts_by_hash(
     doc_ids: Sequence[str], hashes: Sequence[bytes], texts: dict[str, str]
 ) -> list[str | None]:
     """The text of each document, None where it is gone or no longer has the hash."""
-    found = (texts.get(i) for i in doc_ids)
-    pairs = zip(found, hashes, strict=True)
+    current = (texts.get(i) for i in doc_ids)
+    pairs = zip(current, hashes, strict=True)
     return [t if t is not None and text_hash(t) == h else None for t, h in pairs]

@@ -20,7 +20,7 @@ _RESERVED = "first"  # where runs are compared, a run's own first stage
 def promote(database: Database, run: str, name: str) -> str:
     """Give the name to a finished run, taking it from another one; the run's whole id.
 
-    Raises MissingResource where there is no such run, ConfigError where it is not finished or the
+    Raises MissingResource if the run does not exist, ConfigError if it is not finished or the
     name cannot be one.
     """
     if not _NAME.fullmatch(name) or name == _RESERVED:

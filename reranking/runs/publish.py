@@ -27,7 +27,7 @@ _RESULTS = {*results_schema("", 0, _SCORE_FIELDS).names}
 
 
 def publish_results(run: Run, scores: PairScores | None, exact: PairScores | None = None) -> str:
-    """Write the run's results table unless it is there, and return its name.
+    """Write the run's results table unless it exists, and return its name.
 
     `exact` has the float32 scores of a run that refines.
     Two processes may publish the same run: the table of the first stays.
@@ -48,8 +48,8 @@ def publish_results(run: Run, scores: PairScores | None, exact: PairScores | Non
             lambda: _batches(run, scores, exact, schema),
             replace=published is not None,
         )
-    found = published_epoch(run.database, run.run_id)
-    if found is None or found < run.epoch:
+    visible = published_epoch(run.database, run.run_id)
+    if visible is None or visible < run.epoch:
         raise RuntimeFailure(
             f"table {run.results_table!r} could not be published: start the command again"
         )
@@ -101,7 +101,7 @@ def run_counts(run: Run, pairs: int | None, scored: int) -> dict[str, int]:
 
 
 def consumer_marks(database: Database, name: str) -> dict[bytes, bytes] | None:
-    """What the table of a stable name says of the run it holds, None where there is no such table.
+    """What the table of a stable name says of the run it holds, None if it does not exist.
 
     Raises MissingResource where a table of that name was not published by rescore.
     """

@@ -64,14 +64,14 @@ def _view(
     rows: pl.DataFrame, query_type: str, limit: int, top_k: int | None, first: bool
 ) -> pl.DataFrame:
     legs = LEGS[query_type]
-    found = rows_of(rows, query_type).with_columns(inexact=pl.lit(False))
+    view = rows_of(rows, query_type).with_columns(inexact=pl.lit(False))
     if "exact" in rows.columns:
         best = pl.coalesce("exact", "score")
-        found = found.with_columns(inexact=pl.col("exact").is_null(), score=best)
+        view = view.with_columns(inexact=pl.col("exact").is_null(), score=best)
     if first:
         parts = [(1.0 / (RRF_K + pl.col(f"{leg}_rank"))).fill_null(0.0) for leg in legs]
-        found = found.with_columns(score=pl.sum_horizontal(parts))
-    ranked = found.sort(
+        view = view.with_columns(score=pl.sum_horizontal(parts))
+    ranked = view.sort(
         "query_id", "inexact", "score", "doc_id", descending=[False, False, True, False]
     ).with_columns(
         rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("query_id"),

@@ -74,12 +74,12 @@ class Refiner:
     ) -> list[bool]:
         """Per ranking of the checked queries, whether it is what float32 alone gives."""
         both = with_exact(checked, self.exact.store)
-        mine = frame(candidates).join(checked, on="query_hash", how="semi").to_arrow()
+        asked = frame(candidates).join(checked, on="query_hash", how="semi").to_arrow()
         refined = both.join(above.select(KEY, near=True), on=KEY, how="left").with_columns(
             exact=pl.when(pl.col("near")).then(pl.col("exact"))
         )
         plain = both.select(*KEY, score="exact")
-        tops = [_tops(mine, scores, self.half.run) for scores in (refined, plain)]
+        tops = [_tops(asked, scores, self.half.run) for scores in (refined, plain)]
         return [tops[0][key] == top for key, top in tops[1].items()]
 
 
@@ -133,7 +133,7 @@ def above_cuts(candidates: pa.Table, scores: pl.DataFrame, run: Run, margin: flo
 
 
 def with_exact(half: pl.DataFrame, exact: PairScores) -> pl.DataFrame:
-    """The half scores with the float32 ones beside them, null where there is none."""
+    """The half scores with the float32 ones beside them, null if not computed."""
     known = exact.known.select(*KEY, exact="score")
     return half.join(known, on=KEY, how="left", maintain_order="left")
 

@@ -66,7 +66,7 @@ def query_vectors(
 ) -> NDArray[np.float32]:
     """The (n, width) vectors of the queries: their own where they bring them, else encoded.
 
-    Raises InputError for a query without a vector where there is no encoder, for another width,
+    Raises InputError for a query without a vector if no encoder is set, for another width,
     and for numbers that are not finite.
     """
     given = queries.column("vector").to_pylist() if "vector" in queries.column_names else []
@@ -155,10 +155,10 @@ def _ask_vectors(
         query = query.nprobes(settings.nprobes)
     if settings.refine_factor:
         query = query.refine_factor(settings.refine_factor)
-    found = query.select([*_columns(corpus), "_distance"]).to_arrow()
+    hits = query.select([*_columns(corpus), "_distance"]).to_arrow()
     # One vector is no batch to LanceDB: its answer then has no query_index.
-    at = found["query_index"].to_numpy() if len(rows) > 1 else np.zeros(found.num_rows, np.int64)
-    return _hits(found, corpus, np.asarray(rows, np.int64)[at], "_distance")
+    at = hits["query_index"].to_numpy() if len(rows) > 1 else np.zeros(hits.num_rows, np.int64)
+    return _hits(hits, corpus, np.asarray(rows, np.int64)[at], "_distance")
 
 
 async def _ask_texts(

@@ -41,7 +41,7 @@ class Reranker(Protocol):
 
 @dataclass(frozen=True)
 class CrossEncoderModel:
-    """A cross-encoder that is there and fits, with what names its scores."""
+    """A cross-encoder that exists and fits, with what names its scores."""
 
     settings: Rerank
     folder: ModelFolder

@@ -88,10 +88,10 @@ class FastEncoder:
         lengths = np.minimum(table.lengths, self.max_length - 2) + 2
         vectors = np.zeros((len(texts), self.trunk.config.hidden_size), np.float32)
         batches = list(_batches(lengths))
-        for rows, found in zip(
+        for rows, part in zip(
             batches, self.pool.map(lambda b: self._run(table, lengths, b), batches), strict=True
         ):
-            vectors[rows] = found
+            vectors[rows] = part
         return vectors
 
     def _run(
@@ -103,12 +103,12 @@ class FastEncoder:
             starts = packed.starts[:-1].long()
             if self.mean:
                 summed = torch.zeros(len(rows), x.shape[1]).index_add_(0, packed.rows, x)
-                found = summed / packed.starts.diff()[:, None]
+                pooled = summed / packed.starts.diff()[:, None]
             else:
-                found = x[starts]
+                pooled = x[starts]
             if self.normalise:
-                found = torch.nn.functional.normalize(found, dim=1)
-            values: NDArray[np.float32] = found.numpy()
+                pooled = torch.nn.functional.normalize(pooled, dim=1)
+            values: NDArray[np.float32] = pooled.numpy()
             return values
 
     def _packed(

@@ -129,12 +129,12 @@ def _half_bound(
 def _gap(engine: Engine, sample: list[tuple[str, str]], expected: NDArray[np.float32]) -> float:
     """Largest difference from the expected logits, in one mixed batch and pair by pair."""
     try:
-        found = [_logits(engine, sample, size) for size in (len(sample), 1)]
+        runs = [_logits(engine, sample, size) for size in (len(sample), 1)]
     except Exception as error:  # of any kind: a torch that changed a signature raises TypeError
         logger.warning("the fast path failed: %s: %s", type(error).__name__, error)
         return float("inf")
     with np.errstate(invalid="ignore"):  # infinite logits are told apart below
-        gaps = [float(np.abs(logits - expected).max()) for logits in found]
+        gaps = [float(np.abs(logits - expected).max()) for logits in runs]
     return max(gaps) if np.isfinite(gaps).all() else float("inf")
 
 

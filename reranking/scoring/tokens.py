@@ -81,7 +81,7 @@ def _calls(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
 
 
 def _cut(text: str) -> str:
-    """The text's head, far longer than a pair can use, ending at a space where there is one."""
+    """The text's head, far longer than a pair can use, ending at a space if it has one."""
     if len(text) <= _TEXT_CHARACTERS:
         return text
     end = text.rfind(" ", 0, _TEXT_CHARACTERS)

@@ -52,8 +52,8 @@ def beir_qrels(path: str, split: str | None, shape: Shape) -> Iterator[Row | Rej
 
 def _splits(path: str) -> str:
     files = names_in(Path(path, "qrels"))
-    found = sorted({name.split(".tsv")[0] for name in files if ".tsv" in name})
-    return f"it has {', '.join(found)}" if found else "it has none under qrels/"
+    splits = sorted({name.split(".tsv")[0] for name in files if ".tsv" in name})
+    return f"it has {', '.join(splits)}" if splits else "it has none under qrels/"
 
 
 def _part(path: str, name: str) -> Shard:

@@ -120,7 +120,7 @@ def read_queries(source: Source) -> Iterator[Row | Reject]:
 
 
 def read_judgments(source: Source) -> Iterator[Row | Reject]:
-    """query_id, doc_id, relevance (an int, negative ones too) and source where there is one.
+    """query_id, doc_id, relevance (an int, negative ones too) and source if the row has one.
 
     Quepid's exports name no query ids: their rows have query_text instead.
     """

@@ -74,10 +74,10 @@ def optional_identifier(name: str, value: object) -> str | None:
 
 def text(name: str, value: object) -> str:
     """A text, which may be empty: a title can make up for it, and an empty query is a query."""
-    found = optional_text(name, value)
-    if found is None:
+    given = optional_text(name, value)
+    if given is None:
         raise Fault(f"no {name}")
-    return found
+    return given
 
 
 def optional_text(name: str, value: object) -> str | None:
@@ -156,21 +156,21 @@ def _is_finite(value: object) -> bool:
 
 def grade(name: str, value: object) -> int:
     """A 32-bit integer; `3.0` and "3" are accepted, as several tools write grades so."""
-    found = None
+    number = None
     value = _exact(value)
     if type(value) is int:
-        found = value
+        number = value
     elif type(value) is float and value.is_integer():
-        found = int(value)
+        number = int(value)
     elif type(value) is str and _WHOLE.fullmatch(value.strip()):
-        found = int(value.strip().split(".")[0])
-    if found is None:
+        number = int(value.strip().split(".")[0])
+    if number is None:
         if value is None or value == "":
             raise Fault(f"no {name}")
         raise Fault(f"{name} is {_shown(value)}, expected an integer")
-    if not -_INT32 <= found < _INT32:
+    if not -_INT32 <= number < _INT32:
         raise Fault(f"{name} is {_shown(value)}, beyond 32 bits")
-    return found
+    return number
 
 
 def rank(name: str, value: object) -> int | None:
@@ -184,12 +184,12 @@ def score(name: str, value: object) -> float | None:
         return None
     value = _exact(value)
     try:
-        found = float(value) if type(value) in (int, float, str) else math.nan  # type: ignore[arg-type]
+        parsed = float(value) if type(value) in (int, float, str) else math.nan  # type: ignore[arg-type]
     except (ValueError, OverflowError):
-        found = math.nan
-    if not math.isfinite(found):
+        parsed = math.nan
+    if not math.isfinite(parsed):
         raise Fault(f"{name} is {_shown(value)}, expected a finite number")
-    return found
+    return parsed
 
 
 def _type(value: object) -> str:

@@ -21,8 +21,8 @@ def live_columns(database: Database, table: str) -> set[str]:
     """The columns that ingest and run may use: those of promoted runs, else the first one."""
     promoted = promoted_names(database)
     rows = (r for r in list_rows(database) if r["run_id"] in promoted)
-    found = _searched(database, (r for r in rows if r["documents_table"] == table))
-    return found & set(vector_columns(database, table)) or {FIRST_COLUMN}
+    promoted_columns = _searched(database, (r for r in rows if r["documents_table"] == table))
+    return promoted_columns & set(vector_columns(database, table)) or {FIRST_COLUMN}
 
 
 def _searched(database: Database, runs: Iterable[RunRow]) -> set[str]:

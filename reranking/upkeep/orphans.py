@@ -49,12 +49,12 @@ def orphan_candidates(database: Database, leaving: Iterable[str] = ()) -> Orphan
     lost = sorted((searches | {s for s, _ in stored}) - named)
     attempts: dict[str, list[str]] = {}
     count = 0
-    for (search_id, attempt), found in stored.items():
+    for (search_id, attempt), rows_of in stored.items():
         if search_id in named - busy and attempt not in marked:
             attempts.setdefault(search_id, []).append(attempt)
-            count += found
+            count += rows_of
         elif search_id not in named:
-            count += found
+            count += rows_of
     return OrphanCandidates(lost, attempts, count)
 
 
@@ -64,8 +64,8 @@ def drop_candidates(database: Database, orphans: OrphanCandidates, still_named: 
         if search_id not in still_named:
             drop_search(database, search_id)
     for search_id, attempts in orphans.attempts.items():
-        mine = equals("search_id", search_id)
-        database.delete("candidates", mine & one_of("attempt", attempts))
+        of_search = equals("search_id", search_id)
+        database.delete("candidates", of_search & one_of("attempt", attempts))
 
 
 def _stored_attempts(database: Database) -> dict[tuple[str, str], int]:

@@ -123,7 +123,7 @@ def superseded(stored: _Stored) -> Words:
     same = np.diff(stored.first[order]) == 0
     some = np.concatenate([[False], same]) | np.concatenate([same, [False]])
     at = order[some[: len(order)]]
-    found = pl.DataFrame(
+    copies = pl.DataFrame(
         {
             "first": stored.first[at],
             "second": stored.second[at],
@@ -131,8 +131,8 @@ def superseded(stored: _Stored) -> Words:
             "position": at,
         }
     ).sort(["epoch", "position"], descending=[True, False])
-    stays = found.unique(["first", "second"], keep="first", maintain_order=True)
-    goes = found.join(stays, on="position", how="anti")
+    stays = copies.unique(["first", "second"], keep="first", maintain_order=True)
+    goes = copies.join(stays, on="position", how="anti")
     gone: Words = stored.address[np.sort(goes["position"].to_numpy())]
     return gone
 
@@ -149,8 +149,8 @@ def _rerankers(database: Database, version: int) -> dict[bytes, tuple[int, int]]
     last = 0
     for batch in database.stream(TABLE, None, ["reranker"], version, row_ids=True):
         last = max(last, pc.max(batch.column("_rowid")).as_py() or 0)
-        for found in batch.column("reranker").value_counts().to_pylist():
-            counts[found["values"]] += found["counts"]
+        for entry in batch.column("reranker").value_counts().to_pylist():
+            counts[entry["values"]] += entry["counts"]
     return {reranker: (count, last) for reranker, count in counts.items()}
 
 

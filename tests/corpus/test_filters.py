@@ -188,11 +188,11 @@ def test_any_condition_is_answered_or_refused(
 ) -> None:
     """At the library, where no config stands before it."""
     try:
-        found = selected(corpus, where)
+        selection = selected(corpus, where)
     except RescoreError as error:
         assert error.exit_code == 2
     else:
-        assert set(found) <= set(IDS)
+        assert set(selection) <= set(IDS)
 
 
 @FUZZ

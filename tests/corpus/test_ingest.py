@@ -298,8 +298,8 @@ def test_the_id_index_is_a_set(known: list[str], asked: list[str]) -> None:
     index = IdIndex()
     for start in range(0, len(known), 3):
         index.add(id_words(known[start : start + 3]))
-    found = index.find(id_words(known + asked)) >= 0
-    assert found.tolist() == [i in set(known) for i in known + asked]
+    known_asked = index.find(id_words(known + asked)) >= 0
+    assert known_asked.tolist() == [i in set(known) for i in known + asked]
 
 
 def test_prefixes_of_equal_hashes_are_told_apart() -> None:

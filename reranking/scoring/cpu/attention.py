@@ -105,9 +105,11 @@ def attend_matmul(
     queries = _padded(q, packed, first_only)
     keys, values = _padded(k, packed, False), _padded(v, packed, False)
     turned = keys.transpose(2, 3)
-    found = torch.empty_like(queries)
+    attended = torch.empty_like(queries)
     parts = list(blocks(keys.shape[2], None if first_only else window, q.device))
-    size = keys[0, 0, parts[0][1]].shape[0] * found[0, 0, parts[0][0]].shape[0] * q.element_size()
+    size = (
+        keys[0, 0, parts[0][1]].shape[0] * attended[0, 0, parts[0][0]].shape[0] * q.element_size()
+    )
     with _onednn_products:
         for part in _chunks(len(queries), queries.shape[1], size):
             for rows, near, far in parts:
@@ -116,9 +118,9 @@ def attend_matmul(
                 if far is not None:
                     weights.masked_fill_(far, -torch.inf)
                 weights = torch.softmax(weights, -1)
-                found[part][:, :, rows] = torch.matmul(weights, values[part][:, :, near])
+                attended[part][:, :, rows] = torch.matmul(weights, values[part][:, :, near])
     for pairs, result in _of_runs(out, packed, first_only):
-        result.copy_(found[pairs, :, : result.shape[2]])
+        result.copy_(attended[pairs, :, : result.shape[2]])
     return out
 
 

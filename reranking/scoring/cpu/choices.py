@@ -99,7 +99,7 @@ def _store(path: Path, names: Sequence[str], record: dict[str, object]) -> list[
 
 
 def _place(scratch: Path, path: Path, names: Sequence[str]) -> None:
-    """Move the file to its place if none is there or the one that is there is damaged."""
+    """Move the file to its place unless a readable one exists."""
     try:
         os.link(scratch, path)  # unlike a rename, it does not replace what came first
     except FileExistsError:
