@@ -1,5 +1,7 @@
 """Agreement: published examples and scikit-learn's kappa as oracles."""
 
+from __future__ import annotations
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
@@ -8,6 +10,7 @@ import pytest
 from reranking.errors import InputError
 from reranking.judgments.consensus import binarised
 from reranking.labelling.kappa import (
+    Level,
     agreement,
     disagreements,
     kappa,
@@ -28,7 +31,10 @@ PUBLISHED = np.array(
 )
 
 
-def grades(rows, **more):
+Grades = dict[tuple[str, str], int]
+
+
+def grades(rows: Grades, **more: object) -> pa.Table:
     """A graded table from {(query, doc): grade}."""
     return pa.table(
         {
@@ -43,24 +49,24 @@ def grades(rows, **more):
 @pytest.mark.parametrize(
     ("level", "published"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)]
 )
-def test_alpha_is_the_published_one(level, published):
+def test_alpha_is_the_published_one(level: Level, published: float) -> None:
     assert krippendorff_alpha(PUBLISHED, level) == pytest.approx(published, abs=0.0005)
 
 
-def test_alpha_of_two_observers_and_binary_data_is_the_published_one():
+def test_alpha_of_two_observers_and_binary_data_is_the_published_one() -> None:
     """Example A of the same paper: ten units, alpha = 0.095."""
     ratings = [[0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]]
     assert krippendorff_alpha(np.array(ratings)) == pytest.approx(0.095, abs=0.0005)
 
 
-def test_alpha_at_its_ends():
+def test_alpha_at_its_ends() -> None:
     assert krippendorff_alpha(np.array([[1, 2, 3], [1, 2, 3]])) == 1.0
     assert np.isnan(krippendorff_alpha(np.array([[1, 1], [1, 1]])))
     assert np.isnan(krippendorff_alpha(np.array([[1, NAN], [NAN, 2]])))
 
 
 @pytest.mark.parametrize("weights", ["none", "linear", "quadratic"])
-def test_kappa_is_scikit_learns(weights):
+def test_kappa_is_scikit_learns(weights: str) -> None:
     from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
     random = np.random.default_rng(0)
@@ -70,7 +76,7 @@ def test_kappa_is_scikit_learns(weights):
     assert kappa(confusion_matrix(left, right).astype(float), weights) == pytest.approx(expected)
 
 
-def two_gradings(queries=40, seed=0):
+def two_gradings(queries: int = 40, seed: int = 0) -> tuple[Grades, Grades]:
     random = np.random.default_rng(seed)
     left, right = {}, {}
     for query in range(queries):
@@ -81,7 +87,7 @@ def two_gradings(queries=40, seed=0):
     return left, right
 
 
-def test_two_gradings_agree_as_the_oracles_say():
+def test_two_gradings_agree_as_the_oracles_say() -> None:
     from sklearn.metrics import cohen_kappa_score
 
     left, right = two_gradings()
@@ -100,7 +106,7 @@ def test_two_gradings_agree_as_the_oracles_say():
     assert found.kappa.low < found.kappa.value < found.kappa.high
 
 
-def test_the_confusion_is_by_grade():
+def test_the_confusion_is_by_grade() -> None:
     left, right = {("q", "a"): 0, ("q", "b"): 2}, {("q", "a"): 2, ("q", "b"): 2}
     rows = agreement(grades(left), grades(right)).confusion.to_pylist()
     assert rows == [
@@ -109,7 +115,7 @@ def test_the_confusion_is_by_grade():
     ]
 
 
-def test_intervals_widen_when_a_query_decides_for_all_its_pairs():
+def test_intervals_widen_when_a_query_decides_for_all_its_pairs() -> None:
     """Thirty verdicts repeated ten times each are thirty observations, not three hundred."""
     random = np.random.default_rng(2)
     left = {(f"q{q}", f"d{d}"): q % 2 for q in range(30) for d in range(10)}
@@ -121,24 +127,24 @@ def test_intervals_widen_when_a_query_decides_for_all_its_pairs():
     assert together.high - together.low > 2 * (apart.high - apart.low)
 
 
-def test_one_grade_only_says_nothing_about_agreement():
+def test_one_grade_only_says_nothing_about_agreement() -> None:
     same = {("q1", "a"): 1, ("q2", "b"): 1}
     found = agreement(grades(same), grades(same))
     assert found.same == 1.0 and found.kappa.value is None and found.alpha_nominal.value is None
 
 
-def test_gradings_without_a_common_pair_are_refused():
+def test_gradings_without_a_common_pair_are_refused() -> None:
     with pytest.raises(InputError, match="no pair in common"):
         agreement(grades({("q", "a"): 1}), grades({("q", "b"): 1}))
 
 
-def test_a_pair_graded_twice_is_refused():
+def test_a_pair_graded_twice_is_refused() -> None:
     twice = pa.concat_tables([grades({("q", "a"): 1}), grades({("q", "a"): 2})])
     with pytest.raises(InputError, match="consensus"):
         agreement(twice, grades({("q", "a"): 1}))
 
 
-def test_several_raters_each_a_part_of_the_pairs():
+def test_several_raters_each_a_part_of_the_pairs() -> None:
     rows = [
         (f"q{unit % 3}", f"d{unit}", int(value), f"observer{number}")
         for number, ratings in enumerate(PUBLISHED)
@@ -158,14 +164,14 @@ def test_several_raters_each_a_part_of_the_pairs():
     assert found.interval.value == pytest.approx(0.849, abs=0.0005)
 
 
-def test_a_single_rater_agrees_with_nobody():
+def test_a_single_rater_agrees_with_nobody() -> None:
     table = grades({("q", "a"): 1}, source=["x"])
     found = rater_agreement(table)
     assert found.pairs == 0 and found.nominal.value is None
     assert rater_agreement(table.slice(0, 0)).ordinal.value is None
 
 
-def test_the_most_telling_disagreements_come_first():
+def test_the_most_telling_disagreements_come_first() -> None:
     keys = [("q", name) for name in "abcde"]
     left = grades(
         dict(zip(keys, [3, 1, 1, 0, 2], strict=True)), probability=[0.7, 0.55, 0.95, 0.1, 0.8]
@@ -176,12 +182,12 @@ def test_the_most_telling_disagreements_come_first():
     assert disagreements(left, right, limit=1).num_rows == 1
 
 
-def test_grades_become_two_classes():
+def test_grades_become_two_classes() -> None:
     table = binarised(grades({("q", "a"): 0, ("q", "b"): 1, ("q", "c"): 3}), relevant=2)
     assert table["relevance"].to_pylist() == [0, 0, 1]
 
 
-def test_a_rater_who_disagrees_with_everybody_is_named_with_figures():
+def test_a_rater_who_disagrees_with_everybody_is_named_with_figures() -> None:
     rows = []
     for number in range(60):
         truth = number % 4

@@ -1,7 +1,11 @@
 """Rules, precision goals, conflicts and stale labels: small tables worked out by hand."""
 
+from __future__ import annotations
+
 import json
 import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +28,7 @@ from reranking.labelling.rules import (
 )
 
 
-def scored(*rows):
+def scored(*rows: tuple[Any, ...]) -> pa.Table:
     """Scored pairs from (query, doc, score[, vector_rank, fts_rank[, other_score]])."""
     full = [(*row, None, None, None)[:6] for row in rows]
     return pa.table(
@@ -41,7 +45,7 @@ def scored(*rows):
     )
 
 
-def judgments(*rows):
+def judgments(*rows: tuple[Any, ...]) -> pa.Table:
     """Judgments from (query, doc, relevance[, source])."""
     full = [(*row, "ann")[:4] for row in rows]
     return pa.table(
@@ -64,7 +68,7 @@ PAIRS = scored(
 )
 
 
-def labels_of(**conditions):
+def labels_of(**conditions: Any) -> dict[str, int]:
     table = apply_rule(PAIRS, LabelRule(name="r", on="score", **conditions))
     return dict(
         zip(
@@ -90,12 +94,12 @@ def labels_of(**conditions):
         ({"grades": (-3.0, 4.0), "top_n": 1, "unsure": (0.0, 1.0)}, [2, 0, 0, 0, None, 0]),
     ],
 )
-def test_each_condition(conditions, expected):
+def test_each_condition(conditions: dict[str, Any], expected: list[int]) -> None:
     keys = ["q1a", "q1b", "q1c", "q1d", "q2a", "q2b"]
     assert labels_of(**conditions) == dict(zip(keys, expected, strict=True))
 
 
-def test_labels_have_the_stored_columns_and_no_probability_without_calibration():
+def test_labels_have_the_stored_columns_and_no_probability_without_calibration() -> None:
     table = apply_rule(PAIRS, LabelRule(name="r", on="score", at_least=0.0))
     assert table.schema.equals(LABEL_COLUMNS)
     assert table["probability"].null_count == len(PAIRS)
@@ -103,13 +107,13 @@ def test_labels_have_the_stored_columns_and_no_probability_without_calibration()
     assert table["doc_hash"].to_pylist()[0] == text_hash("a")
 
 
-def test_rows_in_any_order_give_the_same_labels():
+def test_rows_in_any_order_give_the_same_labels() -> None:
     rule = LabelRule(name="r", on="score", top_n=2, at_least=1.0)
     shuffled = PAIRS.take(np.random.default_rng(0).permutation(len(PAIRS)))
     assert apply_rule(PAIRS, rule).equals(apply_rule(shuffled, rule))
 
 
-def test_a_rule_on_probability_reads_the_calibrated_column():
+def test_a_rule_on_probability_reads_the_calibrated_column() -> None:
     calibrated = PAIRS.append_column("probability", pa.array([0.9, 0.6, 0.4, 0.1, 0.5, 0.0]))
     table = apply_rule(calibrated, LabelRule(name="r", at_least=0.5))
     assert table["label"].to_pylist() == [1, 1, 0, 0, 1, 0]
@@ -118,7 +122,7 @@ def test_a_rule_on_probability_reads_the_calibrated_column():
         apply_rule(PAIRS, LabelRule(name="r", at_least=0.5))
 
 
-def test_without_a_calibration_a_probability_becomes_its_logit():
+def test_without_a_calibration_a_probability_becomes_its_logit() -> None:
     rule = without_calibration(
         LabelRule(name="r", at_least=0.5, unsure=(0.25, 0.75), other_at_least=1.0)
     )
@@ -142,12 +146,12 @@ def test_without_a_calibration_a_probability_becomes_its_logit():
         ({"top_n": 3, "margin": -1.0}, "margin"),
     ],
 )
-def test_a_rule_that_makes_no_sense_is_refused(conditions, fault):
+def test_a_rule_that_makes_no_sense_is_refused(conditions: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValidationError, match=fault):
         LabelRule(name="r", **conditions)
 
 
-def test_a_rule_is_stored_with_the_conditions_it_has():
+def test_a_rule_is_stored_with_the_conditions_it_has() -> None:
     text = rule_json(LabelRule(name="strict", at_least=0.8, both_legs=True))
     assert json.loads(text) == {
         "name": "strict",
@@ -158,7 +162,7 @@ def test_a_rule_is_stored_with_the_conditions_it_has():
     assert json.loads(rule_json(LabelRule(name="all", on="score", at_least=0.0)))["at_least"] == 0.0
 
 
-def test_rules_are_compared_with_counts_precision_and_recall():
+def test_rules_are_compared_with_counts_precision_and_recall() -> None:
     known = judgments(
         ("q1", "a", 2), ("q1", "b", 0), ("q1", "d", 1), ("q2", "a", 1), ("q3", "z", 1)
     )
@@ -178,14 +182,14 @@ def test_rules_are_compared_with_counts_precision_and_recall():
     assert loose.precision.low < 2 / 3 < loose.precision.high
 
 
-def test_unsure_pairs_are_counted_and_are_not_found():
+def test_unsure_pairs_are_counted_and_are_not_found() -> None:
     rule = LabelRule(name="r", on="score", at_least=3.0, unsure=(-9.0, 4.0))
     (report,) = compare_rules(PAIRS, [rule], judgments(("q1", "a", 1), ("q1", "b", 1)))
     assert (report.positive, report.negative, report.unsure) == (1, 0, 5)
     assert (report.recall.hits, report.recall.total) == (1, 2)
 
 
-def test_rules_are_compared_without_any_judgment():
+def test_rules_are_compared_without_any_judgment() -> None:
     (report,) = compare_rules(PAIRS, [LabelRule(name="r", on="score", at_least=0.0)])
     assert report.precision.value is None and report.precision.high == 1.0
 
@@ -193,7 +197,7 @@ def test_rules_are_compared_without_any_judgment():
 # --- intervals
 
 
-def test_independent_observations_have_the_exact_interval():
+def test_independent_observations_have_the_exact_interval() -> None:
     from scipy.stats import binomtest
 
     hit = np.arange(40) < 31
@@ -203,7 +207,7 @@ def test_independent_observations_have_the_exact_interval():
 
 
 @pytest.mark.parametrize("hits", [0, 12])
-def test_the_ends_are_exact_too(hits):
+def test_the_ends_are_exact_too(hits: int) -> None:
     from scipy.stats import binomtest
 
     theirs = binomtest(hits, 12).proportion_ci(method="exact")
@@ -211,7 +215,7 @@ def test_the_ends_are_exact_too(hits):
     assert (float(low), float(high)) == pytest.approx((theirs.low, theirs.high))
 
 
-def test_copies_within_a_query_add_nothing():
+def test_copies_within_a_query_add_nothing() -> None:
     random = np.random.default_rng(0)
     verdict = random.random(30) < 0.7
     alone = proportion(verdict, np.arange(30))
@@ -223,7 +227,7 @@ def test_copies_within_a_query_add_nothing():
     assert copied.low == pytest.approx(alone.low, abs=0.02)
 
 
-def test_the_interval_covers_what_an_unclustered_one_misses():
+def test_the_interval_covers_what_an_unclustered_one_misses() -> None:
     """Queries differ in difficulty (beta-binomial, correlation 1/3): the truth 0.8 must lie in
     nearly 95 of 100 intervals; counting pairs as independent it lies in far fewer."""
     random, clusters, size = np.random.default_rng(1), 25, 12
@@ -239,7 +243,7 @@ def test_the_interval_covers_what_an_unclustered_one_misses():
     assert plain < 150
 
 
-def test_one_query_alone_shows_next_to_nothing():
+def test_one_query_alone_shows_next_to_nothing() -> None:
     only = proportion(np.ones(50, bool), np.zeros(50))
     assert (only.effective, only.low) == (1.0, pytest.approx(0.025))
 
@@ -247,7 +251,9 @@ def test_one_query_alone_shows_next_to_nothing():
 # --- precision goals
 
 
-def collection(queries, precision_at, seed=0, per=20):
+def collection(
+    queries: int, precision_at: Callable[[float], float], seed: int = 0, per: int = 20
+) -> tuple[pa.Table, pa.Table]:
     """Pairs with uniform scores whose chance of relevance is `precision_at(score)`."""
     random = np.random.default_rng(seed)
     rows, known = [], []
@@ -259,7 +265,7 @@ def collection(queries, precision_at, seed=0, per=20):
     return scored(*rows), judgments(*known)
 
 
-def test_a_goal_with_enough_judgments_is_reached_and_holds():
+def test_a_goal_with_enough_judgments_is_reached_and_holds() -> None:
     """Above score 1 nearly all are relevant, so a cut near 1 keeps a precision of 0.9."""
     pairs, known = collection(120, lambda s: 0.97 if s > 1 else 0.1)
     goal = cut_for_precision(pairs, known, 0.9)
@@ -273,14 +279,14 @@ def test_a_goal_with_enough_judgments_is_reached_and_holds():
     )
 
 
-def test_the_figures_come_from_queries_that_did_not_choose():
+def test_the_figures_come_from_queries_that_did_not_choose() -> None:
     pairs, known = collection(120, lambda s: 0.97 if s > 1 else 0.1)
     goal = cut_for_precision(pairs, known, 0.9)
     positive = sum(goal.cut <= s for s in pairs["score"].to_pylist())
     assert 0.3 * positive < goal.precision.total < 0.7 * positive
 
 
-def test_few_judgments_do_not_demonstrate_a_goal():
+def test_few_judgments_do_not_demonstrate_a_goal() -> None:
     pairs, known = collection(6, lambda s: 0.97 if s > 1 else 0.1)
     goal = cut_for_precision(pairs, known, 0.9)
     assert not goal.reached
@@ -289,7 +295,7 @@ def test_few_judgments_do_not_demonstrate_a_goal():
         _ = goal.rule
 
 
-def test_scores_that_say_nothing_do_not_reach_a_goal():
+def test_scores_that_say_nothing_do_not_reach_a_goal() -> None:
     reached = [
         cut_for_precision(*collection(60, lambda s: 0.7, seed=seed), 0.9).reached
         for seed in range(5)
@@ -297,19 +303,19 @@ def test_scores_that_say_nothing_do_not_reach_a_goal():
     assert not any(reached)
 
 
-def test_no_relevant_judgment_at_all():
+def test_no_relevant_judgment_at_all() -> None:
     goal = cut_for_precision(*collection(30, lambda s: 0.0), 0.9)
     assert goal.cut is None and not goal.reached
 
 
-def test_a_goal_is_the_same_in_every_order_of_rows():
+def test_a_goal_is_the_same_in_every_order_of_rows() -> None:
     pairs, known = collection(40, lambda s: 0.97 if s > 1 else 0.1)
     shuffled = pairs.take(np.random.default_rng(0).permutation(len(pairs)))
     assert cut_for_precision(pairs, known, 0.8) == cut_for_precision(shuffled, known, 0.8)
 
 
 @pytest.mark.parametrize("target", [0, 1, 90])
-def test_a_target_is_a_share(target):
+def test_a_target_is_a_share(target: float) -> None:
     with pytest.raises(ConfigError, match="between 0 and 1"):
         cut_for_precision(PAIRS, judgments(("q1", "a", 1)), target)
 
@@ -317,16 +323,16 @@ def test_a_target_is_a_share(target):
 # --- people and labels
 
 
-def test_grades_that_a_label_set_gave_conflict_with_nothing():
+def test_grades_that_a_label_set_gave_conflict_with_nothing() -> None:
     assert conflicts(labelled(), judgments(("q1", "a", 0, "labels:x"))).num_rows == 0
 
 
-def labelled():
+def labelled() -> pa.Table:
     calibrated = PAIRS.append_column("probability", pa.array([0.9, 0.6, 0.6, 0.05, 0.55, 0.01]))
     return apply_rule(calibrated, LabelRule(name="r", at_least=0.5, unsure=(0.5, 0.58)))
 
 
-def test_conflicts_keep_each_rater_and_put_the_surest_label_first():
+def test_conflicts_keep_each_rater_and_put_the_surest_label_first() -> None:
     known = judgments(
         ("q1", "a", 1), ("q1", "b", 0, "x"), ("q1", "b", 0, "y"), ("q1", "d", 2), ("q2", "a", 0)
     )
@@ -343,7 +349,7 @@ def test_conflicts_keep_each_rater_and_put_the_surest_label_first():
     assert conflicts(labelled(), judgments(("q1", "a", 2))).num_rows == 0
 
 
-def test_people_have_the_last_word():
+def test_people_have_the_last_word() -> None:
     table = prefer_human(labelled(), judgments(("q1", "b", 0), ("q9", "z", 3)))
     rows = {(r["query_id"], r["doc_id"]): (r["relevance"], r["source"]) for r in table.to_pylist()}
     assert rows == {
@@ -356,7 +362,7 @@ def test_people_have_the_last_word():
     }
 
 
-def test_labels_of_edited_or_missing_texts_are_stale():
+def test_labels_of_edited_or_missing_texts_are_stale() -> None:
     queries = pa.table({"query_id": ["q1"], "text_hash": [text_hash("q1")]})
     documents = pa.table(
         {
@@ -375,7 +381,7 @@ def test_labels_of_edited_or_missing_texts_are_stale():
     assert stale(labelled(), reworded, documents)["reason"].to_pylist()[0] == "query edited"
 
 
-def test_judgments_of_relevant_pairs_alone_show_no_precision():
+def test_judgments_of_relevant_pairs_alone_show_no_precision() -> None:
     """Where nobody judged a miss, every rule would seem right."""
     rows = [(f"q{n}", "d", float(n)) for n in range(60)]
     known = judgments(*((query, doc, 1) for query, doc, _ in rows))
@@ -389,7 +395,9 @@ def test_judgments_of_relevant_pairs_alone_show_no_precision():
     assert (report.recall.hits, report.recall.total) == (30, 60)
 
 
-def positives_and_a_sample(below, above=()):
+def positives_and_a_sample(
+    below: Iterable[int], above: Iterable[int] = ()
+) -> tuple[pa.Table, pa.Table]:
     """100 queries with one pair each, score = number; an import that knows relevant ones only."""
     pairs = scored(*((f"q{n}", "d", float(n)) for n in range(100)))
     imported = [(f"q{n}", "d", 1, "imported") for n in range(60, 100, 2)]
@@ -397,7 +405,7 @@ def positives_and_a_sample(below, above=()):
     return pairs, judgments(*imported, *ann)
 
 
-def test_judgments_that_are_no_sample_give_no_precision():
+def test_judgments_that_are_no_sample_give_no_precision() -> None:
     """The journey: positives only, and people's judgments of pairs far below the cut."""
     pairs, known = positives_and_a_sample(range(20, 40))
     rule = LabelRule(name="r", on="score", at_least=60.0)
@@ -406,7 +414,7 @@ def test_judgments_that_are_no_sample_give_no_precision():
     assert (report.recall.hits, report.recall.total) == (20, 27)  # all the import's, none of ann's
 
 
-def test_a_sample_all_over_the_positives_gives_a_precision_of_its_own():
+def test_a_sample_all_over_the_positives_gives_a_precision_of_its_own() -> None:
     pairs, known = positives_and_a_sample(range(20, 40), range(60, 100, 3))
     (report,) = compare_rules(pairs, [LabelRule(name="r", on="score", at_least=60.0)], known)
     assert report.no_sample is None
@@ -416,7 +424,7 @@ def test_a_sample_all_over_the_positives_gives_a_precision_of_its_own():
     assert report.precision.hits == 0 < report.precision.total  # the import would say 1.0
 
 
-def test_a_part_of_the_positives_that_nobody_judged_is_named():
+def test_a_part_of_the_positives_that_nobody_judged_is_named() -> None:
     pairs, known = positives_and_a_sample(range(20, 40), range(60, 70))
     rule = LabelRule(name="r", on="score", at_least=60.0)
     (report,) = compare_rules(pairs, [rule], known)
@@ -426,7 +434,9 @@ def test_a_part_of_the_positives_that_nobody_judged_is_named():
     assert not goal.reached and "no sample" in goal.statement or goal.cut is None
 
 
-def test_a_source_that_finds_everything_relevant_counts_for_no_precision_only_if_it_is_large():
+def test_a_source_that_finds_everything_relevant_counts_for_no_precision_only_if_it_is_large() -> (
+    None
+):
     few, many = judgments(*(("q", f"d{n}", 1) for n in range(19))), [("q", "e", 0, "bob")]
     assert sample_of(few, 1) == (few, {}) or sample_of(few, 1)[1] == {}
     mixed = judgments(*(("q", f"d{n}", 1) for n in range(20)), *many)

@@ -1,6 +1,10 @@
 """Mining: the selection of sentence-transformers as oracle, then what goes beyond it, by hand."""
 
+from __future__ import annotations
+
 import collections
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,14 +14,20 @@ from pydantic import ValidationError
 from configs.labelling import Training
 from reranking.errors import InputError
 from reranking.fingerprints import text_hash
-from reranking.labelling.mining import Miner
+from reranking.labelling.mining import Mined, Miner, MiningReport
 from reranking.labelling.training import examples
 
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+Scored = tuple[str, str, float]
+Collection = tuple[dict[str, str], dict[str, str], list[tuple[str, str]]]
 WORDS = 60
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> SentenceTransformer:
     """A static word-embedding model with random weights: real sentence-transformers, no file."""
     import torch
     from sentence_transformers import SentenceTransformer
@@ -35,23 +45,25 @@ def model():
 class FakeCrossEncoder:
     """Logits that depend on the pair's texts only, of either sign."""
 
-    def predict(self, pairs, convert_to_tensor=False, **_):
+    def predict(
+        self, pairs: Iterable[tuple[str, str]], convert_to_tensor: bool = False, **_: Any
+    ) -> torch.Tensor:
         import torch
 
         return torch.tensor([self.score(*pair) for pair in pairs], dtype=torch.float32)
 
     @staticmethod
-    def score(query, document):
+    def score(query: str, document: str) -> float:
         raw = int.from_bytes(text_hash(query + "|" + document)[:4], "big") / 2**32
         return float(np.float32(raw * 12 - 8))
 
 
 @pytest.fixture(scope="module")
-def collection():
+def collection() -> Collection:
     """30 queries, one to three positives each that share most of its words, 80 documents."""
     random = np.random.default_rng(0)
 
-    def text(words=()):
+    def text(words: Sequence[str] = ()) -> str:
         rest = random.integers(0, WORDS, 6 - len(words))
         return " ".join([*words, *(f"w{n}" for n in rest)])
 
@@ -67,7 +79,7 @@ def collection():
     return queries, documents, positives
 
 
-def pairs_of(rows):
+def pairs_of(rows: Sequence[Scored]) -> pa.Table:
     """Scored pairs from (query, doc, score), each document its own text."""
     return pa.table(
         {
@@ -82,7 +94,7 @@ def pairs_of(rows):
     )
 
 
-def judgments_of(positives, relevance=1):
+def judgments_of(positives: Iterable[tuple[Any, ...]], relevance: int = 1) -> pa.Table:
     rows = list(positives)
     return pa.table(
         {
@@ -94,7 +106,9 @@ def judgments_of(positives, relevance=1):
     )
 
 
-def stored_scores(model, collection, cross_encoder):
+def stored_scores(
+    model: SentenceTransformer, collection: Collection, cross_encoder: bool
+) -> pa.Table:
     """Every query against every document, scored as sentence-transformers will score it."""
     queries, documents, _ = collection
     if cross_encoder:
@@ -114,7 +128,14 @@ def stored_scores(model, collection, cross_encoder):
     )
 
 
-def theirs(model, collection, output_format, cross_encoder, output_scores=False, **parameters):
+def theirs(
+    model: SentenceTransformer,
+    collection: Collection,
+    output_format: str,
+    cross_encoder: bool,
+    output_scores: bool = False,
+    **parameters: Any,
+) -> Iterable[Mapping[str, Any]]:
     from datasets import Dataset
     from sentence_transformers.util import mine_hard_negatives
 
@@ -136,7 +157,14 @@ def theirs(model, collection, output_format, cross_encoder, output_scores=False,
     )
 
 
-def ours(model, collection, output_format, cross_encoder, output_scores=False, **parameters):
+def ours(
+    model: SentenceTransformer,
+    collection: Collection,
+    output_format: str,
+    cross_encoder: bool,
+    output_scores: bool = False,
+    **parameters: Any,
+) -> Iterable[Mapping[str, Any]]:
     queries, documents, positives = collection
     mining = Training(**parameters)
     mined = Miner(mining, judgments_of(positives)).mine(
@@ -152,10 +180,10 @@ def ours(model, collection, output_format, cross_encoder, output_scores=False, *
     ).data
 
 
-def multiset(rows):
+def multiset(rows: Iterable[Mapping[str, Any]]) -> collections.Counter[tuple[Any, ...]]:
     """The rows as a multiset; scores to five digits."""
 
-    def plain(value):
+    def plain(value: Any) -> Any:
         if isinstance(value, list):
             return tuple(plain(one) for one in value)
         return round(value, 5) if isinstance(value, float) else value
@@ -186,7 +214,9 @@ PARAMETERS = [
 
 
 @pytest.mark.parametrize("parameters", PARAMETERS, ids=str)
-def test_the_selection_is_sentence_transformers(model, collection, parameters):
+def test_the_selection_is_sentence_transformers(
+    model: SentenceTransformer, collection: Collection, parameters: dict[str, Any]
+) -> None:
     expected = theirs(model, collection, "triplet", False, **parameters)
     found = ours(model, collection, "triplet", False, **parameters)
     assert len(expected) > 20
@@ -202,7 +232,9 @@ CROSS_ENCODED = [
 
 
 @pytest.mark.parametrize("parameters", CROSS_ENCODED, ids=str)
-def test_the_selection_is_theirs_on_cross_encoder_logits(model, collection, parameters):
+def test_the_selection_is_theirs_on_cross_encoder_logits(
+    model: SentenceTransformer, collection: Collection, parameters: dict[str, Any]
+) -> None:
     """Their window by the embedding model is opened to the whole corpus, where both score all."""
     parameters = {"range_max": 80, **parameters}
     expected = theirs(model, collection, "triplet", True, **parameters)
@@ -213,7 +245,9 @@ def test_the_selection_is_theirs_on_cross_encoder_logits(model, collection, para
 
 @pytest.mark.parametrize("output_scores", [False, True])
 @pytest.mark.parametrize("kind", ["triplet", "n-tuple", "labeled-pair", "labeled-list"])
-def test_every_format_has_their_rows(model, collection, kind, output_scores):
+def test_every_format_has_their_rows(
+    model: SentenceTransformer, collection: Collection, kind: str, output_scores: bool
+) -> None:
     parameters = {"relative_margin": 0.3, "num_negatives": 4, "range_max": 30}
     expected = theirs(model, collection, kind, False, output_scores, **parameters)
     found = ours(model, collection, kind, False, output_scores, **parameters)
@@ -227,7 +261,14 @@ def test_every_format_has_their_rows(model, collection, kind, output_scores):
 # --- beyond the oracle
 
 
-def mined(rows, positives, labels=None, texts=None, probability=None, **parameters):
+def mined(
+    rows: Sequence[Scored],
+    positives: Iterable[tuple[Any, ...]],
+    labels: pa.Table | None = None,
+    texts: Callable[[Sequence[str]], dict[str, str]] | None = None,
+    probability: Sequence[float] | None = None,
+    **parameters: Any,
+) -> tuple[Mined, MiningReport]:
     miner = Miner(Training(**parameters), judgments_of(positives), texts=texts)
     pairs = pairs_of(rows)
     if probability:
@@ -239,7 +280,7 @@ def mined(rows, positives, labels=None, texts=None, probability=None, **paramete
 ROWS = [("q", "pos", 5.0), ("q", "a", 4.0), ("q", "b", 3.0), ("q", "c", 2.0), ("q", "d", 1.0)]
 
 
-def test_labels_above_the_cut_and_unsure_ones_are_excluded():
+def test_labels_above_the_cut_and_unsure_ones_are_excluded() -> None:
     labels = pa.table(
         {
             "query_id": ["q"] * 3,
@@ -254,7 +295,7 @@ def test_labels_above_the_cut_and_unsure_ones_are_excluded():
     assert report.queries_short_of_negatives == 1
 
 
-def test_copies_of_a_positive_are_excluded():
+def test_copies_of_a_positive_are_excluded() -> None:
     texts = {
         "pos": "The quick brown fox jumps over the lazy dog tonight",
         "a": "the QUICK brown fox jumps -- over the lazy dog, tonight!",
@@ -268,7 +309,7 @@ def test_copies_of_a_positive_are_excluded():
     assert report.dropped == {"positive": 1, "near-duplicate": 1}
 
 
-def test_the_same_text_under_another_id_needs_no_texts_to_be_found():
+def test_the_same_text_under_another_id_needs_no_texts_to_be_found() -> None:
     pairs = pairs_of(ROWS)
     hashes = pairs["doc_hash"].to_pylist()
     hashes[1] = hashes[0]
@@ -277,7 +318,7 @@ def test_the_same_text_under_another_id_needs_no_texts_to_be_found():
     assert miner.mine(pairs).negatives["doc_id"].to_pylist() == ["b", "c", "d"]
 
 
-def test_negatives_that_people_judged_are_marked():
+def test_negatives_that_people_judged_are_marked() -> None:
     found, report = mined(ROWS, [("q", "pos", 1), ("q", "b", 0)])
     verified = dict(
         zip(
@@ -290,14 +331,14 @@ def test_negatives_that_people_judged_are_marked():
     assert report.verified == 1
 
 
-def test_the_false_negative_rate_is_the_mean_probability_of_what_nobody_judged():
+def test_the_false_negative_rate_is_the_mean_probability_of_what_nobody_judged() -> None:
     _, report = mined(ROWS, [("q", "pos", 1), ("q", "b", 0)], probability=[0.9, 0.6, 0.5, 0.3, 0.1])
     assert report.false_negative_rate == pytest.approx((0.6 + 0 + 0.3) / 3)
     _, uncalibrated = mined(ROWS, [("q", "pos")])
     assert uncalibrated.false_negative_rate is None
 
 
-def test_known_positives_are_hidden_one_at_a_time():
+def test_known_positives_are_hidden_one_at_a_time() -> None:
     """Hidden, a (4.0) would be mined; pos (5.0) would too; with a margin only below 4 neither."""
     _, report = mined(ROWS, [("q", "pos"), ("q", "a")])
     assert (report.hidden_positives.hits, report.hidden_positives.total) == (2, 2)
@@ -308,7 +349,7 @@ def test_known_positives_are_hidden_one_at_a_time():
     assert report.hidden_positives.total == 0
 
 
-def test_a_margin_needs_a_scored_positive():
+def test_a_margin_needs_a_scored_positive() -> None:
     found, report = mined(ROWS, [("q", "never found")], absolute_margin=0.0)
     assert found.negatives.num_rows == 0
     assert found.positives["score"].to_pylist() == [None]
@@ -316,20 +357,20 @@ def test_a_margin_needs_a_scored_positive():
     assert mined(ROWS, [("q", "never found")])[0].negatives.num_rows == 3
 
 
-def test_queries_without_a_positive_are_counted_and_left_out():
+def test_queries_without_a_positive_are_counted_and_left_out() -> None:
     found, report = mined([*ROWS, ("other", "a", 1.0)], [("q", "pos")])
     assert set(found.negatives["query_id"].to_pylist()) == {"q"}
     assert (report.queries, report.queries_without_positive) == (2, 1)
 
 
-def many(queries):
+def many(queries: int) -> tuple[list[Scored], list[tuple[str, str]]]:
     random = np.random.default_rng(4)
     rows = [(f"q{q}", f"d{d}", float(random.normal())) for q in range(queries) for d in range(30)]
     return rows, [(f"q{q}", f"d{d}") for q in range(queries) for d in (0, 1)]
 
 
 @pytest.mark.parametrize("strategy", ["top", "random"])
-def test_blocks_do_not_change_the_outcome(strategy):
+def test_blocks_do_not_change_the_outcome(strategy: str) -> None:
     rows, positives = many(12)
     mining = Training(sampling_strategy=strategy, range_max=20)
     whole = Miner(mining, judgments_of(positives))
@@ -341,10 +382,10 @@ def test_blocks_do_not_change_the_outcome(strategy):
     assert parts.report() == whole.report()
 
 
-def test_random_negatives_lie_in_the_window_and_follow_the_seed():
+def test_random_negatives_lie_in_the_window_and_follow_the_seed() -> None:
     rows, positives = many(40)
 
-    def draw(seed):
+    def draw(seed: int) -> pa.Table:
         found, _ = mined(
             rows, positives, sampling_strategy="random", range_min=3, range_max=13, seed=seed
         )
@@ -357,7 +398,7 @@ def test_random_negatives_lie_in_the_window_and_follow_the_seed():
     assert draw(1).equals(draw(1)) and not draw(1).equals(draw(2))
 
 
-def test_a_query_in_two_blocks_is_refused():
+def test_a_query_in_two_blocks_is_refused() -> None:
     miner = Miner(Training(), judgments_of([("q", "pos")]))
     miner.mine(pairs_of(ROWS))
     with pytest.raises(InputError, match="'q' is in two blocks"):
@@ -374,12 +415,12 @@ def test_a_query_in_two_blocks_is_refused():
         ({"duplicate_overlap": 0.0}, "duplicate_overlap"),
     ],
 )
-def test_parameters_that_make_no_sense_are_refused(parameters, fault):
+def test_parameters_that_make_no_sense_are_refused(parameters: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValidationError, match=fault):
         Training(**parameters)
 
 
-def test_margins_may_be_kept_in_probabilities():
+def test_margins_may_be_kept_in_probabilities() -> None:
     found, _ = mined(
         ROWS,
         [("q", "pos")],
@@ -391,7 +432,7 @@ def test_margins_may_be_kept_in_probabilities():
     assert found.negatives["score"].to_pylist() == [3.0, 2.0, 1.0]
 
 
-def test_a_text_under_several_ids_is_mined_once_and_falls_with_its_twins():
+def test_a_text_under_several_ids_is_mined_once_and_falls_with_its_twins() -> None:
     pairs = pairs_of(ROWS)
     docs, hashes = pairs["doc_id"].to_pylist(), pairs["doc_hash"].to_pylist()
     place = {doc: at for at, doc in enumerate(docs)}
@@ -404,7 +445,7 @@ def test_a_text_under_several_ids_is_mined_once_and_falls_with_its_twins():
     assert not {"b", "c"} & set(found["doc_id"].to_pylist())
 
 
-def test_two_query_ids_of_one_text_are_mined_as_one():
+def test_two_query_ids_of_one_text_are_mined_as_one() -> None:
     """q2 has q's text; what people said of the pair under either id counts for the text."""
     one = pairs_of(ROWS)
     twin = one.set_column(0, "query_id", pa.array(["q2"] * len(one)))
@@ -440,7 +481,9 @@ def test_two_query_ids_of_one_text_are_mined_as_one():
         ("โคมไฟสีแดงอยู่บนโต๊ะไม้", "โคมไฟสีแดงอยู่บนโต๊ะไม้ !", True),
     ],
 )
-def test_near_copies_are_known_by_signs_and_in_scripts_without_spaces(positive, candidate, copy):
+def test_near_copies_are_known_by_signs_and_in_scripts_without_spaces(
+    positive: str, candidate: str, copy: bool
+) -> None:
     texts = {"pos": positive, "a": candidate}
     found, _ = mined(ROWS, [("q", "pos")], texts=lambda ids: {i: texts.get(i, "") for i in ids})
     assert ("a" not in found.negatives["doc_id"].to_pylist()) == copy

@@ -1,6 +1,11 @@
 """Training files as `datasets` and sentence-transformers' own losses read them; qrels and BEIR."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +14,7 @@ import pytest
 from configs.labelling import Training
 from reranking.errors import ConfigError, InputError
 from reranking.fingerprints import text_hash
-from reranking.labelling.mining import Miner
+from reranking.labelling.mining import Mined, Miner
 from reranking.labelling.training import (
     PROVENANCE,
     TrainingWriter,
@@ -17,6 +22,9 @@ from reranking.labelling.training import (
     examples,
     of_split,
 )
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 QUERIES = {f"q{n}": f"w{n} w{n + 1}" for n in range(6)}
 DOCUMENTS = {f"d{n}": f"w{n} w{n + 2} w{n + 3}" for n in range(12)}
@@ -33,11 +41,11 @@ LOSSES = {
 }
 
 
-def hashes(texts):
+def hashes(texts: Iterable[str]) -> pa.Array:
     return pa.array([text_hash(text) for text in texts], pa.binary(16))
 
 
-def mined():
+def mined() -> Mined:
     """Six queries with five candidates each, the first positive; q0's third is judged 0."""
     rows = [(f"q{q}", f"d{(q + d) % 12}", 3.0 - d) for q in range(6) for d in range(5)]
     pairs = pa.table(
@@ -63,7 +71,7 @@ def mined():
     return Miner(Training(num_negatives=3), judgments).mine(pairs)
 
 
-def rows_of(kind, output_scores=False, **more):
+def rows_of(kind: str, output_scores: bool = False, **more: Any) -> pa.Table:
     return examples(
         more.pop("mined", None) or mined(),
         kind,
@@ -76,7 +84,7 @@ def rows_of(kind, output_scores=False, **more):
 
 
 @pytest.fixture(scope="module")
-def tiny_model(tmp_path_factory):
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> CrossEncoder:
     """A cross-encoder with random weights and a vocabulary of twenty words."""
     import torch
     from sentence_transformers import CrossEncoder
@@ -112,7 +120,7 @@ def tiny_model(tmp_path_factory):
     return CrossEncoder(str(folder), device="cpu", local_files_only=True)
 
 
-def written(folder, kind, output_scores, file_format):
+def written(folder: Path, kind: str, output_scores: bool, file_format: str) -> Path:
     with TrainingWriter(folder, file_format, {"runs": "r1"}) as writer:
         writer.write("train", rows_of(kind, output_scores))
     return folder
@@ -127,8 +135,8 @@ def written(folder, kind, output_scores, file_format):
     ],
 )
 def test_datasets_loads_it_and_the_matching_loss_trains(
-    tmp_path, tiny_model, kind, output_scores, file_format
-):
+    tmp_path: Path, tiny_model: CrossEncoder, kind: str, output_scores: bool, file_format: str
+) -> None:
     """The folder as a user loads it, sentence-transformers' own collator, two steps of SGD."""
     import torch
     from datasets import load_dataset
@@ -156,7 +164,7 @@ def test_datasets_loads_it_and_the_matching_loss_trains(
         optimizer.zero_grad()
 
 
-def test_columns_are_inputs_then_labels_and_nothing_else():
+def test_columns_are_inputs_then_labels_and_nothing_else() -> None:
     names = {
         (kind, scores): rows_of(kind, scores).data.column_names
         for kind in FORMATS
@@ -182,7 +190,7 @@ def test_columns_are_inputs_then_labels_and_nothing_else():
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_provenance_follows_row_by_row(tmp_path, kind):
+def test_provenance_follows_row_by_row(tmp_path: Path, kind: str) -> None:
     folder = written(tmp_path, kind, True, "parquet")
     data = pq.read_table(folder / "train.parquet").to_pylist()
     table = pq.read_table(folder / "__provenance__" / "train.parquet")
@@ -202,7 +210,7 @@ def test_provenance_follows_row_by_row(tmp_path, kind):
     assert sources == {"positive", "mined", "judged"}
 
 
-def test_a_positive_without_a_score_is_skipped_for_distillation_only():
+def test_a_positive_without_a_score_is_skipped_for_distillation_only() -> None:
     block = mined()
     scores = block.positives["score"].to_pylist()
     unscored = block.positives.set_column(5, "score", pa.array([None, *scores[1:]], pa.float32()))
@@ -212,28 +220,28 @@ def test_a_positive_without_a_score_is_skipped_for_distillation_only():
     assert (distilled.skipped, distilled.data.num_rows) == (1, 5)
 
 
-def test_tuples_need_all_their_negatives():
+def test_tuples_need_all_their_negatives() -> None:
     block = mined()
     fewer = type(block)(block.positives, block.negatives.slice(1))
     assert rows_of("n-tuple", mined=fewer).skipped == 1
     assert rows_of("labeled-list", mined=fewer).data["labels"].to_pylist()[0] == [1, 0, 0]
 
 
-def test_a_missing_text_and_an_unknown_format_are_refused():
+def test_a_missing_text_and_an_unknown_format_are_refused() -> None:
     with pytest.raises(InputError, match="no text for the query or document 'd0'"):
         examples(mined(), "triplet", num_negatives=3, queries=QUERIES, documents={})
     with pytest.raises(ConfigError, match="expected one of triplet, n-tuple"):
         rows_of("pairs")
 
 
-def test_a_failed_export_leaves_no_file(tmp_path):
+def test_a_failed_export_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), TrainingWriter(tmp_path, "parquet", {}) as writer:
         writer.write("train", rows_of("triplet"))
         raise RuntimeError
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_blocks_are_appended(tmp_path):
+def test_blocks_are_appended(tmp_path: Path) -> None:
     with TrainingWriter(tmp_path, "jsonl", {}) as writer:
         writer.write("train", rows_of("triplet"))
         writer.write("train", rows_of("triplet"))
@@ -242,7 +250,7 @@ def test_blocks_are_appended(tmp_path):
     assert pq.read_table(tmp_path / "__provenance__" / "train.parquet").num_rows == 36
 
 
-def test_a_split_is_a_plain_name(tmp_path):
+def test_a_split_is_a_plain_name(tmp_path: Path) -> None:
     with TrainingWriter(tmp_path, "jsonl", {}) as writer, pytest.raises(ConfigError, match="plain"):
         writer.write("../train", rows_of("triplet"))
 
@@ -250,7 +258,7 @@ def test_a_split_is_a_plain_name(tmp_path):
 # --- splits
 
 
-def positives(rows):
+def positives(rows: Sequence[tuple[str, str]]) -> pa.Table:
     return pa.table(
         {
             "query_id": [q for q, _ in rows],
@@ -260,7 +268,7 @@ def positives(rows):
     )
 
 
-def test_shares_are_met_and_stay_when_queries_are_added():
+def test_shares_are_met_and_stay_when_queries_are_added() -> None:
     queries = {f"q{n}": f"text {n}" for n in range(2000)}
     rows = [(q, f"d-{q}") for q in queries]
     shares = {"train": 0.8, "dev": 0.1, "test": 0.1}
@@ -272,7 +280,7 @@ def test_shares_are_met_and_stay_when_queries_are_added():
     assert assign_splits(positives(rows), queries, shares, seed=1) != splits
 
 
-def test_one_text_under_two_ids_is_in_one_split():
+def test_one_text_under_two_ids_is_in_one_split() -> None:
     queries = {
         f"{side}{n}": f"Text  {n}" if side == "a" else f"text {n} "
         for side in "ab"
@@ -285,7 +293,7 @@ def test_one_text_under_two_ids_is_in_one_split():
     assert set(splits.values()) == {"train", "test"}
 
 
-def test_queries_with_a_common_answer_are_in_one_split():
+def test_queries_with_a_common_answer_are_in_one_split() -> None:
     """Threes of queries share an answer; each three moves as one, and the threes apart."""
     queries = {f"q{n}": f"text {n}" for n in range(300)}
     rows = [(f"q{n}", f"d{n // 3}") for n in range(300)]
@@ -295,10 +303,10 @@ def test_queries_with_a_common_answer_are_in_one_split():
     assert 30 < sum(chain == {"train"} for chain in chains) < 70
 
 
-def test_ids_and_the_order_of_rows_do_not_matter():
+def test_ids_and_the_order_of_rows_do_not_matter() -> None:
     texts, shares = [f"text {n}" for n in range(90)], {"train": 0.5, "test": 0.5}
 
-    def by_text(names):
+    def by_text(names: Sequence[str]) -> dict[str, str]:
         queries = dict(zip(names, texts, strict=True))
         rows = sorted((name, f"d{n // 3}") for n, name in enumerate(names))
         splits = assign_splits(positives(rows), queries, shares)
@@ -307,7 +315,7 @@ def test_ids_and_the_order_of_rows_do_not_matter():
     assert by_text([f"q{n:02}" for n in range(90)]) == by_text([f"x{99 - n}" for n in range(90)])
 
 
-def test_copies_of_an_answer_hold_queries_together_too():
+def test_copies_of_an_answer_hold_queries_together_too() -> None:
     queries = {f"q{n}": f"text {n}" for n in range(100)}
     table = positives([(f"q{n}", f"d{n}") for n in range(100)])
     same = hashes(str(n // 2) for n in range(100))
@@ -316,7 +324,7 @@ def test_copies_of_an_answer_hold_queries_together_too():
     assert all(splits[f"q{2 * n}"] == splits[f"q{2 * n + 1}"] for n in range(50))
 
 
-def test_a_block_is_parted_by_split():
+def test_a_block_is_parted_by_split() -> None:
     splits = {f"q{n}": "train" if n % 2 else "test" for n in range(6)}
     part = of_split(mined(), splits, "train")
     assert set(part.positives["query_id"].to_pylist()) == {"q1", "q3", "q5"}
@@ -324,12 +332,12 @@ def test_a_block_is_parted_by_split():
 
 
 @pytest.mark.parametrize("shares", [{}, {"train": 0.5}, {"train": 1.5, "test": -0.5}])
-def test_shares_add_up(shares):
+def test_shares_add_up(shares: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="add up to 1"):
         assign_splits(positives([]), {}, shares)
 
 
-def test_queries_that_nearly_all_hang_together_are_refused():
+def test_queries_that_nearly_all_hang_together_are_refused() -> None:
     """As with labels as positives: one document is the answer to everything."""
     rows = [(f"q{n}", "d" if n < 99 else "e") for n in range(100)]
     queries = {query: query for query, _ in rows}
@@ -339,7 +347,7 @@ def test_queries_that_nearly_all_hang_together_are_refused():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_no_split_with_a_share_stays_empty(seed):
+def test_no_split_with_a_share_stays_empty(seed: int) -> None:
     rows = [(f"q{n}", f"d{n}") for n in range(5)]
     queries = {query: query for query, _ in rows}
     shares = {"train": 0.9, "dev": 0.1, "test": 0.0}

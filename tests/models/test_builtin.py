@@ -46,11 +46,11 @@ QUERIES, DOCUMENTS, SCORES = map(list, zip(*REFERENCE, strict=True))
 
 
 @pytest.fixture(scope="module")
-def reranker(tmp_path_factory) -> Path:
+def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return resolve_model(builtin.RERANKER, cache_dir=tmp_path_factory.mktemp("cache")).path
 
 
-def test_the_stock_model_gives_the_reference_scores(reranker):
+def test_the_stock_model_gives_the_reference_scores(reranker: Path) -> None:
     from sentence_transformers import CrossEncoder
 
     model = CrossEncoder(str(reranker), device="cpu", local_files_only=True)
@@ -58,7 +58,7 @@ def test_the_stock_model_gives_the_reference_scores(reranker):
     np.testing.assert_allclose(found, SCORES, atol=1e-4)
 
 
-def test_lancedbs_class_gives_the_reference_scores(reranker):
+def test_lancedbs_class_gives_the_reference_scores(reranker: Path) -> None:
     from lancedb.rerankers import CrossEncoderReranker
 
     model = CrossEncoderReranker(model_name=str(reranker), device="cpu").model
@@ -66,14 +66,14 @@ def test_lancedbs_class_gives_the_reference_scores(reranker):
     np.testing.assert_allclose(found, [SCORES[-1], SCORES[0]], atol=1e-4)
 
 
-def test_our_scorer_gives_the_reference_scores(reranker):
+def test_our_scorer_gives_the_reference_scores(reranker: Path) -> None:
     scorer = PairScorer.load(reranker, Rerank(device="cpu"))
     assert scorer.path.startswith("packed-bert/")
     index = np.arange(len(REFERENCE))
     np.testing.assert_allclose(scorer.score(QUERIES, DOCUMENTS, index, index), SCORES, atol=1e-4)
 
 
-def test_the_folder_says_what_it_is(reranker):
+def test_the_folder_says_what_it_is(reranker: Path) -> None:
     assert find_cross_encoder(Rerank(model_name=str(reranker))).activation == "identity"
     assert model_activation(reranker) == "identity"
     assert resolve_max_length(reranker, None) == 256
@@ -82,7 +82,7 @@ def test_the_folder_says_what_it_is(reranker):
     assert digest == "60b700aeb3cd603136a88eae75ca816861b25c5807ad0f7105fe00f8ee4416fc"
 
 
-def test_two_processes_build_one_folder(tmp_path):
+def test_two_processes_build_one_folder(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from reranking.models.builtin import *;"
         "print(builtin_folder(RERANKER, Path(sys.argv[1])))"
@@ -96,7 +96,9 @@ def test_two_processes_build_one_folder(tmp_path):
     assert find_cross_encoder(Rerank(model_name=str(folder)))
 
 
-def test_a_failed_build_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_a_failed_build_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(source: Path, target: Path) -> None:
         (target / "half").write_text("")
         raise OSError("disk full")
@@ -108,7 +110,9 @@ def test_a_failed_build_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_the_encoder_gives_normalised_mean_pooled_vectors(tmp_path, monkeypatch, complete):
+def test_the_encoder_gives_normalised_mean_pooled_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complete: bool
+) -> None:
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -133,20 +137,24 @@ def test_the_encoder_gives_normalised_mean_pooled_vectors(tmp_path, monkeypatch,
     np.testing.assert_allclose(model.encode(WEEKS), (mean / mean.norm()).numpy(), atol=1e-5)
 
 
-def test_another_encoder_in_the_package_is_refused(tmp_path, monkeypatch):
+def test_another_encoder_in_the_package_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(builtin, "ENCODER_SHA256", "0" * 64)
     with pytest.raises(MissingPrerequisite, match="SHA-256 53aa5117.*expected 0000"):
         builtin.encoder_folder(tmp_path)
 
 
-def test_a_missing_package_says_how_to_install_it(tmp_path, monkeypatch):
+def test_a_missing_package_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(builtin, "find_spec", lambda name: None)
     for name in (builtin.ENCODER, builtin.RERANKER):
         with pytest.raises(MissingPrerequisite, match=r"pip install 'rescore\[quickstart\]'"):
             resolve_model(name, cache_dir=tmp_path)
 
 
-def test_the_cache_can_be_moved(tmp_path, monkeypatch):
+def test_the_cache_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESCORE_CACHE", str(tmp_path / "mine"))
     assert builtin.default_cache() == tmp_path / "mine"
     monkeypatch.delenv("RESCORE_CACHE")

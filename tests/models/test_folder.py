@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,32 +22,35 @@ from reranking.models.reranker import ScoreSource, score_source
 from reranking.models.resolve import resolve_model
 from tests.support.model_zoo import FAMILIES, LIMIT, roberta
 
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
 
 @pytest.fixture
-def folder(cross_encoder, tmp_path) -> Path:
+def folder(cross_encoder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(cross_encoder, tmp_path / "model"))
 
 
-def edit(path: Path, **changes) -> None:
+def edit(path: Path, **changes: object) -> None:
     """Set keys of a JSON object; None removes one."""
     value = json.loads(path.read_text()) | changes
     gone = {k for k, v in changes.items() if v is None}
     path.write_text(json.dumps({k: v for k, v in value.items() if k not in gone}))
 
 
-def stock(folder: Path, **settings):
+def stock(folder: Path, **settings: Any) -> CrossEncoder:
     from sentence_transformers import CrossEncoder
 
     return CrossEncoder(str(folder), device="cpu", local_files_only=True, **settings)
 
 
-def test_a_folder_is_found_from_the_config(folder, tmp_path):
+def test_a_folder_is_found_from_the_config(folder: Path, tmp_path: Path) -> None:
     found = resolve_model("model", base_dir=tmp_path)
     assert (found.name, found.path, found.revision) == ("model", folder, None)
     assert resolve_model(str(folder), base_dir=Path("/elsewhere")).path == folder
 
 
-def test_what_cannot_be_found_says_why(folder, tmp_path):
+def test_what_cannot_be_found_says_why(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingPrerequisite, match="does not exist"):
         resolve_model("./missing", base_dir=tmp_path)
     with pytest.raises(MissingPrerequisite, match="the hub did not give it"):
@@ -62,13 +66,15 @@ def test_what_cannot_be_found_says_why(folder, tmp_path):
         resolve_model("model", base_dir=tmp_path)
 
 
-def test_a_hub_model_brings_its_commit_and_no_pickles(folder, monkeypatch):
+def test_a_hub_model_brings_its_commit_and_no_pickles(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import huggingface_hub
 
     asked = {}
     commit = folder.rename(folder.with_name("0123abcd"))
 
-    def download(name, **settings):
+    def download(name: str, **settings: Any) -> str:
         asked.update(settings, name=name)
         return str(commit)
 
@@ -84,13 +90,15 @@ def test_a_hub_model_brings_its_commit_and_no_pickles(folder, monkeypatch):
 
 @pytest.mark.parametrize("family", ["bert", "modernbert", "deberta"])
 @pytest.mark.parametrize("declared", [24, 100_000, None])
-def test_max_length_is_that_of_the_stock_model(tmp_path, family, declared):
+def test_max_length_is_that_of_the_stock_model(
+    tmp_path: Path, family: str, declared: int | None
+) -> None:
     folder = FAMILIES[family](tmp_path / "model")
     edit(folder / "tokenizer_config.json", model_max_length=declared)
     assert resolve_max_length(folder, None) == stock(folder).max_seq_length
 
 
-def test_max_length_of_a_saved_sentence_transformers_folder(folder, tmp_path):
+def test_max_length_of_a_saved_sentence_transformers_folder(folder: Path, tmp_path: Path) -> None:
     model = stock(folder, max_length=20)
     model.save_pretrained(str(tmp_path / "saved"))
     assert resolve_max_length(tmp_path / "saved", None) == 20
@@ -99,7 +107,7 @@ def test_max_length_of_a_saved_sentence_transformers_folder(folder, tmp_path):
     assert stock(tmp_path / "saved").max_seq_length == 30
 
 
-def test_max_length_of_roberta_leaves_out_the_positions_that_fail(tmp_path):
+def test_max_length_of_roberta_leaves_out_the_positions_that_fail(tmp_path: Path) -> None:
     folder = roberta(tmp_path / "model")
     assert resolve_max_length(folder, None) == stock(folder).max_seq_length == LIMIT
     edit(folder / "tokenizer_config.json", model_max_length=None)
@@ -109,7 +117,7 @@ def test_max_length_of_roberta_leaves_out_the_positions_that_fail(tmp_path):
     assert resolve_max_length(folder, None) == LIMIT
 
 
-def test_an_explicit_max_length_must_be_possible(folder, tmp_path):
+def test_an_explicit_max_length_must_be_possible(folder: Path, tmp_path: Path) -> None:
     assert resolve_max_length(folder, 64) == 64
     with pytest.raises(ConfigError, match="positions for 64 tokens"):
         resolve_max_length(folder, 65)
@@ -137,24 +145,28 @@ def test_an_explicit_max_length_must_be_possible(folder, tmp_path):
         ),
     ],
 )
-def test_the_activation_is_that_of_the_stock_model(folder, changes, expected):
+def test_the_activation_is_that_of_the_stock_model(
+    folder: Path, changes: dict[str, object], expected: str
+) -> None:
     edit(folder / "config.json", **changes)
     assert model_activation(folder) == expected
     assert type(stock(folder).activation_fn).__name__.lower() == expected
 
 
-def test_the_activation_of_a_saved_sentence_transformers_folder(folder, tmp_path):
+def test_the_activation_of_a_saved_sentence_transformers_folder(
+    folder: Path, tmp_path: Path
+) -> None:
     stock(folder).save_pretrained(str(tmp_path / "saved"))
     assert model_activation(tmp_path / "saved") == "identity"
 
 
-def test_an_unknown_activation_must_be_set(folder):
+def test_an_unknown_activation_must_be_set(folder: Path) -> None:
     edit(folder / "config.json", sentence_transformers={"activation_fn": "torch.nn.Tanh"})
     with pytest.raises(ConfigError, match=r"torch.nn.Tanh.*set rerank.activation"):
         model_activation(folder)
 
 
-def test_only_classifiers_and_language_models_are_rerankers(folder):
+def test_only_classifiers_and_language_models_are_rerankers(folder: Path) -> None:
     assert score(folder).labels == ("LABEL_0",)
     edit(folder / "config.json", id2label={"0": "no", "1": "yes"})
     with pytest.raises(ConfigError, match="2 labels"):
@@ -178,12 +190,12 @@ def score(folder: Path) -> ScoreSource:
     return score_source(files, read_chain(files), Rerank(model_name="m"))
 
 
-def fingerprint(folder: Path, **changes) -> bytes:
+def fingerprint(folder: Path, **changes: Any) -> bytes:
     settings = {"max_length": 48, "dtype": "float32"} | changes
     return fingerprint_reranker(folder, **settings)
 
 
-def test_a_fingerprint_ignores_what_leaves_scores_alone(folder, tmp_path):
+def test_a_fingerprint_ignores_what_leaves_scores_alone(folder: Path, tmp_path: Path) -> None:
     before = fingerprint(folder)
     assert len(before) == 16
     edit(folder / "config.json", sentence_transformers=None, transformers_version="9", dtype=None)
@@ -200,7 +212,7 @@ def test_a_fingerprint_ignores_what_leaves_scores_alone(folder, tmp_path):
     "change",
     [{"max_length": 47}, {"dtype": "bfloat16"}, {"prompt": "p"}, {"revision": "0123"}],
 )
-def test_a_fingerprint_knows_its_settings(folder, change):
+def test_a_fingerprint_knows_its_settings(folder: Path, change: dict[str, object]) -> None:
     assert fingerprint(folder, **change) != fingerprint(folder)
     settings = {"max_length": 48, "dtype": "float32"}
     assert fingerprint_encoder(folder, **settings) != fingerprint(folder)
@@ -209,7 +221,7 @@ def test_a_fingerprint_knows_its_settings(folder, change):
     )
 
 
-def test_a_folder_edited_in_place_is_another_model(folder):
+def test_a_folder_edited_in_place_is_another_model(folder: Path) -> None:
     seen = {fingerprint(folder)}
 
     def is_new() -> bool:
@@ -233,7 +245,7 @@ def test_a_folder_edited_in_place_is_another_model(folder):
     assert is_new()
 
 
-def test_names_and_fingerprints_need_no_torch(folder):
+def test_names_and_fingerprints_need_no_torch(folder: Path) -> None:
     code = (
         "import sys; from pathlib import Path;"
         "from reranking.models.fingerprint import fingerprint_reranker as f;"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -95,28 +96,35 @@ CASES = [(False, None), (True, None), (False, 3), (False, 11), (False, 40)]
 
 @pytest.mark.parametrize("installed", [torch_2_10, torch_2_11, torch_2_12])
 @pytest.mark.parametrize(("first_only", "window"), CASES)
-def test_each_torch_is_called_with_what_it_accepts(monkeypatch, installed, first_only, window):
+def test_each_torch_is_called_with_what_it_accepts(
+    monkeypatch: pytest.MonkeyPatch,
+    installed: Callable[..., Any],
+    first_only: bool,
+    window: int | None,
+) -> None:
     module = ModuleType("torch.nn.attention.varlen")
     module.varlen_attn = installed  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
     assert_equals_runs(first_only, window)
 
 
-def test_a_torch_without_the_kernel_takes_its_own_attention(monkeypatch):
+def test_a_torch_without_the_kernel_takes_its_own_attention(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
     device = torch.device("cuda")
     assert choose_attention(device, torch.float16, HEADS, WIDTH) == (attend_runs, "sdpa")
     assert choose_attention(device, torch.float32, HEADS, WIDTH) == (attend_runs, "sdpa")
 
 
-def test_half_types_on_cuda_take_the_kernel():
+def test_half_types_on_cuda_take_the_kernel() -> None:
     for dtype in (torch.float16, torch.bfloat16):
         chosen = choose_attention(torch.device("cuda"), dtype, HEADS, WIDTH)
         assert chosen == (attend_varlen, "varlen")
 
 
 @pytest.fixture
-def plain_kernel(monkeypatch):
+def plain_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's own varlen_attn, whose operator runs on the CPU as attention written out."""
     from torch.nn.attention import varlen
 
@@ -133,9 +141,11 @@ def plain_kernel(monkeypatch):
 
 
 @pytest.mark.parametrize(("first_only", "window"), CASES)
-def test_the_installed_operator_gives_what_runs_give(plain_kernel, first_only, window):
+def test_the_installed_operator_gives_what_runs_give(
+    plain_kernel: None, first_only: bool, window: int | None
+) -> None:
     assert_equals_runs(first_only, window)
 
 
-def test_the_parameters_are_read_once():
+def test_the_parameters_are_read_once() -> None:
     assert attention._parameters(torch_2_12) is attention._parameters(torch_2_12)

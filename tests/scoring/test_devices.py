@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,12 @@ TWO = Rerank(device=["cpu", "cpu"])
 
 
 @pytest.fixture(scope="module")
-def two(cross_encoder):
+def two(cross_encoder: Path) -> Iterator[MultiScorer]:
     with load_scorer(cross_encoder, TWO) as scorer:
         yield scorer
 
 
-def test_two_devices_score_as_one(cross_encoder, two):
+def test_two_devices_score_as_one(cross_encoder: Path, two: MultiScorer) -> None:
     one = load_scorer(cross_encoder, Rerank(device=["cpu"]))
     assert isinstance(one, PairScorer)
     assert isinstance(two, MultiScorer)
@@ -47,7 +48,9 @@ def test_two_devices_score_as_one(cross_encoder, two):
     )
 
 
-def test_processes_take_the_kernels_that_were_chosen_first(cross_encoder, tmp_path, monkeypatch):
+def test_processes_take_the_kernels_that_were_chosen_first(
+    cross_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RESCORE_CACHE", str(tmp_path))  # the processes see it too
     for module, seconds in ((linears, [1.0, 9.0]), (attention, [9.0, 1.0])):
         monkeypatch.setattr(module, "least_seconds", lambda *_, s=seconds: s)
@@ -56,14 +59,16 @@ def test_processes_take_the_kernels_that_were_chosen_first(cross_encoder, tmp_pa
         assert scorer.path == f"{one.path} + {one.path}"
 
 
-def test_both_devices_work_and_each_pair_comes_once(two):
+def test_both_devices_work_and_each_pair_comes_once(two: MultiScorer) -> None:
     seen = [positions for positions, _ in two.batches(TEXTS, TEXTS, *INDEX)]
     assert sorted(np.concatenate(seen).tolist()) == list(range(150))
     shares = _shares(TEXTS, TEXTS, *INDEX, 2)
     assert all(50 < len(share) < 100 for share in shares)
 
 
-def test_a_call_given_up_half_way_does_not_disturb_the_next(cross_encoder, two):
+def test_a_call_given_up_half_way_does_not_disturb_the_next(
+    cross_encoder: Path, two: MultiScorer
+) -> None:
     next(iter(two.batches(TEXTS, TEXTS, *INDEX)))
     one = load_scorer(cross_encoder, Rerank(device="cpu"))
     np.testing.assert_allclose(
@@ -72,7 +77,9 @@ def test_a_call_given_up_half_way_does_not_disturb_the_next(cross_encoder, two):
 
 
 @pytest.mark.slow
-def test_fresh_processes_take_over_after_some_calls(cross_encoder, two, monkeypatch):
+def test_fresh_processes_take_over_after_some_calls(
+    cross_encoder: Path, two: MultiScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = two.score(TEXTS, TEXTS, *INDEX)
     monkeypatch.setattr(devices, "_CALLS", 2)
     with load_scorer(cross_encoder, TWO) as scorer:
@@ -85,7 +92,7 @@ def test_fresh_processes_take_over_after_some_calls(cross_encoder, two, monkeypa
         assert all(worker.process.is_alive() for worker in scorer._workers)
 
 
-def test_a_dead_process_names_its_device(cross_encoder):
+def test_a_dead_process_names_its_device(cross_encoder: Path) -> None:
     with load_scorer(cross_encoder, TWO) as scorer:
         os.kill(scorer._workers[1].process.pid, signal.SIGKILL)
         with pytest.raises(RuntimeFailure, match=r"device cpu ended \(exit code -9\)"):
@@ -93,7 +100,7 @@ def test_a_dead_process_names_its_device(cross_encoder):
 
 
 @pytest.mark.slow
-def test_errors_of_a_device_come_through(cross_encoder, tmp_path):
+def test_errors_of_a_device_come_through(cross_encoder: Path, tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     folder = Path(shutil.copytree(cross_encoder, tmp_path / "model"))
@@ -110,6 +117,6 @@ def test_errors_of_a_device_come_through(cross_encoder, tmp_path):
         load_scorer(folder, TWO)
 
 
-def test_an_empty_list_of_devices_is_refused(cross_encoder):
+def test_an_empty_list_of_devices_is_refused(cross_encoder: Path) -> None:
     with pytest.raises(ConfigError, match="empty list"):
         load_scorer(cross_encoder, Rerank(device=[]))

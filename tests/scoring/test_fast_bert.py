@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,12 +28,12 @@ INDEX = np.array([0, 1, 2, 3, 0]), np.array([1, 2, 2, 3, 3])
 
 
 @pytest.fixture(autouse=True)
-def own_timings(tmp_path, monkeypatch):
+def own_timings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Timings that a test makes up are not remembered for other tests."""
     monkeypatch.setenv("RESCORE_CACHE", str(tmp_path / "cache"))
 
 
-def load(folder: Path, **settings) -> PairScorer:
+def load(folder: Path, **settings: Any) -> PairScorer:
     return PairScorer.load(folder, Rerank(device="cpu", **settings))
 
 
@@ -39,7 +41,7 @@ def scores(scorer: PairScorer) -> np.ndarray:
     return scorer.score(TEXTS, TEXTS, *INDEX)
 
 
-def changed(tmp_path: Path, **config) -> Path:
+def changed(tmp_path: Path, **config: Any) -> Path:
     folder = bert(tmp_path / "model")
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | config))
@@ -53,7 +55,7 @@ def packed_of(lengths: tuple[int, ...]) -> Packed:
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu"])
-def test_activations(tmp_path, activation):
+def test_activations(tmp_path: Path, activation: str) -> None:
     from sentence_transformers import CrossEncoder
 
     folder = changed(tmp_path, hidden_act=activation)
@@ -64,7 +66,9 @@ def test_activations(tmp_path, activation):
     np.testing.assert_allclose(scores(scorer), stock.predict(pairs), atol=1e-4)
 
 
-def test_a_fast_path_that_is_off_is_not_used(tmp_path, monkeypatch, caplog):
+def test_a_fast_path_that_is_off_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = bert(tmp_path / "model")
     expected = scores(load(folder))
     score = fast_bert.FastBert._score
@@ -76,7 +80,9 @@ def test_a_fast_path_that_is_off_is_not_used(tmp_path, monkeypatch, caplog):
     np.testing.assert_allclose(scores(scorer), expected, atol=1e-5)
 
 
-def test_a_fast_path_that_is_off_only_for_pairs_alone_is_not_used(tmp_path, monkeypatch):
+def test_a_fast_path_that_is_off_only_for_pairs_alone_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = bert(tmp_path / "model")
     score = fast_bert.FastBert._score
     monkeypatch.setattr(
@@ -88,7 +94,9 @@ def test_a_fast_path_that_is_off_only_for_pairs_alone_is_not_used(tmp_path, monk
 @pytest.mark.parametrize(
     "error", [RuntimeError("no kernel"), TypeError("unexpected keyword argument 'scale'")]
 )
-def test_a_fast_path_that_fails_is_not_used(tmp_path, monkeypatch, error):
+def test_a_fast_path_that_fails_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def fail(*_: object) -> None:
         raise error
 
@@ -99,7 +107,7 @@ def test_a_fast_path_that_fails_is_not_used(tmp_path, monkeypatch, error):
     assert load(folder).path == "generic/cpu"
 
 
-def test_threads_and_budgets_do_not_change_scores(tmp_path):
+def test_threads_and_budgets_do_not_change_scores(tmp_path: Path) -> None:
     scorer = load(bert(tmp_path / "model"), batch_tokens=64)
     threads = torch.get_num_threads()
     scorer_alone = load(tmp_path / "model")
@@ -111,7 +119,7 @@ def test_threads_and_budgets_do_not_change_scores(tmp_path):
     assert torch.get_num_threads() == threads  # the workers' setting is theirs
 
 
-def test_runs_of_equal_length():
+def test_runs_of_equal_length() -> None:
     assert list(runs((5, 5, 3, 2, 2, 2))) == [(0, 2, 0, 5), (2, 1, 10, 3), (3, 3, 13, 2)]
     assert list(runs((4,))) == [(0, 1, 0, 4)]
 
@@ -119,7 +127,12 @@ def test_runs_of_equal_length():
 @pytest.mark.parametrize("attend", [attend_runs, attend_matmul])
 @pytest.mark.parametrize("chunk", [100, 1000, 1 << 20])
 @pytest.mark.parametrize("lengths", [(5, 5, 3, 1), (7,), (2, 2, 2)])
-def test_attention_equals_softmax_written_out(lengths, chunk, attend, monkeypatch):
+def test_attention_equals_softmax_written_out(
+    lengths: tuple[int, ...],
+    chunk: int,
+    attend: Callable[..., torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(attention, "_CHUNK_BYTES", chunk)
     setting = torch.backends.mkldnn.matmul.fp32_precision
     heads, width = 2, 4
@@ -142,7 +155,7 @@ def test_attention_equals_softmax_written_out(lengths, chunk, attend, monkeypatc
 
 @pytest.mark.parametrize("attend", [attend_runs, attend_matmul])
 @pytest.mark.parametrize("window", [1, 4, 16, 40, 99, 100])
-def test_a_window_is_a_mask_on_softmax(window, attend):
+def test_a_window_is_a_mask_on_softmax(window: int, attend: Callable[..., torch.Tensor]) -> None:
     lengths, heads, width = (100, 100, 70, 5, 1), 2, 4
     generator = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(3, sum(lengths), heads, width, generator=generator)
@@ -159,7 +172,9 @@ def test_a_window_is_a_mask_on_softmax(window, attend):
 
 
 @pytest.mark.parametrize("wrong", [0.0, 1e-3])
-def test_attention_by_products_must_be_exact_and_faster(monkeypatch, wrong):
+def test_attention_by_products_must_be_exact_and_faster(
+    monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
     found = attention.attend_matmul
     monkeypatch.setattr(attention, "attend_matmul", lambda *a: found(*a) + wrong)
     seconds = iter([[2.0, 1.0], [1.0, 2.0]])
@@ -170,7 +185,7 @@ def test_attention_by_products_must_be_exact_and_faster(monkeypatch, wrong):
 
 
 @pytest.mark.parametrize("activation", ["", "gelu", "gelu_tanh", "relu"])
-def test_prepacked_linear_equals_the_plain_one(activation):
+def test_prepacked_linear_equals_the_plain_one(activation: str) -> None:
     weight, bias, x = torch.randn(48, 32), torch.randn(48), torch.randn(70, 32)
     try:
         packed = linears.PrepackedLinear(weight, bias, activation, 64)
@@ -184,12 +199,14 @@ def test_prepacked_linear_equals_the_plain_one(activation):
     ("times", "chosen"),
     [((1.0, 0.5), linears.PrepackedLinear), ((1.0, 1.0), linears.PlainLinear)],
 )
-def test_the_faster_linear_is_chosen(monkeypatch, times, chosen):
+def test_the_faster_linear_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, times: tuple[float, float], chosen: type
+) -> None:
     monkeypatch.setattr(linears, "least_seconds", lambda *calls: times)
     assert linears.choose_linear(torch.randn(8, 8), torch.randn(8), "gelu", 16)[0] is chosen
 
 
-def test_a_private_op_that_is_gone_or_wrong_is_not_used(monkeypatch):
+def test_a_private_op_that_is_gone_or_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, bias = torch.randn(8, 8), torch.randn(8)
     monkeypatch.setattr(linears, "least_seconds", lambda *calls: [2.0, 1.0])
 

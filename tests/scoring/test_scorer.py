@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from configs.schema import Rerank
 from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
@@ -39,17 +42,19 @@ def stock_logits(folder: Path) -> np.ndarray:
     return model.predict(texts, activation_fn=torch.nn.Identity())
 
 
-def load(folder: Path, **settings) -> PairScorer:
+def load(folder: Path, **settings: Any) -> PairScorer:
     return PairScorer.load(folder, Rerank(device="cpu", **settings))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def family(request, tmp_path_factory) -> tuple[str, Path, PairScorer]:
+def family(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path, PairScorer]:
     folder = FAMILIES[request.param](tmp_path_factory.mktemp(request.param) / "model")
     return request.param, folder, load(folder)
 
 
-def test_every_family_scores_as_the_stock_model(family):
+def test_every_family_scores_as_the_stock_model(family: tuple[str, Path, PairScorer]) -> None:
     name, folder, scorer = family
     fast = name in ("bert", "electra", "roberta", "xlm_roberta", "modernbert")
     assert scorer.path.startswith("packed-" if fast else "generic/")
@@ -60,7 +65,7 @@ def test_every_family_scores_as_the_stock_model(family):
     np.testing.assert_allclose(scores, expected, atol=1e-4)
 
 
-def test_a_score_does_not_depend_on_the_company(family):
+def test_a_score_does_not_depend_on_the_company(family: tuple[str, Path, PairScorer]) -> None:
     scorer = family[2]
     together = scorer.score(QUERIES, DOCUMENTS, Q, D)
     some = range(0, len(PAIRS), 3)
@@ -75,7 +80,7 @@ def test_a_score_does_not_depend_on_the_company(family):
     np.testing.assert_allclose(small, together, atol=1e-5)
 
 
-def test_half_precision_is_near(family):
+def test_half_precision_is_near(family: tuple[str, Path, PairScorer]) -> None:
     _, folder, full = family
     exact = full.score(QUERIES, DOCUMENTS, Q, D)
     scorer = load(folder, precision="bfloat16")
@@ -86,14 +91,14 @@ def test_half_precision_is_near(family):
 
 
 def test_pairs_come_from_the_tokenizer_where_its_template_cannot_be_copied(
-    cross_encoder, monkeypatch, caplog
-):
+    cross_encoder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     from reranking.scoring import generic
 
     expected = load(cross_encoder).score(QUERIES, DOCUMENTS, Q, D)
     found = generic.find_template
 
-    def broken(tokenizer):
+    def broken(tokenizer: Tokenizer) -> object:
         template = found(tokenizer)
         return None if template is None else generic.replace(template, types=(1, 1, 1, 1, 1))
 
@@ -105,7 +110,7 @@ def test_pairs_come_from_the_tokenizer_where_its_template_cannot_be_copied(
     np.testing.assert_allclose(scorer.score(QUERIES, DOCUMENTS, Q, D), expected, atol=1e-4)
 
 
-def test_a_default_prompt_of_the_model_is_applied(tmp_path):
+def test_a_default_prompt_of_the_model_is_applied(tmp_path: Path) -> None:
     from sentence_transformers import CrossEncoder
 
     from tests.support.model_zoo import bert
@@ -120,7 +125,7 @@ def test_a_default_prompt_of_the_model_is_applied(tmp_path):
     np.testing.assert_allclose(scores, expected, atol=1e-4)
 
 
-def test_huge_texts_are_scored(cross_encoder):
+def test_huge_texts_are_scored(cross_encoder: Path) -> None:
     scorer = load(cross_encoder)
     queries = ["river " * 100_000, "x" * 1_000_000, "river " * 300_000]
     documents = ["lamp", "stone " * 1000]
@@ -131,7 +136,7 @@ def test_huge_texts_are_scored(cross_encoder):
     np.testing.assert_allclose(scores, cut, atol=1e-5)
 
 
-def test_broken_weights_name_the_pair(tmp_path):
+def test_broken_weights_name_the_pair(tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     from tests.support.model_zoo import deberta
@@ -144,7 +149,7 @@ def test_broken_weights_name_the_pair(tmp_path):
         load(folder).score(["river"], ["lamp"], np.array([0]), np.array([0]))
 
 
-def test_unusable_models_are_refused(tmp_path, cross_encoder):
+def test_unusable_models_are_refused(tmp_path: Path, cross_encoder: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     with pytest.raises(ConfigError, match="load_scorer"):
@@ -168,7 +173,7 @@ def test_unusable_models_are_refused(tmp_path, cross_encoder):
         load(folder)
 
 
-def test_precision_and_device():
+def test_precision_and_device() -> None:
     assert resolve_dtype("auto", "cpu") == "float32"
     assert resolve_dtype("bfloat16", None) == "bfloat16"
     with pytest.raises(ConfigError, match="float64"):
@@ -191,7 +196,9 @@ def half_of(folder: Path, dtype: str) -> str:
     return resolve_dtype("auto", "cuda", read_model_files(folder))
 
 
-def test_auto_on_cuda_is_decided_by_the_files_alone(tmp_path, monkeypatch):
+def test_auto_on_cuda_is_decided_by_the_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tests.support.model_zoo import bert, decoder_classifier, dense_chain
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -206,7 +213,7 @@ def test_auto_on_cuda_is_decided_by_the_files_alone(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("family", ["bert", "deberta"])  # a fast path, and none
-def test_float16_that_overflows_stops_at_load(tmp_path, family):
+def test_float16_that_overflows_stops_at_load(tmp_path: Path, family: str) -> None:
     from safetensors.numpy import load_file, save_file
 
     folder = FAMILIES[family](tmp_path / "model")
@@ -220,8 +227,12 @@ def test_float16_that_overflows_stops_at_load(tmp_path, family):
 
 @pytest.mark.parametrize("seconds", [[1.0, 6.6], [1.0, 0.5]])
 def test_half_precision_that_is_slow_here_is_said_with_its_ratio(
-    cross_encoder, tmp_path, monkeypatch, caplog, seconds
-):
+    cross_encoder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    seconds: list[float],
+) -> None:
     from reranking.scoring.cpu import linears
 
     monkeypatch.setenv("RESCORE_CACHE", str(tmp_path))
@@ -232,7 +243,7 @@ def test_half_precision_that_is_slow_here_is_said_with_its_ratio(
     assert said == (seconds[1] > 1)
 
 
-def test_cut_pairs_and_lost_tokens_are_counted(family):
+def test_cut_pairs_and_lost_tokens_are_counted(family: tuple[str, Path, PairScorer]) -> None:
     name, folder, _ = family
     scorer = load(folder)
     scorer.score(QUERIES, DOCUMENTS, Q, D)
@@ -262,12 +273,12 @@ class FakeJob:
     tokens = None
     device = torch.device("cpu")
 
-    def __init__(self, lengths, room):
+    def __init__(self, lengths: Sequence[int], room: int) -> None:
         self.lengths = np.asarray(lengths)
         self.room = room
         self.batches: list[list[int]] = []
 
-    def run(self, positions):
+    def run(self, positions: NDArray[np.int64]) -> torch.Tensor:
         if self.lengths[positions].max() * len(positions) > self.room:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")
         self.batches.append(positions.tolist())
@@ -278,15 +289,17 @@ class FakeEngine:
     path = "fake"
     device = torch.device("cpu")
 
-    def __init__(self, lengths, room=10**9, workers=1, batch_tokens=100):
+    def __init__(
+        self, lengths: Sequence[int], room: int = 10**9, workers: int = 1, batch_tokens: int = 100
+    ) -> None:
         self.job = FakeJob(lengths, room)
         self.workers = workers
         self.batch_tokens = batch_tokens
 
-    def enter_worker(self):
+    def enter_worker(self) -> None:
         pass
 
-    def prepare(self, pairs):
+    def prepare(self, pairs: object) -> FakeJob:
         return self.job
 
 
@@ -296,14 +309,14 @@ def run(engine: FakeEngine) -> tuple[PairScorer, np.ndarray]:
     return scorer, scorer.score(["q"] * len(index), ["d"] * len(index), index, index)
 
 
-def test_batches_are_longest_first_and_within_the_budget():
+def test_batches_are_longest_first_and_within_the_budget() -> None:
     engine = FakeEngine([10, 40, 20, 50, 20, 10])
     _, scores = run(engine)
     assert engine.job.batches == [[3, 1], [2, 4, 0, 5]]
     assert scores.tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_out_of_memory_halves_the_budget_and_remembers(caplog):
+def test_out_of_memory_halves_the_budget_and_remembers(caplog: pytest.LogCaptureFixture) -> None:
     engine = FakeEngine([20] * 8, room=45)
     with caplog.at_level(logging.WARNING):
         scorer, scores = run(engine)
@@ -316,7 +329,7 @@ def test_out_of_memory_halves_the_budget_and_remembers(caplog):
     assert "out of memory" not in caplog.text
 
 
-def test_out_of_memory_in_threads(caplog):
+def test_out_of_memory_in_threads(caplog: pytest.LogCaptureFixture) -> None:
     engine = FakeEngine([20] * 40, room=45, workers=3)
     with caplog.at_level(logging.WARNING):
         scorer, scores = run(engine)
@@ -324,43 +337,45 @@ def test_out_of_memory_in_threads(caplog):
     assert scorer.batch_tokens == 50
 
 
-def test_a_single_pair_that_does_not_fit_fails():
+def test_a_single_pair_that_does_not_fit_fails() -> None:
     with pytest.raises(RuntimeFailure, match="single pair of 90 tokens"):
         run(FakeEngine([20, 90], room=45))
 
 
-def test_small_jobs_give_every_worker_a_batch():
+def test_small_jobs_give_every_worker_a_batch() -> None:
     engine = FakeEngine([300] * 8, workers=4, batch_tokens=10_000)
     run(engine)
     assert len(engine.job.batches) == 4
 
 
-def test_no_pairs():
+def test_no_pairs() -> None:
     scorer, scores = run(FakeEngine([]))
     assert len(scores) == 0
     with pytest.raises(ValueError, match="2 queries against 1"):
         scorer.score(["q"], ["d"], np.zeros(2, int), np.zeros(1, int))
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory():
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     engine = FakeEngine([20])
     engine.job.run = lambda positions: (_ for _ in ()).throw(RuntimeError("boom"))
     with pytest.raises(RuntimeError, match="boom"):
         run(engine)
 
 
-def failing_above(room: int, error: Exception, alive: bool, monkeypatch) -> FakeEngine:
+def failing_above(
+    room: int, error: Exception, alive: bool, monkeypatch: pytest.MonkeyPatch
+) -> FakeEngine:
     """An accelerator whose kernels fail for more than `room` pairs."""
     engine = FakeEngine([20] * 8, batch_tokens=160)
     work = engine.job.run
     engine.device = engine.job.device = torch.device("xpu")
 
-    def run(positions):
+    def run(positions: NDArray[np.int64]) -> torch.Tensor:
         if len(positions) > room:
             raise error
         return work(positions)
 
-    def ones(*_, **__):
+    def ones(*_: Any, **__: Any) -> torch.Tensor:
         if not alive:
             raise RuntimeError("no answer")
         return torch.zeros(1)
@@ -372,7 +387,9 @@ def failing_above(room: int, error: Exception, alive: bool, monkeypatch) -> Fake
 
 
 @pytest.mark.parametrize("error", [RuntimeError, torch.AcceleratorError])
-def test_a_failing_kernel_halves_the_batch_and_is_told_once(monkeypatch, caplog, error):
+def test_a_failing_kernel_halves_the_batch_and_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: type[Exception]
+) -> None:
     engine = failing_above(2, error("kernel launch refused\ndetails"), True, monkeypatch)
     with caplog.at_level(logging.WARNING):
         scorer, scores = run(engine)
@@ -381,24 +398,24 @@ def test_a_failing_kernel_halves_the_batch_and_is_told_once(monkeypatch, caplog,
     assert caplog.text.count("kernel launch refused on xpu") == 1
 
 
-def test_a_kernel_that_fails_for_a_single_pair_stops(monkeypatch):
+def test_a_kernel_that_fails_for_a_single_pair_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = failing_above(0, RuntimeError("kernel launch refused"), True, monkeypatch)
     with pytest.raises(RuntimeFailure, match="kernel launch refused on xpu with a single pair"):
         run(engine)
 
 
-def test_a_device_that_no_longer_answers_is_lost(monkeypatch):
+def test_a_device_that_no_longer_answers_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = failing_above(2, RuntimeError("kernel launch refused"), False, monkeypatch)
     with pytest.raises(RuntimeFailure, match="device failed: kernel launch refused"):
         run(engine)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_lost_device_is_named_and_what_came_before_stays(workers):
+def test_a_lost_device_is_named_and_what_came_before_stays(workers: int) -> None:
     engine = FakeEngine([40, 20, 20], workers=workers, batch_tokens=40)
     work = engine.job.run
 
-    def lost(positions):
+    def lost(positions: NDArray[np.int64]) -> torch.Tensor:
         if 2 in positions:
             raise torch.AcceleratorError("CUDA error: unspecified launch failure\nCompile with ...")
         return work(positions)
@@ -413,7 +430,7 @@ def test_a_lost_device_is_named_and_what_came_before_stays(workers):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_scores_as_the_cpu(family):
+def test_cuda_scores_as_the_cpu(family: tuple[str, Path, PairScorer]) -> None:
     _, folder, full = family
     exact = full.score(QUERIES, DOCUMENTS, Q, D)
     for precision, bound in (("float32", 1e-4), ("auto", 0.2 * max(1.0, np.ptp(exact)))):

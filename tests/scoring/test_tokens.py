@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
-from reranking.scoring.packing import pack, padded_features
+from reranking.scoring.packing import Packed, pack, padded_features
 from reranking.scoring.tokens import PairTokens, find_template, tokenize, truncated
 from tests.support.model_zoo import FAMILIES
 
@@ -18,7 +20,9 @@ torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module", params=["bert", "roberta", "xlm_roberta", "deberta"])
-def tokenizer(request, tmp_path_factory) -> Tokenizer:
+def tokenizer(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Tokenizer:
     folder: Path = FAMILIES[request.param](tmp_path_factory.mktemp("tokens") / "model")
     own = Tokenizer.from_file(str(folder / "tokenizer.json"))
     own.no_truncation()
@@ -26,7 +30,7 @@ def tokenizer(request, tmp_path_factory) -> Tokenizer:
     return own
 
 
-def assembled(tokenizer: Tokenizer, pairs: list[tuple[str, str]], limit: int):
+def assembled(tokenizer: Tokenizer, pairs: list[tuple[str, str]], limit: int) -> Packed:
     """All pairs in one batch."""
     index = np.arange(len(pairs))
     tables = [tokenize(tokenizer, [p[side] for p in pairs], limit) for side in (0, 1)]
@@ -54,32 +58,34 @@ def check(tokenizer: Tokenizer, pairs: list[tuple[str, str]], limit: int) -> Non
 
 
 @pytest.mark.parametrize("limit", [9, 16, 17])
-def test_every_combination_of_lengths(tokenizer, limit):
+def test_every_combination_of_lengths(tokenizer: Tokenizer, limit: int) -> None:
     counts = range(limit + 3)
     check(tokenizer, [("a " * a, "b " * b) for a in counts for b in counts], limit)
 
 
-def test_any_text(tokenizer):
+def test_any_text(tokenizer: Tokenizer) -> None:
     text = st.text(max_size=40)
 
     @settings(max_examples=60, deadline=None)
     @given(pairs=st.lists(st.tuples(text, text), min_size=1, max_size=5), limit=st.integers(8, 40))
-    def run(pairs, limit):
+    def run(pairs: list[tuple[str, str]], limit: int) -> None:
         check(tokenizer, pairs, limit)
 
     run()
 
 
-def test_special_tokens_inside_texts(tokenizer):
+def test_special_tokens_inside_texts(tokenizer: Tokenizer) -> None:
     texts = ["[SEP] x [CLS]", "</s> <s> <pad>", "[PAD]", "[MASK] <mask>", ""]
     check(tokenizer, [(a, b) for a in texts for b in texts], 20)
 
 
-def test_pairs_share_texts_tokenised_once(tokenizer, monkeypatch):
+def test_pairs_share_texts_tokenised_once(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[str] = []
 
     class Counting:
-        def encode_batch_fast(self, texts, **kwargs):
+        def encode_batch_fast(self, texts: Sequence[str], **kwargs: Any) -> list[Encoding]:
             seen.extend(texts)
             return tokenizer.encode_batch_fast(texts, **kwargs)
 
@@ -97,7 +103,7 @@ def test_pairs_share_texts_tokenised_once(tokenizer, monkeypatch):
 
 
 @pytest.mark.parametrize("room", [1, 2, 9, 10])
-def test_truncation_is_that_of_the_library(room):
+def test_truncation_is_that_of_the_library(room: int) -> None:
     """Against the library's rule written out pair by pair (truncate_encodings, longest_first)."""
 
     def rule(a: int, b: int) -> tuple[int, int]:
@@ -116,7 +122,7 @@ def test_truncation_is_that_of_the_library(room):
     assert found.tolist() == [list(rule(a, b)) for a, b in grid.tolist()]
 
 
-def test_left_padding(tokenizer):
+def test_left_padding(tokenizer: Tokenizer) -> None:
     packed = assembled(tokenizer, [("a", "b"), ("a b c", "d")], 16)
     right = padded_features(packed, pad_id=7, pad_type=0, left=False)
     left = padded_features(packed, pad_id=7, pad_type=0, left=True)
@@ -126,7 +132,9 @@ def test_left_padding(tokenizer):
     assert left["attention_mask"].sum(1).tolist() == list(packed.lengths)
 
 
-def test_long_texts_are_cut_before_they_are_tokenised(tokenizer, monkeypatch):
+def test_long_texts_are_cut_before_they_are_tokenised(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from reranking.scoring import tokens
 
     monkeypatch.setattr(tokens, "_TEXT_CHARACTERS", 200)
@@ -134,12 +142,12 @@ def test_long_texts_are_cut_before_they_are_tokenised(tokenizer, monkeypatch):
     longest = 0
 
     class Measuring:
-        def encode_batch_fast(self, texts, **kwargs):
+        def encode_batch_fast(self, texts: Sequence[str], **kwargs: Any) -> list[Encoding]:
             nonlocal longest
             longest = max(longest, sum(map(len, texts)))
             return tokenizer.encode_batch_fast(texts, **kwargs)
 
-        def encode(self, text, **kwargs):
+        def encode(self, text: str, **kwargs: Any) -> Encoding:
             return tokenizer.encode(text, **kwargs)
 
     texts = ["river stone " * 100, "lamp", "", "y" * 3000, *["paper " * 20] * 5]

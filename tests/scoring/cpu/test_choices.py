@@ -31,7 +31,7 @@ def ask(seconds: list[float] | None = None, question: str = "linear") -> list[fl
     return remembered_seconds(question, WAYS, never if seconds is None else lambda: seconds)
 
 
-def test_the_first_measurement_is_the_answer_from_then_on(cache):
+def test_the_first_measurement_is_the_answer_from_then_on(cache: Path) -> None:
     assert ask([2.0, 1.0]) == [2.0, 1.0]
     assert ask() == [2.0, 1.0]
     assert ask([3.0, 4.0], "attention") == [3.0, 4.0]
@@ -42,7 +42,9 @@ def test_the_first_measurement_is_the_answer_from_then_on(cache):
 
 
 @pytest.mark.parametrize("changed", ["processor", "torch"])
-def test_another_processor_or_torch_is_measured_by_itself(monkeypatch, changed):
+def test_another_processor_or_torch_is_measured_by_itself(
+    monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
     ask([2.0, 1.0])
     if changed == "torch":
         monkeypatch.setattr(torch, "__version__", "2.99.0")
@@ -52,7 +54,7 @@ def test_another_processor_or_torch_is_measured_by_itself(monkeypatch, changed):
     monkeypatch.undo()
 
 
-def test_the_process_that_stores_first_decides(cache):
+def test_the_process_that_stores_first_decides(cache: Path) -> None:
     """Another process stores its timings while this one is still measuring."""
 
     def slow() -> list[float]:
@@ -76,7 +78,9 @@ def test_the_process_that_stores_first_decides(cache):
         "\x00\xff",
     ],
 )
-def test_a_damaged_file_is_measured_again_and_replaced(cache, damage, caplog):
+def test_a_damaged_file_is_measured_again_and_replaced(
+    cache: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     ask([2.0, 1.0])
     (stored,) = (cache / "timings").iterdir()
     stored.write_bytes(damage.encode("latin-1"))
@@ -86,14 +90,16 @@ def test_a_damaged_file_is_measured_again_and_replaced(cache, damage, caplog):
     assert ask() == [1.0, 2.0]
 
 
-def test_a_cache_that_cannot_be_written_is_replaced_by_the_process_memory(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_replaced_by_the_process_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("RESCORE_CACHE", str(tmp_path / "file"))
     assert ask([2.0, 1.0]) == [2.0, 1.0]
     assert ask() == [2.0, 1.0]
 
 
-def test_a_file_system_without_hard_links(monkeypatch):
+def test_a_file_system_without_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise PermissionError("no links here")
 
@@ -102,7 +108,7 @@ def test_a_file_system_without_hard_links(monkeypatch):
     assert ask() == [2.0, 1.0]
 
 
-def test_what_cannot_be_measured_is_not_stored(cache):
+def test_what_cannot_be_measured_is_not_stored(cache: Path) -> None:
     def fails() -> list[float]:
         raise RuntimeError("no such kernel")
 
