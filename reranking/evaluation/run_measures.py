@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from reranking.arrow import frame
 from reranking.evaluation.measures import evaluate, parse_measures
-from reranking.evaluation.summaries import slices, worst_slice
+from reranking.evaluation.summaries import slice_measures, worst_slice
 from reranking.judgments.lists import Grades, grades
 from reranking.runs.candidates import candidates_of
 from reranking.runs.ranking import rank_results
@@ -61,7 +61,7 @@ def slice_means(metrics: pa.Table, queries: pa.Table, primary: str) -> list[dict
     `worst` marks, per query type, the slice in which the primary measure of the last stage is
     lowest, among those of at least five queries.
     """
-    parts = frame(slices(metrics, queries))
+    parts = frame(slice_measures(metrics, queries))
     keys = ["kind", "slice", "query_type", "measure"]
     wide = parts.group_by(keys, maintain_order=True).agg(
         *(pl.col("mean").filter(pl.col("stage") == s).first().alias(s) for s in STAGES),

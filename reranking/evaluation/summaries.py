@@ -25,7 +25,7 @@ def summarise(metrics: pa.Table) -> pa.Table:
     return means.to_arrow().cast(SUMMARY)
 
 
-def slices(metrics: pa.Table, queries: pa.Table) -> pa.Table:
+def slice_measures(metrics: pa.Table, queries: pa.Table) -> pa.Table:
     """Return the means per slice: (kind, slice, query_type, stage, measure, queries, mean).
 
     `kind` is `tag` (a query counts in each of its tags) or `length`, by words of the query's

@@ -70,6 +70,20 @@ def store_judgments(
     return JudgmentImport(len(good), len(rejects), stale)
 
 
+def add_judgments(database: Database, judgment_list: str, judgments: pa.Table) -> int:
+    """Add raters' grades (JUDGMENTS) to the list in one commit; return how many were stored before.
+
+    A rater's grade of a pair replaces that rater's earlier one; no other row is touched.
+    """
+    stored = stored_list(database, judgment_list)
+    new = frame(judgments.select(_VALUES)).join(
+        frame(stored.select(_VALUES)), on=_VALUES, how="anti"
+    )
+    if new.height:
+        database.merge(TABLE, judgments, JUDGMENTS)
+    return len(judgments) - new.height
+
+
 class _Queries:
     def __init__(self, queries: pa.Table) -> None:
         rows = queries.select(["query_set", "query_id", "text", "text_hash"]).to_pylist()

@@ -45,7 +45,7 @@ def open_database(config: Config) -> Database:
 
 
 def run_of(database: Database, config: Config, run: str | None) -> Run:
-    """The named run's plan, or that of the newest finished run of the config's pipeline."""
+    """The named run, or the newest finished run of the config's pipeline."""
     return find_run(database, run) if run else newest_done(database, pipeline_digest(config))
 
 

@@ -19,6 +19,7 @@ from reranking.files import write_text
 from reranking.fingerprints import digest
 from reranking.judgments.consensus import LABELS_PREFIX
 from reranking.judgments.lists import stored_list
+from reranking.judgments.store import add_judgments
 from reranking.labelling.label_sets import hashes_by_id
 from reranking.labelling.label_studio import (
     label_studio,
@@ -190,10 +191,8 @@ def import_answers(
     if not stored.height:
         first = f": {reasons[0]}" if reasons else ", all ratings are empty"
         raise InputError(f"{path} has no usable answers{first}")
-    before = _same(database, stored)
-    if before < stored.height:
-        database.merge("judgments", stored.to_arrow(), JUDGMENTS)
-    return Answers(stored.to_arrow(), reasons), before
+    answered = stored.to_arrow()
+    return Answers(answered, reasons), add_judgments(database, judgment_list, answered)
 
 
 def _of_corpus(
@@ -214,15 +213,6 @@ def _of_corpus(
     return kept.unique(keys, keep="first", maintain_order=True), [
         doc_id for doc_id in given if doc_id not in real
     ]
-
-
-def _same(database: Database, wanted: pl.DataFrame) -> int:
-    """How many of the answers are stored already, as they are."""
-    keys = ["judgment_list", "query_id", "query_hash", "doc_id", "relevance", "source"]
-    rows = database.read("judgments", equals("judgment_list", wanted["judgment_list"][0]))
-    if not rows.num_rows:
-        return 0
-    return wanted.join(frame(rows), on=keys, how="semi").height
 
 
 def _read(path: Path, queries: pa.Table, raters: Sequence[str], grades: Sequence[int]) -> Answers:

@@ -60,16 +60,16 @@ def judgment_files(
 ) -> dict[str, Any]:
     """Write the judgments, with `label_set` its labels where nobody judged, as BEIR or qrels."""
     database = open_database(config)
-    plan = run_of(database, config, run)
-    judgments = read_lists(database, config.judgment_lists, plan.queries.name)
+    of = run_of(database, config, run)
+    judgments = read_lists(database, config.judgment_lists, of.queries.name)
     if label_set is None:
-        held = current_wording(judgments, read_queries(database, plan.queries))
+        held = current_wording(judgments, read_queries(database, of.queries))
     else:
-        scored = ScoredRun(plan)
+        scored = ScoredRun(of)
         _, labels = labels_now(label_set, scored)
         held = with_labels(judgments, labels, scored.queries)
-    counts = export_judgments(plan, held, out, form, k=k)
-    return {"folder": str(out), "format": form, "run_id": plan.run_id, **counts}
+    counts = export_judgments(of, held, out, form, k=k)
+    return {"folder": str(out), "format": form, "run_id": of.run_id, **counts}
 
 
 def _inputs(config: Config, run: str | None) -> tuple[ScoredRun, MiningInputs]:

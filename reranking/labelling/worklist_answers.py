@@ -35,16 +35,16 @@ def write_worklist(
 ) -> dict[str, Any]:
     """Write what people should judge next; the pairs and the files."""
     database = open_database(config)
-    plans = [find_run(database, run) for run in runs]
-    plans = plans or [run_of(database, config, None)]
-    judgments = read_lists(database, config.judgment_lists, plans[0].queries.name)
+    stored = [find_run(database, run) for run in runs]
+    stored = stored or [run_of(database, config, None)]
+    judgments = read_lists(database, config.judgment_lists, stored[0].queries.name)
     pairs = cut = None
     if order == "calibration":
-        of = bench(plans[0], labels_of(config))
+        of = bench(stored[0], labels_of(config))
         pairs, cut = of.pairs, of.cut
     listed = work(
-        plans,
-        current_wording(judgments, read_queries(database, plans[0].queries)),
+        stored,
+        current_wording(judgments, read_queries(database, stored[0].queries)),
         query_type=query_type,
         k=k,
         order=order,
@@ -52,13 +52,13 @@ def write_worklist(
         cut=cut,
         limit=limit,
     )
-    lists, query_set = config.judgment_lists, plans[0].queries.name
+    lists, query_set = config.judgment_lists, stored[0].queries.name
     own = grades or list_grades(database, lists[0] if lists else "", query_set)
     files = write_work(listed, form, out, own)
     return {
         "pairs": listed.num_rows,
         "queries": len(set(listed.column("query_id").to_pylist())),
-        "runs": [plan.run_id for plan in plans],
+        "runs": [run.run_id for run in stored],
         "order": order,
         "files": [str(file) for file in files],
     }

@@ -38,7 +38,7 @@ from reranking.report.content import (
     ShownDocument,
     ShownQuery,
 )
-from reranking.report.figures import distributions, most_changed, slices, with_grades
+from reranking.report.figures import distributions, most_changed, slice_rows, with_grades
 from reranking.runs.run import Run, done_runs
 from reranking.store import Database
 
@@ -178,7 +178,7 @@ class _Contrasted:
         comparison = self.comparisons.against(self.base).comparisons[0]
         values = comparison.primary_values
         texts = self._query_texts()
-        rows, left_out = slices(values, self.run.query_rows)
+        rows, left_out = slice_rows(values, self.run.query_rows)
         return replace(
             report,
             comparison=comparison,

@@ -53,7 +53,7 @@ def _group(name: str, scores: npt.NDArray[np.float32], edges: npt.NDArray[np.flo
     return Group(name, tuple(counts.tolist()), float(np.median(scores)) if len(scores) else None)
 
 
-def slices(
+def slice_rows(
     values: Mapping[str, tuple[float, float]], queries: pa.Table
 ) -> tuple[tuple[SliceRow, ...], int]:
     """Return the (base, candidate) values by tag and length, worst first; how many are left.

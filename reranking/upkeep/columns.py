@@ -27,12 +27,12 @@ def live_columns(database: Database, table: str) -> set[str]:
 
 def _searched(database: Database, runs: Iterable[RunRow]) -> set[str]:
     """The vector columns that runs searched; FTS searches and given rankings used none."""
-    plans = (
+    stored = (
         Run.of_row(database, run)
         for run in runs
         if json.loads(run["config_json"]).get("candidates") is None
     )
-    return {plan.corpus.vector for plan in plans if "vector" in plan.search.legs}
+    return {run.corpus.vector for run in stored if "vector" in run.search.legs}
 
 
 def column_in_use(database: Database, table: str, fingerprint: str) -> str:

@@ -18,7 +18,7 @@ from reranking.evaluation.measures import (
     parse_measures,
     without_judgments,
 )
-from reranking.evaluation.summaries import slices, summarise, worst_slice
+from reranking.evaluation.summaries import slice_measures, summarise, worst_slice
 
 Run = dict[str, list[str]]
 Qrels = dict[str, dict[str, int]]
@@ -246,7 +246,7 @@ def test_slices_by_tag_and_length_name_the_worst() -> None:
             "tags": pa.array([["x", "y", "x"], ["y"], None], pa.list_(pa.string())),
         }
     )
-    table = slices(metrics, queries)
+    table = slice_measures(metrics, queries)
     got = {(r["kind"], r["slice"]): (r["queries"], r["mean"]) for r in table.to_pylist()}
     assert got == {
         ("tag", "x"): (1, 1.0),
@@ -259,7 +259,7 @@ def test_slices_by_tag_and_length_name_the_worst() -> None:
     worst = worst_slice(larger, "AP", "hybrid", "first")
     assert worst is not None and worst["slice"] == "1-2 words"
     assert worst_slice(table, "AP", "hybrid", "first") is None
-    untagged = slices(metrics, queries.drop_columns(["tags"]))
+    untagged = slice_measures(metrics, queries.drop_columns(["tags"]))
     assert set(untagged["kind"].to_pylist()) == {"length"}
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from reranking.evaluation.statistics import compare_paired
 from reranking.report import charts, words
-from reranking.report.figures import distributions, slices
+from reranking.report.figures import distributions, slice_rows
 from reranking.report.page import TEMPLATES
 from reranking.report.svg import Scale, element, ticks
 
@@ -84,7 +84,7 @@ def test_slices_compare_their_own_queries() -> None:
         }
     )
     values = {"a": (0.0, 1.0), "b": (0.5, 0.0), "c": (0.5, 0.25), "d": (1.0, 1.0)}
-    rows, left_out = slices(values, queries)
+    rows, left_out = slice_rows(values, queries)
     assert [(r.kind, r.name) for r in rows] == [("length", "3-5 words"), ("tag", "t")]
     expected = compare_paired(np.array([0.5, 0.5]), np.array([0.0, 0.25]), resamples=1999)
     assert rows[0].paired == expected
@@ -147,8 +147,8 @@ def test_many_queries_share_bars() -> None:
 def test_degenerate_samples_are_drawn(queries: int) -> None:
     values = np.full(queries, 0.5)
     paired = compare_paired(values, values)
-    ElementTree.fromstring(charts.interval_picture(paired, 0.0, found=False))
-    ElementTree.fromstring(charts.interval_cell(paired, (0.0, 0.0), 0.01, found=True))
+    ElementTree.fromstring(charts.interval_picture(paired, 0.0, certain=False))
+    ElementTree.fromstring(charts.interval_cell(paired, (0.0, 0.0), 0.01, certain=True))
     if queries:
         ElementTree.fromstring(charts.differences([("q", 0.0)] * queries, "AP"))
 
@@ -156,5 +156,5 @@ def test_degenerate_samples_are_drawn(queries: int) -> None:
 def test_only_findings_are_coloured() -> None:
     paired = compare_paired(np.zeros(30), np.linspace(0.1, 0.4, 30))
     for found, kind in ((True, "better"), (False, "even")):
-        drawn = charts.interval_cell(paired, (-1, 1), None, found=found)
+        drawn = charts.interval_cell(paired, (-1, 1), None, certain=found)
         assert f'class="dot {kind}"' in drawn and f'class="span {kind}"' in drawn
