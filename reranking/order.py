@@ -6,17 +6,22 @@ tasks of a flow run.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reranking import chunks
 from reranking.errors import GateFailed
 from reranking.pipeline import Pipeline
+from reranking.progress import duration
 from reranking.runs.run import Run
 from reranking.summary import Summary
 
 if TYPE_CHECKING:
     from reranking.evaluation.run_comparison import Comparisons
+
+log = logging.getLogger(__name__)
 
 
 def rescore(pipeline: Pipeline, *, force: bool = False, serve: bool = True) -> Summary:
@@ -107,8 +112,15 @@ def score(pipeline: Pipeline, run: Run, summary: Summary) -> None:
     if run.finished:
         summary.repeated(run, call(chunks.recall, pipeline, run))
         return
-    for report in chunks.work(pipeline, run):
+    started = time.monotonic()
+    for done, report in enumerate(chunks.work(pipeline, run), start=1):
         summary.worked(report)
+        left = (time.monotonic() - started) / done * (len(run.chunks) - done)
+        log.info(
+            "chunk %d of %d: %s pairs, of which %s scored, %s left",
+            *(done, len(run.chunks), f"{report['pairs']:,}", f"{report['scored']:,}"),
+            duration(left),
+        )
     with summary.timed("publish"):
         counts = call(
             chunks.publish, pipeline, run, summary.counts, summary.seconds, summary.refined

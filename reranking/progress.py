@@ -1,25 +1,39 @@
-"""How long work tells what it has done (a stage, units done, units in all), and how that shows."""
+"""How long work tells what it has done, and how that shows: bars on a terminal, else log lines."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+EVERY = 30.0  # seconds between two lines
+_READ = 2000  # characters of a text that a model reads, about: longer ones are cut
+
 
 class Progress(Protocol):
-    """Told after every piece of work; `total` is None while it is not known."""
+    """Told after every piece of work; `total` is None while it is not known.
 
-    def __call__(self, stage: str, done: int, total: int | None) -> None: ...
+    `share` is the part of the work that is done, 0 to 1, if units differ in weight: long texts
+    come first, so the units alone would promise too long a wait.
+    """
+
+    def __call__(
+        self, stage: str, done: int, total: int | None, share: float | None = None
+    ) -> None: ...
 
 
 Watch = Callable[[str], AbstractContextManager[Progress]]
 """Shows the progress of work that counts in a unit, such as `pairs`."""
 
 
-def silent(stage: str, done: int, total: int | None) -> None:
+def silent(stage: str, done: int, total: int | None, share: float | None = None) -> None:
     """The Progress that nobody watches."""
 
 
@@ -31,12 +45,104 @@ def unwatched(unit: str) -> Iterator[Progress]:
 
 @contextmanager
 def watch(unit: str) -> Iterator[Progress]:
-    """Show bars with throughput and time left on a terminal or in a notebook, else nothing."""
-    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+    """Show bars on a terminal or in a notebook, else log a line now and then.
+
+    Nothing is shown if this module's logger takes errors only.
+    """
+    if not log.isEnabledFor(logging.WARNING):
         yield silent
-        return
-    with Bars(unit) as bars:
-        yield bars
+    elif sys.stderr.isatty() or "ipykernel" in sys.modules:
+        with Bars(unit) as bars:
+            yield bars
+    else:
+        with Lines(unit) as lines:
+            yield lines
+
+
+def weights_of(texts: Iterable[str]) -> NDArray[np.float64]:
+    """Return how much work each text is, in characters that a model reads."""
+    return np.array([50.0 + min(len(text), _READ) for text in texts])
+
+
+def shares_of(texts: Iterable[str]) -> list[float]:
+    """Return the part of the work that is done with each of the texts, 0 to 1."""
+    weights = weights_of(texts)
+    return list((np.cumsum(weights) / weights.sum()).tolist()) if len(weights) else []
+
+
+class Pace:
+    """How fast each stage goes, and the time it still needs."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self._began: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def mark(self, stage: str, done: int) -> None:
+        """Take the time; a stage that does not say its beginning began when the last one ended."""
+        now = time.monotonic()
+        self._began.setdefault(stage, self._last if done else now)
+        self._last = now
+
+    def seconds(self, stage: str) -> float:
+        """The seconds that the stage has lasted."""
+        return max(self._last - self._began[stage], 1e-9)
+
+    def rate(self, stage: str, done: int) -> str:
+        """Units per second since the stage began."""
+        rate = done / self.seconds(stage)
+        return f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.2g} {self.unit}/s"
+
+    def left(self, stage: str, done: int, total: int | None, share: float | None) -> str:
+        """The time that the stage still needs if the rest goes as what is done, or nothing."""
+        if share is None and total:
+            share = done / total
+        if not share or share >= 1:
+            return ""
+        return f"{duration(self.seconds(stage) * (1 - share) / share)} left"
+
+    def text(self, stage: str, done: int, total: int | None, share: float | None) -> str:
+        """One line about the stage: units done, units per second, time left."""
+        count = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+        parts = [self.rate(stage, done), self.left(stage, done, total, share)]
+        return f"{stage}: {', '.join([f'{count} {self.unit}', *(p for p in parts if p)])}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: 8 s, 3 min 20 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+class Lines:
+    """A line in the log every half minute that a stage lasts, and one at its end."""
+
+    def __init__(self, unit: str) -> None:
+        self.pace = Pace(unit)
+        self._done: dict[str, int] = {}
+        self._said = time.monotonic()
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stage, done in self._done.items():
+            took = duration(self.pace.seconds(stage))
+            rate = self.pace.rate(stage, done)
+            log.info("%s: %s %s in %s, %s", stage, f"{done:,}", self.pace.unit, took, rate)
+
+    def __call__(
+        self, stage: str, done: int, total: int | None, share: float | None = None
+    ) -> None:
+        self.pace.mark(stage, done)
+        self._done[stage] = done
+        if time.monotonic() - self._said >= EVERY:
+            self._said = time.monotonic()
+            log.info("%s", self.pace.text(stage, done, total, share))
 
 
 class Bars:
@@ -44,23 +150,17 @@ class Bars:
 
     def __init__(self, unit: str) -> None:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
-        self.unit = unit
-        self._started = time.monotonic()
+        self.pace = Pace(unit)
         self._stages: dict[str, Any] = {}
         self._bars = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             console=Console(stderr=True),
             transient=True,
         )
@@ -72,9 +172,12 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def __call__(self, stage: str, done: int, total: int | None) -> None:
-        rate = done / max(time.monotonic() - self._started, 1e-9)
-        text = f"{rate:,.0f} {self.unit}/s"
+    def __call__(
+        self, stage: str, done: int, total: int | None, share: float | None = None
+    ) -> None:
+        self.pace.mark(stage, done)
         if stage not in self._stages:
-            self._stages[stage] = self._bars.add_task(stage, total=total, rate=text)
-        self._bars.update(self._stages[stage], completed=done, total=total, rate=text)
+            self._stages[stage] = self._bars.add_task(stage, total=total, rate="", left="")
+        rate, left = self.pace.rate(stage, done), self.pace.left(stage, done, total, share)
+        bar = self._stages[stage]
+        self._bars.update(bar, completed=done, total=total, rate=rate, left=left)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from configs.schema import Config
+from reranking.progress import duration
 from reranking.runs.refine import REFINED
 from reranking.runs.run import Run, scoring_rate
+
+log = logging.getLogger(__name__)
 
 
 class Summary:
@@ -33,12 +37,15 @@ class Summary:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds of the block to the stage."""
+        """Add the seconds of the block to the stage, and say both in the log."""
         started = time.monotonic()
+        log.info("%s: begun", stage)
         try:
             yield
         finally:
-            self._took(stage, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self._took(stage, seconds)
+            log.info("%s: ended after %s", stage, duration(seconds))
 
     def _took(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

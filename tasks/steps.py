@@ -14,7 +14,7 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from reranking.progress import Progress
+from reranking.progress import Progress, watch
 from reranking.retry import is_transient
 from reranking.steps import Pending, step_of
 from tasks.progress import Watcher
@@ -36,9 +36,14 @@ class AsTasks:
 
     @contextmanager
     def watch(self, unit: str) -> Iterator[Progress]:
-        """Show bars on a terminal, else a progress artifact."""
-        with Watcher(unit) as watcher:
-            yield watcher
+        """Show what `reranking.progress.watch` shows, and a progress artifact."""
+        with watch(unit) as shown, Watcher(unit) as artifact:
+
+            def both(stage: str, done: int, total: int | None, share: float | None = None) -> None:
+                shown(stage, done, total, share)
+                artifact(stage, done, total, share)
+
+            yield both
 
 
 def _task_of(work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[Any]:

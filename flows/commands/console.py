@@ -60,6 +60,11 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="override a config key")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object as the last line of stdout")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="print every line of the log")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, warnings only")]
+LogFile = Annotated[
+    Path | None, typer.Option("--log-file", metavar="FILE", help="append the log to a file")
+]
 AllowRejects = Annotated[
     bool, typer.Option("--allow-rejects", help="exit with 0 where rows were rejected")
 ]
@@ -112,14 +117,23 @@ def echo(text: str, *, err: bool = False) -> None:
 
 
 def command(function: Callable[..., Answer]) -> Callable[..., None]:
-    """Make the function a command: it gets --json, its errors become messages and exit codes."""
+    """Make the function a command: with --json and a log; errors are messages and exit codes."""
 
     @wraps(function)
-    def run(*args: Any, as_json: bool, **kwargs: Any) -> None:
+    def run(
+        *args: Any,
+        as_json: bool,
+        verbose: bool,
+        quiet: bool,
+        log_file: Path | None,
+        **kwargs: Any,
+    ) -> None:
+        from flows.commands.log import logged
+
         calm_libraries()
         _readable_anywhere()
         try:
-            with _stoppable():
+            with _stoppable(), logged(verbose=verbose, quiet=quiet, file=log_file):
                 answer = function(*args, **kwargs)
                 if as_json:
                     echo(json.dumps(answer.values, default=str).replace("\x7f", "\\u007f"))
@@ -141,11 +155,17 @@ def command(function: Callable[..., Answer]) -> Callable[..., None]:
             raise typer.Exit(answer.code)
 
     signature = inspect.signature(function, eval_str=True)
-    flag = inspect.Parameter(
-        "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson
-    )
+    own = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, default, kind in (
+            ("as_json", False, AsJson),
+            ("verbose", False, Verbose),
+            ("quiet", False, Quiet),
+            ("log_file", None, LogFile),
+        )
+    ]
     run.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), flag]
+        parameters=[*signature.parameters.values(), *own]
     )
     return app.command()(run)
 

@@ -27,7 +27,7 @@ from reranking.corpus.ids import IdIndex, hash_values, id_words
 from reranking.corpus.indexes import bring_indexes_up_to_date
 from reranking.corpus.rejects import write_rejects
 from reranking.errors import InputError, MissingResource
-from reranking.progress import Progress, silent
+from reranking.progress import Progress, shares_of, silent
 from reranking.schemas import DOCUMENTS
 from reranking.sources.rows import Reject, Row
 from reranking.store import Database, equals, one_of
@@ -247,16 +247,17 @@ class _Ingest:
         documents.sort(key=lambda d: len(d.text), reverse=True)
         waiting: list[tuple[list[Document], NDArray[np.float32]]] = []
         last_commit, heavy = time.monotonic(), 0
+        shares = shares_of(d.text for d in documents)
         try:
             step = getattr(self.encoder, "texts_at_once", _STEP)
             for start in range(0, len(documents), step):
                 part = documents[start : start + step]
                 waiting.append((part, self._vectors(part)))
-                heavy = sum(len(d.text) for d in part) + heavy
+                heavy += sum(len(d.text) for d in part)
                 if heavy >= _COMMIT_BYTES or time.monotonic() - last_commit >= self.commit_seconds:
                     self._commit(waiting)
                     last_commit, heavy = time.monotonic(), 0
-                self.progress("encode", start + len(part), len(documents))
+                self.progress("encode", start + len(part), len(documents), shares[start])
         finally:
             self._commit(waiting)
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from reranking.corpus.corpus import texts_of
 from reranking.errors import RuntimeFailure
-from reranking.progress import Progress, silent
+from reranking.progress import Progress, silent, weights_of
 from reranking.runs.candidates import candidates_of
 from reranking.runs.pairs import Commits, PairScores, distinct_pairs, texts_by_hash
 from reranking.runs.run import Run
@@ -79,13 +79,18 @@ class Rescorer:
     def _score(self, scorer: Scorer, chunk: int, missing: pl.DataFrame) -> None:
         batch = self._texts(chunk, missing)
         commits = Commits(self.store, missing, self.run.epoch, self.commit_seconds)
-        done = 0
+        queries, documents, query_index, document_index = batch
+        weights = weights_of(queries)[query_index] + weights_of(documents)[document_index]
+        weights /= weights.sum()
+        done, share = 0, 0.0
+        self.progress("score", done, len(missing), share)
         started = time.monotonic()
         try:
             for positions, logits in scorer.batches(*batch):
                 commits.add(positions, logits)
                 done += len(positions)
-                self.progress("score", done, len(missing))
+                share += float(weights[positions].sum())
+                self.progress("score", done, len(missing), share)
         finally:
             self.seconds += time.monotonic() - started
             commits.flush()
