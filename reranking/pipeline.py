@@ -149,7 +149,7 @@ class Pipeline:
     def _check_encoder(self, corpus: Corpus) -> None:
         from reranking.corpus.takeover import check_stored_texts
 
-        table = self.database.need(corpus.table, corpus.version)
+        table = corpus.opened(self.database)
         encoder = self.encoder
         if encoder is None or corpus.vector not in table.schema.names:
             return
@@ -164,7 +164,7 @@ class Pipeline:
                 f"the vectors of table {corpus.table!r} come from encoder {mark[:8]}, the config "
                 f"names encoder {encoder.fingerprint[:8]}; a query encoded by one cannot search "
                 "the other's. Name the old encoder, use another documents.table, or run `rescore "
-                "reevaluate` to encode into a new column and compare."
+                "reevaluate` to encode into a table beside it and compare."
             )
 
     def search_of(self, corpus: Corpus) -> Search:
@@ -177,7 +177,7 @@ class Pipeline:
                 metric="cosine",
                 chunk_queries=search.chunk_queries,
             )
-        ann = vector_index(self.database.need(corpus.table, corpus.version), corpus.vector)
+        ann = vector_index(corpus.opened_vectors(self.database), corpus.vector)
         metric = search.metric or (ann["metric"] if ann else "cosine")
         return search.model_copy(update={"metric": metric})
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from reranking.corpus.corpus import Corpus, pin_managed
+from reranking.corpus.corpus import Corpus, check_filter, pin_managed
 from reranking.corpus.queries import QuerySet, pin_queries
-from reranking.corpus.vector_columns import Encoded, add_vectors, encoder_column, vector_columns
-from reranking.errors import ConfigError, MissingResource
+from reranking.corpus.vector_columns import encoder_column, vector_columns
+from reranking.corpus.vector_tables import encode_beside, pin_beside
+from reranking.errors import ConfigError, InputError, MissingResource
 from reranking.evaluation.run_comparison import Comparisons
 from reranking.evaluation.sides import Side, promoted_side
 from reranking.pipeline import Pipeline
@@ -24,29 +25,54 @@ from reranking.upkeep.columns import live_columns
 
 @step("encode-new-vectors")
 def encode_vectors(pipeline: Pipeline) -> int:
-    """Give every document a vector of the configured encoder; how many had none yet."""
-    encoded = _encode(pipeline)
-    return 0 if encoded is None else encoded.encoded
+    """Give every document a vector of the configured encoder; how many had none yet.
 
-
-def _encode(pipeline: Pipeline) -> Encoded | None:
-    """The encoder's complete column; None if the table's only column is its own already."""
+    They go to a table of their own: `documents` keeps one vector column, that of the encoder in
+    use.
+    """
     config, encoder = pipeline.config, pipeline.encoder
-    if encoder is None or not config.documents.managed or not pipeline.by_vectors:
-        return None
-    table = config.documents.table
-    marks = vector_columns(pipeline.database, table)
-    if not marks or list(marks.values()) == [encoder.fingerprint]:
-        return None
+    if encoder is None or not _is_trial(pipeline):
+        return 0
+    corpus = pin_managed(pipeline.database, config.documents.table)
+    check_filter(pipeline.database, corpus, config.search.where)  # before anything is encoded
     with pipeline.executor.watch("documents") as progress:
-        return add_vectors(
+        return encode_beside(
             pipeline.database,
             config.documents,
             encoder,
+            _read_columns(pipeline),
             commit_seconds=config.execution.commit_seconds,
             metric=config.search.metric or "cosine",
             progress=progress,
-        )
+        ).encoded
+
+
+def _is_trial(pipeline: Pipeline) -> bool:
+    """Whether the encoder is another than the one whose vectors the documents table has.
+
+    Raises InputError if a trial of an earlier version left its vectors in that table.
+    """
+    config, encoder = pipeline.config, pipeline.encoder
+    if encoder is None or not config.documents.managed or not pipeline.by_vectors:
+        return False
+    table = config.documents.table
+    marks = vector_columns(pipeline.database, table)
+    if len(marks) > 1 and encoder.fingerprint in marks.values():
+        live = live_columns(pipeline.database, table)
+        if encoder_column(pipeline.database, table, encoder.fingerprint) not in live:
+            raise InputError(
+                f"an earlier trial left the vectors of encoder {encoder.fingerprint[:8]} in table "
+                f"{table!r}: run `rescore maintain CONFIG` first, which moves them to a table of "
+                "their own"
+            )
+    return bool(marks) and encoder.fingerprint not in marks.values()
+
+
+def _read_columns(pipeline: Pipeline) -> list[str]:
+    """The columns that the vector leg reads beside ids and vectors."""
+    rerank = pipeline.config.rerank
+    scored = [] if rerank is None or rerank.column in (None, "text") else [rerank.column]
+    return [*pipeline.config.search.where, *(c for c in scored if c is not None)]
 
 
 @step("plan-reevaluation", 5)
@@ -57,30 +83,33 @@ def plan_again(pipeline: Pipeline) -> Run:
     """
     config, database = pipeline.config, pipeline.database
     base = promoted_side(database, config.comparison.against)
-    column = _other_column(pipeline, base)
     scored = None if config.rerank is None else config.rerank.column
     table = config.documents.table
-    if column is not None:
-        corpus = pin_managed(database, table, scored, column)
+    anew = _searches_anew(pipeline, base)
+    if anew and pipeline.encoder is not None:
+        fingerprint = pipeline.encoder.fingerprint
+        if _is_trial(pipeline):
+            corpus = pin_managed(database, table, scored)
+            corpus = pin_beside(database, corpus, fingerprint, _read_columns(pipeline))
+        else:
+            corpus = pin_managed(database, table, scored, pipeline.vector_column)
     else:
         corpus = promoted_corpus(base, table, scored) or pipeline.corpus()
     queries = promoted_queries(database, base, config.queries.query_set)
     run = pipeline.planned(corpus, queries)
-    if column is None:
+    if not anew:
         need_candidates(run)
     return pipeline.begin(run)
 
 
-def _other_column(pipeline: Pipeline, base: Side | None) -> str | None:
-    """The column to search in if the encoder is another than the promoted run's."""
-    encoder, config = pipeline.encoder, pipeline.config
-    if encoder is None or not config.documents.managed or not pipeline.by_vectors:
-        return None
-    table = config.documents.table
-    column = encoder_column(pipeline.database, table, encoder.fingerprint)
+def _searches_anew(pipeline: Pipeline, base: Side | None) -> bool:
+    """Whether the encoder is another than the promoted run's, or on trial if none is promoted."""
+    encoder, documents = pipeline.encoder, pipeline.config.documents
+    if encoder is None or not documents.managed or not pipeline.by_vectors:
+        return False
     if base is None:
-        return None if column in live_columns(pipeline.database, table) else column
-    return None if base.run.stored["encoder"] == encoder.fingerprint else column
+        return _is_trial(pipeline)
+    return bool(base.run.stored["encoder"] != encoder.fingerprint)
 
 
 @step("compare-with-promoted")

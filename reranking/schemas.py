@@ -59,6 +59,12 @@ DOCUMENTS = _table(
 )
 """Without `vector` (its width is the encoder's) and the user's own columns: see `documents`."""
 
+VECTORS = _table(
+    _key(1, "doc_id", pa.string()),
+    _nn("text_hash", HASH),
+)
+"""Vectors that `documents` does not hold: without `vector` and the columns that filters use."""
+
 QUERIES = _table(
     _key(1, "query_set", pa.string()),
     _key(2, "query_id", pa.string()),

@@ -246,7 +246,8 @@ _LINES = {
     "files": "temporary files of killed writers",
     "bytes": "bytes of these files",
     "folders": "half-created tables",
-    "columns": "vector columns of earlier encoders",
+    "columns": "vector columns of earlier trials, moved to tables",
+    "vectors": "tables of vectors that no run is left of",
     "tables": "tables compacted",
     "versions": "old versions pruned",
 }

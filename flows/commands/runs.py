@@ -99,8 +99,16 @@ def promote(
     opened = _open(config, database)
     from reranking.runs.promotion import promote as give_name
 
-    run = give_name(opened, run_id, name)
-    return Answer({"run_id": run, "promoted_as": name}, line(f"run {run[:8]} is now {name}"))
+    promoted = give_name(opened, run_id, name)
+    run, moved = promoted.run.run_id, promoted.moved
+    values = {"run_id": run, "promoted_as": name, "vectors": None if moved is None else vars(moved)}
+    text = f"run {run[:8]} is now {name}"
+    if moved is not None:
+        text += (
+            f"\ntable {moved.table} has the vectors of encoder {moved.now[:8]} from now on; those "
+            f"of {moved.before[:8]} are kept in {moved.kept}"
+        )
+    return Answer(values, line(text))
 
 
 @command

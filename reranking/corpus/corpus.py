@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,9 @@ class Corpus:
     """A documents table at one version, and what its columns are called.
 
     `text` is what FTS searches, `scored` what the reranker reads; `hash_column` is set where the
-    hashes of `scored` are stored.
+    hashes of `scored` are stored. `vectors_table` is set where the vectors that are searched stand
+    in a table of their own, as those of an encoder on trial do. `home` is the URI of the documents'
+    database where that is another than the one that is worked in.
     """
 
     table: str
@@ -35,6 +38,46 @@ class Corpus:
     vector: str = "vector"
     scored: str = "text"
     hash_column: str | None = "text_hash"
+    vectors_table: str | None = None
+    vectors_version: int | None = None
+    home: str | None = None
+
+    def stored(self) -> dict[str, Any]:
+        """The fields as a run's plan keeps them: later ones only where they say something."""
+        later = [f.name for f in fields(self) if f.name not in _FIRST_FIELDS]
+        return {k: v for k, v in vars(self).items() if k not in later or v != getattr(Corpus, k)}
+
+    def database(self, own: Database) -> Database:
+        """The database in which the documents are; `own` is the one that is worked in."""
+        return own if self.home is None else _opened(self.home)
+
+    def opened(self, own: Database) -> Any:
+        """The documents table at its pinned version."""
+        return self.database(own).need(self.table, self.version)
+
+    def opened_vectors(self, own: Database) -> Any:
+        """The table whose vectors are searched, at its pinned version."""
+        if self.vectors_table is None:
+            return self.opened(own)
+        return own.need(self.vectors_table, self.vectors_version)
+
+
+_FIRST_FIELDS = (
+    "table",
+    "version",
+    "managed",
+    "id",
+    "text",
+    "vector",
+    "scored",
+    "hash_column",
+)
+
+
+@lru_cache(maxsize=16)
+def _opened(uri: str) -> Database:
+    """A database that is only read, opened once per process."""
+    return Database(uri, must_exist=True)
 
 
 def pin_managed(
@@ -92,15 +135,13 @@ def content_digest(database: Database, corpus: Corpus, where: Mapping[str, Any])
     hash_or_text = corpus.hash_column or corpus.scored
     searched = set() if corpus.text == corpus.scored else {corpus.text}
     extra = sorted((set(where) | searched) - {corpus.id, hash_or_text})
-    schema = database.need(corpus.table, corpus.version).schema
+    schema = corpus.opened(database).schema
     paths = [path_of(schema, column) or [column] for column in extra]
     read = list(dict.fromkeys(path[0] for path in paths))
     columns = list(dict.fromkeys([corpus.id, hash_or_text, *read]))
     words = []
-    for batch in database.stream(
-        corpus.table,
-        columns=columns,
-        version=corpus.version,
+    for batch in corpus.database(database).stream(
+        corpus.table, columns=columns, version=corpus.version
     ):
         ids = string_ids(batch.column(corpus.id), corpus)
         hashes = hashes_of(batch.column(hash_or_text), corpus)
@@ -138,15 +179,14 @@ def columns_of(
     database: Database, corpus: Corpus, doc_ids: Sequence[str], columns: Sequence[str]
 ) -> Iterable[pa.RecordBatch]:
     """The id and the columns of the given documents, in any order."""
-    kind = database.need(corpus.table, corpus.version).schema.field(corpus.id).type
+    home = corpus.database(database)
+    kind = home.need(corpus.table, corpus.version).schema.field(corpus.id).type
     names = list(dict.fromkeys([corpus.id, *columns]))
     for start in range(0, len(doc_ids), _IDS_PER_QUERY):
         part: list[Any] = list(doc_ids[start : start + _IDS_PER_QUERY])
         if pa.types.is_integer(kind):
             part = [number for i in part if (number := _integer(i)) is not None]
-        yield from database.stream(
-            corpus.table, one_of(corpus.id, part), names, version=corpus.version
-        )
+        yield from home.stream(corpus.table, one_of(corpus.id, part), names, version=corpus.version)
 
 
 def _integer(identifier: str) -> int | None:
@@ -208,7 +248,7 @@ def check_filter(database: Database, corpus: Corpus, where: Mapping[str, Any]) -
     """Raise ConfigError where the filter does not fit the table: its columns or their types."""
     if not where:
         return
-    table = database.need(corpus.table, corpus.version)
+    table = corpus.opened(database)
     schema: pa.Schema = table.schema
     missing = sorted(c for c in where if path_of(schema, c) is None)
     if missing:

@@ -30,12 +30,18 @@ def bring_indexes_up_to_date(
 
     `column` is the vector column that is to have the configured vector index, by `metric`.
     """
-    name, wanted = documents.table, documents.vector_index
-    table = database.need(name)
+    name = documents.table
     fts = documents.fts_index.model_dump()
-    if fts_details(table, "text") != _wanted_fts(fts):
-        database.create_index(name, "text", lance_index.FTS(**fts))
-    if wanted is not None and not _has_vector_index(table, wanted, column, metric):
+    if fts_details(database.need(name), "text") != _wanted_fts(fts):
+        create_fts(database, documents)
+    bring_vector_index_up_to_date(database, name, column, documents.vector_index, metric)
+
+
+def bring_vector_index_up_to_date(
+    database: Database, name: str, column: str, wanted: VectorIndex | None, metric: str = "cosine"
+) -> None:
+    """Create a missing or differently set vector index, and fold rows into all of the indexes."""
+    if wanted is not None and not _has_vector_index(database.need(name), wanted, column, metric):
         database.create_index(name, column, _vector_config(wanted, metric))
     for _ in range(3):  # a racing ingest may have added rows meanwhile
         if not unindexed(database.need(name)):
@@ -103,6 +109,12 @@ _FTS_KEYS = (
     "custom_stop_words",
     "ascii_folding",
 )
+
+
+def create_fts(database: Database, documents: Documents) -> None:
+    """Make the FTS index of a managed table, anew if there is one."""
+    config = lance_index.FTS(**documents.fts_index.model_dump())
+    database.create_index(documents.table, "text", config)
 
 
 def _wanted_fts(settings: Mapping[str, Any]) -> dict[str, Any]:

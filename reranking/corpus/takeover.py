@@ -76,5 +76,5 @@ def check_stored_texts(
             f"the vectors of table {table!r} were made by these files with other settings: the "
             f"longest texts now get vectors that differ by {gap:.2g}. Restore max_seq_length, "
             "model_max_length and dtype of the encoder's folder as they were, or run "
-            "`rescore reevaluate` to encode into a new column"
+            "`rescore reevaluate` to encode into a table beside it"
         )

@@ -137,7 +137,7 @@ class _Reader:
 
     def __init__(self, doc_ids: list[str]) -> None:
         self.doc_ids = doc_ids
-        self._documents: dict[tuple[str, int], pa.Table] = {}
+        self._documents: dict[tuple[str | None, str, int], pa.Table] = {}
 
     def tables(self, side: Side) -> SideTables:
         """Read what a comparison looks at."""
@@ -151,7 +151,7 @@ class _Reader:
     def _known_documents(self, run: Run) -> pa.Table:
         """(doc_id, text_hash) of the judged documents in the run's corpus."""
         corpus = run.corpus
-        key = (corpus.table, corpus.version)
+        key = (corpus.home, corpus.table, corpus.version)
         if key not in self._documents:
             stored = "text_hash" if corpus.managed else None
             texts = replace(corpus, scored=corpus.text, hash_column=stored)

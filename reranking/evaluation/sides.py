@@ -49,7 +49,7 @@ class Side:
             "queries": f"{run.queries.name} {run.queries.content[:8]}",
             "candidates": _source(given),
             "encoder": None if given or row["encoder"] is None else row["encoder"][:8],
-            "vector": None if given else run.corpus.vector,
+            "vector": None if given or run.corpus.managed else run.corpus.vector,
             "limit": run.search.limit,
             "where": dict(run.search.where) or None,
             "reranker": None if self.stage == FIRST else _named(row),

@@ -45,6 +45,7 @@ def _corpus(run: Run) -> Iterator[pa.Table]:
     """The run's documents in blocks: doc_id and text."""
     corpus = run.corpus
     columns = [corpus.id, corpus.scored]
-    for batch in run.database.stream(corpus.table, columns=columns, version=corpus.version):
+    home = corpus.database(run.database)
+    for batch in home.stream(corpus.table, columns=columns, version=corpus.version):
         texts = [text or "" for text in batch.column(corpus.scored).to_pylist()]
         yield pa.table({"doc_id": string_ids(batch.column(corpus.id), corpus), "text": texts})

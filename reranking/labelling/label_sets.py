@@ -158,7 +158,7 @@ def document_hashes(run: Run, doc_ids: Sequence[str]) -> dict[str, bytes]:
     if corpus.managed:
         version = pin_managed(database, corpus.table, corpus.scored).version
     else:
-        version = int(database.need(corpus.table).version)
+        version = int(corpus.database(database).need(corpus.table).version)
     return hashes_by_id(database, replace(corpus, version=version), doc_ids)
 
 

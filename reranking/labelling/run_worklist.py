@@ -107,7 +107,7 @@ def _texts(runs: Sequence[Run], listed: pa.Table) -> pa.Table:
 def _titles(run: Run, doc_ids: Sequence[str]) -> dict[str, str | None]:
     """The documents' titles by id; none if their table has no such column of text."""
     corpus = run.corpus
-    schema = run.database.need(corpus.table, corpus.version).schema
+    schema = corpus.opened(run.database).schema
     at = schema.get_field_index("title")
     if at < 0 or schema.field(at).type not in (pa.string(), pa.large_string()):
         return {}

@@ -114,5 +114,12 @@ def _documents(database: Database, config: Config) -> Corpus:
     if given.managed:
         return pin_managed(database, given.table)
     version = int(database.need(given.table).version)
-    columns = {"id": given.id, "text": given.text, "scored": given.text}
-    return Corpus(given.table, version, managed=False, hash_column=None, **columns)
+    return Corpus(
+        given.table,
+        version,
+        managed=False,
+        id=given.id,
+        text=given.text,
+        scored=given.text,
+        hash_column=None,
+    )

@@ -96,7 +96,7 @@ def plan_run(
 def _search_inputs(
     database: Database, corpus: Corpus, search: Search, encoder: str | None
 ) -> dict[str, Any]:
-    table = database.need(corpus.table, corpus.version)
+    table = corpus.opened(database)
     inputs: dict[str, Any] = {
         "legs": sorted(search.legs),
         "limit": search.limit,
@@ -109,7 +109,7 @@ def _search_inputs(
         inputs |= {
             "encoder": encoder,
             "metric": search.metric,
-            "ann": vector_index(table, corpus.vector),
+            "ann": vector_index(corpus.opened_vectors(database), corpus.vector),
             "nprobes": search.nprobes,
             "refine_factor": search.refine_factor,
         }
@@ -170,8 +170,8 @@ def begin_run(run: Run, description: Mapping[str, Any]) -> Run:
             return replace(kept, row=decoded(stored))
         run = kept
     tag = tag_of(run.run_id)
-    if run.corpus.managed:
-        database.tag(run.corpus.table, tag, run.corpus.version)
+    for table, version in _pinned_tables(run):
+        database.tag(table, tag, version)
     database.tag("queries", tag, run.queries.version)
     row = {
         "run_id": run.run_id,
@@ -200,6 +200,15 @@ def begin_run(run: Run, description: Mapping[str, Any]) -> Run:
     return replace(run, row=decoded(row))
 
 
+def _pinned_tables(run: Run) -> list[tuple[str, int]]:
+    """The tables of documents and vectors that are ours to tag, at the versions the run reads."""
+    corpus = run.corpus
+    tables = [(corpus.table, corpus.version)] if corpus.managed else []
+    if corpus.vectors_table is not None and corpus.vectors_version is not None:
+        tables.append((corpus.vectors_table, corpus.vectors_version))
+    return tables
+
+
 def tag_of(run_id: str) -> str:
     """Return the tag on the versions of documents and queries that a run reads."""
     return f"run-{run_id}"
@@ -214,12 +223,17 @@ def _still_pinned(run: Run, stored: Mapping[str, Any]) -> Run | None:
     tag = tag_of(run.run_id)
     if run.database.tagged("queries", tag) != queries:
         return None
-    if run.corpus.managed:
-        if run.database.tagged(run.corpus.table, tag) != documents:
-            return None
-    elif documents != run.corpus.version:
+    before = Run.of_row(run.database, decoded(stored))
+    if (before.corpus.vectors_table is None) != (run.corpus.vectors_table is None):
         return None
-    return with_versions(run, documents, queries)
+    if not run.corpus.managed and documents != run.corpus.version:
+        return None
+    pinned = _pinned_tables(before)
+    if any(run.database.tagged(table, tag) != version for table, version in pinned):
+        return None
+    kept = with_versions(run, documents, queries)
+    vectors = before.corpus.vectors_version
+    return replace(kept, corpus=replace(kept.corpus, vectors_version=vectors))
 
 
 def finish_run(

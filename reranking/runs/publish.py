@@ -187,7 +187,7 @@ def _scores_of(
 
 def check_columns(database: Database, corpus: Corpus, columns: Sequence[str]) -> None:
     """Raise ConfigError where consumers ask for columns that results cannot carry."""
-    documents = database.need(corpus.table, corpus.version).schema.names
+    documents = corpus.opened(database).schema.names
     possible = ["query_text", *(n for n in documents if n not in _RESULTS)]
     wrong = [c for c in columns if c not in possible]
     if wrong or len(set(columns)) < len(columns):
@@ -199,7 +199,7 @@ def check_columns(database: Database, corpus: Corpus, columns: Sequence[str]) ->
 
 def _consumer_schema(run: Run, results: pa.Schema, columns: Sequence[str]) -> pa.Schema:
     check_columns(run.database, run.corpus, columns)
-    documents = run.database.need(run.corpus.table, run.corpus.version).schema
+    documents = run.corpus.opened(run.database).schema
     fields = [
         pa.field(c, pa.string() if c == "query_text" else documents.field(c).type) for c in columns
     ]

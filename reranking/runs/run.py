@@ -113,7 +113,7 @@ class Run:
         for name in _PLAIN:
             own[name] = getattr(self, name)
         search = self.search.model_dump(mode="json", exclude={"chunk_queries"})
-        corpus, queries = vars(self.corpus), vars(self.queries)
+        corpus, queries = self.corpus.stored(), vars(self.queries)
         return json.dumps({**own, "search": search, "corpus": corpus, "queries": queries})
 
     @property

@@ -104,7 +104,7 @@ Ask = Callable[[list[int], int], pl.DataFrame]
 def _vector_leg(
     database: Database, corpus: Corpus, vectors: NDArray[np.float32], settings: Search
 ) -> pl.DataFrame:
-    table = database.need(corpus.table, corpus.version)
+    table = corpus.opened_vectors(database)
     # An ANN index searches differently for every limit: asking for more would change the hits.
     spare = 0 if vector_index(table, corpus.vector) else _SPARE
 
@@ -170,7 +170,7 @@ async def _ask_texts(
     settings: Search,
 ) -> pl.DataFrame:
     """The FTS hits of the texts in these rows; LanceDB answers one text a call, so many at once."""
-    connection = await lancedb.connect_async(database.place)
+    connection = await lancedb.connect_async(corpus.database(database).place)
     table = await connection.open_table(corpus.table)
     await table.checkout(corpus.version)
     condition = where_condition(settings.where, await table.schema())
@@ -258,4 +258,4 @@ def _with_queries(joined: pl.DataFrame, queries: pa.Table) -> pa.Table:
 
 def check_vectors(database: Database, corpus: Corpus) -> int:
     """The width of the corpus' vectors."""
-    return vector_width(database.need(corpus.table, corpus.version), corpus)
+    return vector_width(corpus.opened_vectors(database), corpus)

@@ -22,7 +22,7 @@ from reranking.corpus.corpus import Corpus, hashes_of
 from reranking.corpus.ingest import READY
 from reranking.runs.run import Run, RunRow, list_rows
 from reranking.store import Database, one_of
-from reranking.upkeep.columns import drop_superseded, superseded_columns
+from reranking.upkeep.columns import extra_columns, move_columns, superseded_tables
 from reranking.upkeep.orphans import (
     drop_candidates,
     half_created,
@@ -75,6 +75,7 @@ class Maintained:
     bytes: int = 0
     folders: list[str] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
+    vectors: list[str] = field(default_factory=list)
     tables: int = 0
     versions: int = 0
     seconds: float = 0.0
@@ -179,13 +180,14 @@ def _wanted_scores(database: Database, done: Maintained, configured: Configured)
 def _present_texts(database: Database, corpus: Corpus) -> Iterable[bytes]:
     """The hashes of what the reranker reads of the documents, as they are and as last completed."""
     column = corpus.hash_column or corpus.scored
-    table = database.open(corpus.table)
+    home = corpus.database(database)
+    table = home.open(corpus.table)
     if table is None:
         return
-    versions = {int(table.version), database.tags(corpus.table).get(READY, int(table.version))}
+    versions = {int(table.version), home.tags(corpus.table).get(READY, int(table.version))}
     for version in versions:
-        if column in database.need(corpus.table, version).schema.names:
-            for batch in database.stream(corpus.table, columns=[column], version=version):
+        if column in home.need(corpus.table, version).schema.names:
+            for batch in home.stream(corpus.table, columns=[column], version=version):
                 yield from hashes_of(pa.array(batch.column(column)), corpus)
 
 
@@ -215,10 +217,18 @@ def _sweep_files(database: Database, done: Maintained) -> None:
 
 
 def _drop_columns(database: Database, done: Maintained) -> None:
-    """Drop vectors of encoders that were switched away from, once no kept run searched them."""
+    """Move columns of earlier trials to tables of their own, drop vectors that no run is left of.
+
+    Both are of encoders that are not in use.
+    """
     for name in our_tables(database):
-        drop = superseded_columns if done.dry_run else drop_superseded
-        done.columns += [f"{name}.{column}" for column in drop(database, name)]
+        move = extra_columns if done.dry_run else move_columns
+        done.columns += [f"{name}.{column}" for column in move(database, name)]
+        unused = superseded_tables(database, name, LEFTOVERS)
+        done.vectors += unused
+        if not done.dry_run:
+            for table in unused:
+                database.drop(table)
 
 
 def _compact(database: Database, older_than: timedelta, done: Maintained) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -41,7 +42,8 @@ def drop_run(database: Database, row: Mapping[str, Any]) -> None:
     database.delete("metrics", equals("run_id", run_id))
     if search_id not in searches_of_runs(database, without=run_id):
         drop_search(database, search_id)
-    for table in {str(row["documents_table"]), "queries"}:
+    vectors = json.loads(row["plan_json"])["corpus"].get("vectors_table")
+    for table in {str(row["documents_table"]), "queries", vectors} - {None}:
         database.untag(table, tag_of(run_id))
     database.delete(TABLE, equals("run_id", run_id))
     log.info("forgot run %s", run_id)

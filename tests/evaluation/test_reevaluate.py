@@ -1,40 +1,43 @@
-"""Another reranker on stored candidates, another encoder in a column of its own."""
+"""Another reranker on stored candidates, another encoder in a table of its own."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import lancedb
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from configs.evaluation import ComparisonSettings
 from configs.load import load_config
-from configs.schema import Documents
 from flows.reevaluate import reevaluate
 from flows.rescore import rescore
 from reranking.arrow import frame
-from reranking.corpus.ingest import READY
-from reranking.corpus.vector_columns import (
-    add_vectors,
-    encoder_column,
-    vector_columns,
-)
-from reranking.errors import GateFailed, InputError, MissingResource
+from reranking.corpus.corpus import texts_of
+from reranking.corpus.ingest import ENCODER_KEY, READY
+from reranking.corpus.vector_columns import vector_columns
+from reranking.corpus.vector_tables import encode_beside
+from reranking.errors import ConfigError, GateFailed, InputError, MissingResource
 from reranking.evaluation.comparison import compare
 from reranking.evaluation.run_comparison import compare_sides
 from reranking.evaluation.sides import find_side
 from reranking.runs.candidates import candidates_of
+from reranking.runs.plan import tag_of
 from reranking.runs.promotion import promote
 from reranking.runs.run import Run, find_run, list_rows
+from reranking.schemas import VECTORS
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.scoring.encoder import SentenceEncoder
 from reranking.store import Database
-from reranking.upkeep.columns import drop_superseded, superseded_columns
+from reranking.upkeep.columns import extra_columns, superseded_tables
+from reranking.upkeep.maintain import maintain
 from tests.support import judged, tiny
 from tests.support.judged import refuse
 from tests.support.walk import walk_file
@@ -68,6 +71,33 @@ class Site:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         rows[number]["text"] = text
         tiny.write_jsonl(path, rows)
+
+    def version(self) -> int:
+        return int(self.database.need("documents").version)
+
+    def search_as_consumers_do(self) -> None:
+        """A plain search of the newest version: LanceDB must find the one vector column itself."""
+        table = lancedb.connect(self.folder / "db.lancedb").open_table("documents")
+        columns = [f for f in table.schema if pa.types.is_fixed_size_list(f.type)]
+        assert len(columns) == 1
+        assert len(table.search([0.1] * columns[0].type.list_size).limit(3).to_list()) == 3
+
+    def watch_consumers(self) -> None:
+        """From now on search as consumers do after every commit to the documents table."""
+        self.raised: list[str] = []
+        self.searches = 0
+        retry = Database.need
+
+        def need(database: Database, name: str, version: int | None = None) -> Any:
+            if name == "documents" and version is None:
+                self.searches += 1
+                try:
+                    self.search_as_consumers_do()
+                except Exception as error:
+                    self.raised.append(str(error))
+            return retry(database, name, version)
+
+        self.database.need = need.__get__(self.database)  # type: ignore[method-assign]
 
     def ready(self) -> pl.DataFrame:
         version = self.database.tagged("documents", READY)
@@ -170,48 +200,128 @@ def test_a_changed_encoder_of_the_same_width_is_refused(site: Site, encoders: li
             walk_file(site.config, other, ingest=ingest)
 
 
-def test_a_new_encoder_gets_a_column_and_promoting_switches(
+def test_a_new_encoder_gets_a_table_and_promoting_moves_it(
     site: Site, encoders: list[Path]
 ) -> None:
     other = f"documents.encoder.model={encoders[1]}"
-    before = site.ready()
-    found = site.again(other)
+    before = site.version()
+    with pytest.raises(ConfigError, match="names \\['lang'\\]"):
+        site.again(other, 'search.where={"lang": "en"}')
+    filtered = site.again(other, 'search.where={"text": {"gt": "b"}}', "rerank=null")
+    assert filtered["encoded"] == len(site.ready())
     fingerprint = SentenceEncoder(load_settings(encoders[1])).fingerprint
-    column = f"vector_{fingerprint[:8]}"
-    after = site.ready()
-    assert found["encoded"] == len(before)
-    assert after.drop(column).equals(before)
-    expected = SentenceEncoder(load_settings(encoders[1])).encode_documents(after["text"].to_list())
-    assert np.allclose(after[column].to_numpy(), expected)
-    assert vector_columns(site.database, "documents")[column] == fingerprint
+    beside = f"documents_vectors_{fingerprint[:8]}"
+    assert set(site.database.need(beside).schema.names) == {*VECTORS.names, "vector", "text"}
+    texts = dict(zip(site.ready()["doc_id"], site.ready()["text"], strict=True))
+    hits = frame(site.database.read(filtered["results_table"]))
+    assert hits["query_type"].n_unique() == 3 and all(texts[i] > "b" for i in hits["doc_id"])
+    found = site.again(other)
+    assert site.version() == before  # a trial only reads it
+    site.search_as_consumers_do()
+    documents = site.ready()
+    assert found["encoded"] == 0 and vector_columns(site.database, "documents").keys() == {"vector"}
+    stored = frame(site.database.read(beside)).sort("doc_id")
+    expected = SentenceEncoder(load_settings(encoders[1])).encode_documents(
+        documents["text"].to_list()
+    )
+    assert np.allclose(stored["vector"].to_numpy(), expected)
 
     run = find_run(site.database, found["run_id"])
-    assert run.corpus.vector == column
+    assert run.corpus.vectors_table == beside
+    tag = tag_of(run.run_id)  # both versions are pinned
+    assert site.database.tagged(beside, tag) == run.corpus.vectors_version
+    assert site.database.tagged("documents", tag) == run.corpus.version
     old, new = (frame(candidates_of(r, 0)) for r in (site.run, run))
     words = ["query_id", "doc_id", "fts_rank", "_score"]
     assert same_rows(
         old.drop_nulls("fts_rank").select(words), new.drop_nulls("fts_rank").select(words)
     )
     assert not same_rows(old.drop_nulls("vector_rank")[:, :], new.drop_nulls("vector_rank"))
-    assert "vector" in found["comparison"]["comparisons"][0]["differing"]
+    assert "encoder" in found["comparison"]["comparisons"][0]["differing"]
 
-    with pytest.raises(InputError, match="not in use"):  # until somebody decides
+    with pytest.raises(InputError, match="come from encoder"):  # until somebody decides
         walk_file(site.config, other)
     assert walk_file(site.config, ingest=False)[0].run_id == site.run.run_id  # the old one goes on
 
-    promote(site.database, found["run_id"], "production")
+    promote(site.database, found["run_id"], "a-name")  # not the one that the config compares with
+    assert site.version() == before
+    site.watch_consumers()
+    moved = promote(site.database, found["run_id"], "production").moved
+    assert site.raised == [] and site.searches > 3  # consumers searched at every commit
+    assert moved is not None and moved.now == fingerprint
+    assert site.ready().select(documents.columns).drop("vector").equals(documents.drop("vector"))
+    assert np.allclose(site.ready()["vector"].to_numpy(), expected)
+    assert np.allclose(
+        frame(site.database.read(moved.kept)).sort("doc_id")["vector"].to_numpy(),
+        documents["vector"].to_numpy(),
+    )
     assert walk_file(site.config, other)[0].run_id == found["run_id"]
-    with pytest.raises(InputError, match="not in use"):
+    with pytest.raises(InputError, match="come from encoder"):
         walk_file(site.config)
+    assert promote(site.database, found["run_id"], "production").moved is None
+    assert len(frame(candidates_of(site.run, 0))) and texts_of(  # the old run stays readable
+        site.database, site.run.corpus, ["d001"]
+    )
     site.change_document(3, "river lamp")
-    assert walk_file(site.config, other)[0].corpus.vector == column
-    assert site.ready()["vector"].null_count() == 1  # the old encoder never saw the new text
+    walk_file(site.config, other)
 
-    promote(site.database, site.run.run_id, "production")  # back again
-    with pytest.raises(InputError, match="1 documents .* have no vector"):
-        walk_file(site.config, ingest=False)
-    assert site.again()["encoded"] == 1
-    assert walk_file(site.config)[0].corpus.vector == "vector"
+    with pytest.raises(InputError, match="1 documents .* have no vector"):  # the way back
+        promote(site.database, site.run.run_id, "production")
+    again = site.again()
+    assert again["encoded"] == 1
+    promote(site.database, again["run_id"], "production")
+    assert walk_file(site.config)[0].run_id == again["run_id"]
+    assert vector_columns(site.database, "documents").keys() == {"vector"}
+
+
+def test_a_killed_move_is_finished_by_the_next(
+    site: Site, encoders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = f"documents.encoder.model={encoders[1]}"
+    found = site.again(other)
+    before = site.ready()
+    with monkeypatch.context() as patch:
+        patch.setattr("reranking.corpus.vector_moves._swap", refuse)
+        with pytest.raises(AssertionError):
+            promote(site.database, found["run_id"], "production")
+    site.search_as_consumers_do()
+    assert site.ready().equals(before)
+    with monkeypatch.context() as patch:
+        patch.setattr("reranking.corpus.vector_moves.create_fts", refuse)
+        with pytest.raises(AssertionError):
+            promote(site.database, found["run_id"], "production")
+    site.search_as_consumers_do()
+    assert site.ready().equals(before)  # readers of ours wait for the whole move
+    assert promote(site.database, found["run_id"], "production").moved is None
+    assert set(site.ready().columns) == set(before.columns)
+    assert walk_file(site.config, other)[0].run_id == found["run_id"]
+
+
+def test_maintain_moves_the_columns_of_earlier_trials(site: Site, encoders: list[Path]) -> None:
+    """In earlier versions a trial put a second vector column into `documents`."""
+    other = f"documents.encoder.model={encoders[1]}"
+    fingerprint = SentenceEncoder(load_settings(encoders[1])).fingerprint
+    found = site.again(other)
+    beside, name = f"documents_vectors_{fingerprint[:8]}", f"vector_{fingerprint[:8]}"
+    rows = frame(site.database.read(beside)).select("doc_id", pl.col("vector").alias(name))
+    mark = {ENCODER_KEY: fingerprint.encode()}
+    width = rows.schema[name].shape[0]
+    field = pa.field(name, pa.list_(pa.float32(), width), metadata=mark)
+    site.database.add_columns("documents", [field])
+    schema = pa.schema([VECTORS.field("doc_id"), field])
+    site.database.merge("documents", rows.to_arrow().cast(schema), schema, insert=False)
+    site.database.tag("documents", READY, site.version())
+    site.database.drop(beside)
+    assert walk_file(site.config)[0].run_id == site.run.run_id
+    with pytest.raises(InputError, match="rescore maintain"):
+        site.again(other)
+    assert extra_columns(site.database, "documents") == [name]
+    assert maintain(site.database).columns == [f"documents.{name}"]
+    site.search_as_consumers_do()
+    assert vector_columns(site.database, "documents").keys() == {"vector"}
+    assert site.again(other)["encoded"] == 0
+    assert site.again(other)["run_id"] == found["run_id"]
+    assert walk_file(site.config)[0].run_id == site.run.run_id
 
 
 def load_settings(folder: Path) -> Any:
@@ -244,42 +354,23 @@ class Encoder:
 def test_a_killed_encoding_goes_on_and_ready_waits(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reranking.corpus.vector_columns._STEP", 10)
-    ready = site.database.tagged("documents", READY)
-    options: dict[str, Any] = {"commit_seconds": 0.0}
+    monkeypatch.setattr("reranking.corpus.vector_tables._STEP", 10)
+    documents = load_config(site.config).documents
+    before, options = site.version(), {"commit_seconds": 0.0}
     with pytest.raises(KeyboardInterrupt):
-        add_vectors(
-            site.database, load_config(site.config).documents, Encoder(fails_at=35), **options
-        )
-    assert site.database.tagged("documents", READY) == ready
+        encode_beside(site.database, documents, Encoder(fails_at=35), **options)
+    name = f"documents_vectors_{'f' * 8}"
+    assert site.database.tagged(name, READY) is None
     rest = Encoder()
-    done = add_vectors(site.database, wanted(site), rest, **options)
+    done = encode_beside(site.database, documents, rest, **options)
     assert done.encoded == rest.seen == 80 - 30
-    assert site.database.tagged("documents", READY) == done.version
-    assert site.ready()[done.column].null_count() == 0
-    assert (
-        add_vectors(
-            site.database, load_config(site.config).documents, Encoder(0), **options
-        ).encoded
-        == 0
-    )
+    assert site.database.tagged(name, READY) == done.version
+    assert site.database.need(name).count_rows() == 80
+    assert encode_beside(site.database, documents, Encoder(0), **options).encoded == 0
+    assert site.version() == before
 
-    assert superseded_columns(site.database, "documents") == [done.column]  # no run searched it
-    assert drop_superseded(site.database, "documents") == [done.column]
-    assert encoder_column(site.database, "documents", Encoder.fingerprint) is None
-    assert walk_file(site.config)[0].run_id == site.run.run_id
-
-
-def wanted(site: Site) -> Documents:
-    return load_config(site.config).documents
-
-
-def test_an_unfinished_ingest_is_not_made_ready(site: Site) -> None:
-    table = site.database.need("documents")
-    table.update(where="doc_id = 'd001'", values={"text_hash": b"0" * 16})
-    options: dict[str, Any] = {"commit_seconds": 9.0}
-    with pytest.raises(InputError, match="did not finish"):
-        add_vectors(site.database, wanted(site), Encoder(), **options)
+    assert superseded_tables(site.database, "documents", timedelta(days=1)) == []  # just written
+    assert superseded_tables(site.database, "documents", timedelta()) == [name]  # no run uses it
 
 
 def test_while_a_gate_fails_consumers_keep_what_they_have(site: Site) -> None:

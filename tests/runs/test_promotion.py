@@ -77,7 +77,7 @@ def test_a_name_moves_from_run_to_run(two: tuple[Run, Run]) -> None:
     first, second = two
     database = database_of(first)
     assert promoted_run(database, "production") is None
-    assert promote(database, first.run_id[:6], "production") == first.run_id
+    assert promote(database, first.run_id[:6], "production").run.run_id == first.run_id
     promote(database, first.run_id, "last-year")
     assert promoted_run(database, "production") == first.run_id
     promote(database, second.run_id, "production")
