@@ -344,8 +344,7 @@ def check_encoder(
         raise InputError(
             f"the vectors of table {table_name!r} come from {given}, the config names encoder "
             f"{fingerprint[:8]}; vectors of two encoders cannot be compared. Name the old encoder, "
-            "use another documents.table, or run `rescore reevaluate` to encode into a table "
-            "beside it."
+            "use another documents.table, or run `rescore reevaluate` to encode beside it."
         )
 
 
