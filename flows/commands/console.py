@@ -241,7 +241,6 @@ def calm_libraries() -> None:
         "PREFECT_LOGGING_LEVEL": "INFO" if "PREFECT_API_URL" in os.environ else "CRITICAL",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "LANCE_LOG": "error",
         "TOKENIZERS_PARALLELISM": "true",
         "TQDM_DISABLE": "1",

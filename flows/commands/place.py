@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ def do(job: str, config: Config, *args: Any, server: bool = False) -> dict[str, 
     same steps are called in this process. One line on stderr says which of the two it is.
     """
     from flows.commands.server import configured, prepare
+    from flows.commands.temporary import temporary_server
 
     server_address = configured()
     if server_address is None and not server:
@@ -33,6 +35,7 @@ def do(job: str, config: Config, *args: Any, server: bool = False) -> dict[str, 
         else f"{server_address.shown} ({server_address.origin})"
     )
     echo(f"{job}: a flow run on {where}", err=True)
-    flow = getattr(import_module(f"flows.{job}"), job)
-    values: dict[str, Any] = flow(config, *args)
+    with nullcontext() if server_address is not None else temporary_server():
+        flow = getattr(import_module(f"flows.{job}"), job)
+        values: dict[str, Any] = flow(config, *args)
     return values
