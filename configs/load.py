@@ -248,6 +248,8 @@ def _absolute(config: Config, base: Path) -> Config:
         source = (data[section] or {}).get("source")
         if source and source["path"]:
             source["path"] = source["path"] if source["path"] == "-" else local(source["path"])
+    if isinstance(data["results"]["publish"], dict):
+        data["results"]["publish"]["database"] = local(data["results"]["publish"]["database"])
     if data["results"]["report"]:
         data["results"]["report"] = str(base / Path(data["results"]["report"]).expanduser())
     if data["documents"]["encoder"]:

@@ -20,3 +20,23 @@ class Part(BaseModel):
     """A part of the config: frozen, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def is_ours(table: str) -> bool:
+    """Whether rescore itself makes a table of that name; some file systems ignore case."""
+    return table.lower() in _OURS or table.lower().startswith("results_")
+
+
+_OURS = {
+    "queries",
+    "searches",
+    "candidates",
+    "pair_scores",
+    "runs",
+    "judgments",
+    "metrics",
+    "promotions",
+    "label_sets",
+    "labels",
+    "rejects",
+}

@@ -14,3 +14,13 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         "" if value is None else f"{value:{sign}.3f}"
         for value, sign in ((first, ""), (reranked, ""), (change, "+"))
     ]
+
+
+def published_line(published: Mapping[str, Any]) -> str:
+    """What consumers see, in one line: table, run, rows, queries and version."""
+    what = "now" if published["changed"] else "already"
+    return (
+        f"table {published['table']} holds run {published['run_id'][:8]} {what}: "
+        f"{published['rows']:,} rows of {published['queries']:,} queries, "
+        f"version {published['version']}"
+    )

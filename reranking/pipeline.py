@@ -6,6 +6,7 @@ the steps stands in `reranking.order`.
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections.abc import Mapping
@@ -28,6 +29,9 @@ from reranking.store import Database
 
 if TYPE_CHECKING:
     from reranking.evaluation.run_comparison import Comparisons
+
+
+log = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -265,12 +269,11 @@ class Pipeline:
 
         What it could not end with is raised before the work is done.
         """
-        from reranking.runs.publish import check_columns, check_owner
+        from reranking.runs.consumers import check_columns, check_owner
 
         config, database = self.config, self.database
-        if config.results.publish is not None:
-            check_owner(database, config.results.publish, queries.name, corpus.table)
-        check_columns(database, corpus, config.results.columns)
+        check_owner(database, config.results, queries.name, corpus)
+        check_columns(database, corpus, config.results)
         if config.judgments is not None:
             from reranking.judgments.lists import grades
 
@@ -330,14 +333,30 @@ class Pipeline:
         return store_given_ranking(run, ranking, source_fp)
 
     @step("publish-for-consumers", 5)
-    def serve(self, run: Run) -> str | None:
-        """Bring the consumers' table up to date, if the config asks for one; its name."""
-        from reranking.runs.publish import publish_for_consumers
+    def serve(self, run: Run) -> dict[str, Any] | None:
+        """Bring the consumers' table up to date, if the config asks for one; what it holds then.
 
-        wanted = self.config.results
-        if wanted.publish is not None:
-            publish_for_consumers(run, wanted.publish, wanted.columns)
-        return wanted.publish
+        With `results.serve: promoted` that is the promoted run, whichever is newest.
+        """
+        from reranking.runs.consumers import publish_for_consumers
+        from reranking.runs.promotion import promoted_run
+
+        wanted, name = self.config.results, self.config.comparison.against
+        if wanted.publish is None:
+            return None
+        if wanted.serve == "promoted":
+            promoted = promoted_run(self.database, name)
+            if promoted is None:
+                log.warning(
+                    "table %r is left as it is: results.serve is promoted, and no run is promoted "
+                    "as %r. Name one with `rescore promote RUN_ID --as %s --publish`",
+                    wanted.table,
+                    name,
+                    name,
+                )
+                return None
+            run = find_run(self.database, promoted)
+        return publish_for_consumers(run, wanted).as_dict()
 
     @step("evaluate-run")
     def evaluate(self, run: Run) -> list[dict[str, Any]]:

@@ -232,6 +232,16 @@ def results_schema(run_id: str, epoch: int, columns: list[pa.Field]) -> pa.Schem
     return _table(*fields).with_metadata(marks)
 
 
+def shared_schema(
+    results: pa.Schema, columns: list[pa.Field], marks: dict[bytes, bytes]
+) -> pa.Schema:
+    """The schema of a consumers' table that several query sets share; `results` is one of a run."""
+    keys = {"query_set": 1, "query_id": 2, "query_type": 3, "rank": 4}
+    own = [_key(1, "query_set", pa.string()), *results]
+    fields = [_key(keys[f.name], f.name, f.type) if f.name in keys else f for f in own]
+    return _table(*fields, *columns, _nn("run_id", pa.string())).with_metadata(marks)
+
+
 def key_of(schema: pa.Schema) -> list[str]:
     """The names of the schema's key columns, in key order."""
     mark = b"lance-schema:unenforced-primary-key"

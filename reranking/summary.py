@@ -33,7 +33,7 @@ class Summary:
         self.encoded = 0
         self.comparison: dict[str, Any] | None = None
         self.refined: list[dict[str, Any]] = []
-        self.table: str | None = None
+        self.served_as: dict[str, Any] | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -95,9 +95,9 @@ class Summary:
         """Take in where the report is, and what it says in short."""
         self.report = report
 
-    def served(self, table: str | None) -> None:
-        """Take in the table for consumers, brought up to date."""
-        self.table = table
+    def served(self, published: dict[str, Any] | None) -> None:
+        """Take in what the table for consumers holds now."""
+        self.served_as = published
 
     def _saved(self, reused: int, rate: float | None) -> float | None:
         """Seconds that the reused pairs would have taken; None where no run tells how fast."""
@@ -119,7 +119,7 @@ class Summary:
             "status": "done",
             "computed": not self.finished_before,
             "results_table": self.run.results_table,
-            "published": self.table,
+            "published": self.served_as,
             "query_types": list(self.run.search.query_types),
             "queries": self.run.queries.count,
             "queries_without_hits": self.counts.get("queries_without_hits", 0),

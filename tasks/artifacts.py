@@ -7,7 +7,7 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from configs.schema import Config
-from reranking.numbers import cells
+from reranking.numbers import cells, published_line
 from reranking.summary import Summary
 from tasks.assets import show_tables
 
@@ -40,7 +40,9 @@ def show_run(summary: Summary) -> dict[str, Any]:
             description=f"Report on run {values['run_id']}",
         )
     made = [values["results_table"]] if values["computed"] else []
-    made += [values["published"]] if values["published"] else []
+    published = values["published"]
+    if published and published["database"] == config.database:
+        made.append(published["table"])
     made_of = [config.documents.table, *(["pair_scores"] if config.rerank else [])]
     show_tables(config.database, made, made_of)
     return values
@@ -57,6 +59,12 @@ def markdown_of(values: dict[str, Any]) -> str:
     """The summary as Markdown: where the results are, and what reranking changed."""
     lines = [
         f"Run `{values['run_id']}`: results in table `{values['results_table']}`.",
+        *(
+            [f"For consumers: {published_line(values['published'])}."]
+            if values["published"]
+            else []
+        ),
+        *([published_line(values["published"])] if values["published"] else []),
         "",
         "| query type | measure | first stage | reranked | change |",
         "|---|---|---|---|---|",

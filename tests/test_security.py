@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from configs.documents import Encoder
 from configs.load import load_config
-from configs.schema import Encoder, Rerank
+from configs.schema import Rerank
 from reranking.errors import ConfigError, MissingPrerequisite
 from reranking.models.files import read_model_files
 from reranking.models.resolve import resolve_model

@@ -82,14 +82,14 @@ def _is_what_if(settings: Config, file: Path, overrides: list[str] | None) -> bo
 
     Knobs of the machine make no other run. Said on stderr if there is a table for consumers.
     """
-    if not overrides or settings.results.publish is None:
+    if not overrides or settings.results.table is None:
         return False
     from reranking.runs.plan import pipeline_digest
 
     if pipeline_digest(settings) == pipeline_digest(read_config(file, None)):
         return False
     echo(
-        f"table {settings.results.publish!r} is left as it is: --set makes another run than the "
+        f"table {settings.results.table!r} is left as it is: --set makes another run than the "
         "config's own. Give --publish to publish it",
         err=True,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,10 +15,14 @@ from flows.commands.console import (
     RunId,
     command,
     database_of,
+    echo,
     line,
     read_config,
 )
 from reranking.errors import ConfigError
+
+if TYPE_CHECKING:
+    from configs.schema import Config
 
 
 @command
@@ -92,50 +96,78 @@ def export(
 def promote(
     run_id: RunId,
     name: Annotated[str, typer.Option("--as", metavar="NAME", help="e.g. production")],
+    publish: Annotated[
+        bool, typer.Option("--publish", help="also bring the consumers' table to it")
+    ] = False,
     config: ConfigOption = None,
     database: DatabaseOption = None,
 ) -> Answer:
-    """Give a finished run a name: the baseline of comparisons and gates, never forgotten."""
-    opened = _open(config, database)
-    from reranking.runs.promotion import promote as give_name
+    """Give a finished run a name: the baseline of comparisons and gates, never forgotten.
 
+    Its vectors move into the documents table if they are of another encoder than those there.
+    """
+    uri, settings = database_of(config, database)
+    if publish:
+        _need_table(settings)
+    from reranking.runs.consumers import check_owner, publish_for_consumers
+    from reranking.runs.promotion import promote as give_name
+    from reranking.runs.run import find_run
+    from reranking.store import Database
+
+    opened = Database(uri, must_exist=True)
+    if publish and settings is not None:  # what would be refused afterwards is refused before
+        run = find_run(opened, run_id)
+        check_owner(opened, settings.results, run.queries.name, run.corpus)
     promoted = give_name(opened, run_id, name)
-    run, moved = promoted.run.run_id, promoted.moved
-    values = {"run_id": run, "promoted_as": name, "vectors": None if moved is None else vars(moved)}
-    text = f"run {run[:8]} is now {name}"
-    if moved is not None:
-        text += (
-            f"\ntable {moved.table} has the vectors of encoder {moved.now[:8]} from now on; those "
-            f"of {moved.before[:8]} are kept in {moved.kept}"
+    values: dict[str, Any] = {
+        "run_id": promoted.run.run_id,
+        "promoted_as": name,
+        "vectors": None if promoted.moved is None else vars(promoted.moved),
+        "published": None,
+    }
+    if publish and settings is not None:
+        values["published"] = publish_for_consumers(promoted.run, settings.results).as_dict()
+    return Answer(values, _show_promoted)
+
+
+def _show_promoted(values: dict[str, Any]) -> None:
+    echo(f"run {values['run_id'][:8]} is now {values['promoted_as']}")
+    if moved := values["vectors"]:
+        echo(
+            f"table {moved['table']} has the vectors of encoder {moved['now'][:8]} from now on; "
+            f"those of {moved['before'][:8]} are kept in {moved['kept']}"
         )
-    return Answer(values, line(text))
+    if values["published"]:
+        _show_published(values["published"])
+
+
+def _show_published(values: dict[str, Any]) -> None:
+    from reranking.numbers import published_line
+
+    echo(f"for consumers: {published_line(values)}")
+
+
+def _need_table(settings: Config | None) -> Config:
+    """The config; raises ConfigError if it names no table for consumers."""
+    if settings is None or settings.results.table is None:
+        raise ConfigError(
+            "there is no table for consumers: give --config FILE of a config with results.publish"
+        )
+    return settings
 
 
 @command
 def publish(run_id: RunId, config: ConfigFile) -> Answer:
     """Bring the consumers' table of a config to a finished run's results: also the way back."""
-    settings = read_config(config, None)
-    table = settings.results.publish
-    if table is None:
-        raise ConfigError("the config has no results.publish: there is no table for consumers")
-    from reranking.runs.publish import publish_for_consumers
+    settings = _need_table(read_config(config, None))
+    from reranking.runs.consumers import publish_for_consumers
     from reranking.runs.run import find_run
     from reranking.store import Database
 
     run = find_run(Database(settings.database, must_exist=True), run_id)
     if run.status != "done":
         raise ConfigError(f"run {run.run_id[:8]} is {run.status}: only finished runs are published")
-    changed = publish_for_consumers(run, table, settings.results.columns)
-    opened = run.database.need(table)
-    values = {
-        "run_id": run.run_id,
-        "table": table,
-        "changed": changed,
-        "rows": opened.count_rows(),
-        "version": opened.version,
-    }
-    size = f"{values['rows']:,} rows, version {opened.version}"
-    return Answer(values, line(f"table {table} holds run {run.run_id[:8]}: {size}"))
+    return Answer(publish_for_consumers(run, settings.results).as_dict(), _show_published)
 
 
 @command

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from flows.commands.console import printable
 from reranking.numbers import cells as texts
+from reranking.numbers import published_line
 
 
 def show(*tables: Table | Text | None) -> None:
@@ -71,6 +72,8 @@ def run_table(values: Mapping[str, Any]) -> Table:
     table = new_table(title, ["what", "value"])
     for name in ("results_table", "queries", "queries_without_hits", "pairs", "scored", "reused"):
         add_row(table, name, _number(values[name]))
+    if values["published"]:
+        add_row(table, "published for consumers", published_line(values["published"]))
     if values["reused"] and values["seconds_saved"] is not None:
         add_row(table, "scoring time saved", f"{values['seconds_saved']:,.1f} s")
     if values["rejected"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lancedb import index as lance_index
 
-from configs.schema import Documents, VectorIndex
+from configs.documents import Documents, VectorIndex
 from reranking.errors import InputError, MissingResource, RuntimeFailure
 from reranking.store import Database
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 from lancedb.expr import col, lit
 from numpy.typing import NDArray
 
-from configs.schema import Documents
+from configs.documents import Documents
 from reranking.corpus.columns import ColumnTypes
 from reranking.corpus.documents import Document, column_fields, document_of, table_of
 from reranking.corpus.ids import IdIndex, hash_values, id_words

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from configs.schema import Documents
+from configs.documents import Documents
 from reranking.corpus.corpus import Corpus, content_digest
 from reranking.corpus.indexes import bring_indexes_up_to_date, create_fts, vector_index
 from reranking.corpus.ingest import ENCODER_KEY, READY

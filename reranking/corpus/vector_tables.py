@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from configs.schema import Documents
+from configs.documents import Documents
 from reranking.arrow import frame
 from reranking.corpus.corpus import Corpus, pin_managed
 from reranking.corpus.filters import path_of

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.schema import Encoder
+from configs.documents import Encoder
 from reranking.errors import MissingPrerequisite
 from reranking.models.builtin import is_published
 from reranking.models.files import understood

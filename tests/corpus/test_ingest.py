@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.schema import Documents, FtsIndex, VectorIndex
+from configs.documents import Documents, FtsIndex, VectorIndex
 from reranking.arrow import frame
 from reranking.corpus.ids import IdIndex, hash_values, id_words
 from reranking.corpus.indexes import fts_details, unindexed

@@ -325,7 +325,7 @@ def test_maintain_moves_the_columns_of_earlier_trials(site: Site, encoders: list
 
 
 def load_settings(folder: Path) -> Any:
-    from configs.schema import Encoder as Settings
+    from configs.documents import Encoder as Settings
 
     return Settings(model=str(folder))
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.schema import Encoder, Rerank
+from configs.documents import Encoder
+from configs.schema import Rerank
 from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
 from reranking.models.chain import read_chain
 from reranking.models.files import read_model_files

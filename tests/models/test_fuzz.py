@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from configs.schema import Encoder, Rerank
+from configs.documents import Encoder
+from configs.schema import Rerank
 from reranking.errors import RescoreError
 from reranking.scoring.crossencoder import find_cross_encoder
 from reranking.scoring.encoder import SentenceEncoder

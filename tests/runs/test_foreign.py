@@ -54,8 +54,9 @@ def test_it_is_read_in_place_and_never_written(config: Path, tmp_path: Path) -> 
     assert state(tmp_path) == before
     published = frame(database_of(run).read("ranked"))
     assert set(published["query_type"]) == {"vector", "fts", "hybrid"}
-    bodies = frame(database_of(run).read("products")).with_columns(id=pl.col("sku").cast(pl.String))
-    joined = published.join(bodies, left_on="doc_id", right_on="id", suffix="_own")
+    assert published.schema["doc_id"] == pl.Int64  # the source's own type, for joins
+    bodies = frame(database_of(run).read("products"))
+    joined = published.join(bodies, left_on="doc_id", right_on="sku", suffix="_own")
     assert len(joined) == len(published)
     assert (joined["body"] == joined["body_own"]).all()
     assert (joined["price"] == joined["price_own"]).all()

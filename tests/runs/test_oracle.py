@@ -20,8 +20,8 @@ import pytest
 from lancedb.query import MatchQuery
 from lancedb.rerankers import CrossEncoderReranker
 
+from configs.documents import Encoder
 from configs.load import load_config
-from configs.schema import Encoder
 from reranking.arrow import frame
 from reranking.corpus.queries import read_queries
 from reranking.reranker import CrossEncoderReranker as DropIn

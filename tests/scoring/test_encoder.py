@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.schema import Encoder
+from configs.documents import Encoder
 from reranking.scoring.encoder import SentenceEncoder
 from reranking.scoring.fast_encoder import fast_encoder
 from tests.support import judged

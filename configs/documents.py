@@ -1,0 +1,95 @@
+"""The documents: where they come from, their text, their encoder, their indexes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from configs.part import Name, Part, is_ours
+from configs.source import Place, Source, readable
+
+
+class Encoder(Part):
+    model: Place = Field(description="builtin:NAME, a local folder, or a hub id")
+    revision: str | None = Field(None, description="hub revision; the commit is recorded")
+    batch_size: int = Field(64, ge=1, description="texts per forward pass")
+    device: str | None = Field(None, description="None: cuda if available, else cpu")
+    prompt: str | None = Field(None, description="put before every document")
+    query_prompt: str | None = Field(None, description="put before every query")
+    truncate_dim: int | None = Field(None, ge=1, description="keep the first N dimensions")
+    trust_remote_code: bool = Field(False, description="run code from the model's folder")
+
+
+class VectorIndex(Part):
+    type: Literal["IVF_FLAT", "IVF_PQ", "IVF_RQ", "IVF_HNSW_SQ", "IVF_HNSW_PQ"] = Field(
+        "IVF_HNSW_SQ", description="LanceDB's index type"
+    )
+    num_partitions: int | None = Field(None, ge=1, description="IVF partitions")
+    num_sub_vectors: int | None = Field(None, ge=1, description="PQ sub-vectors")
+
+
+class FtsIndex(Part):
+    language: str = Field("English", description="of stemmer and stop words")
+    base_tokenizer: Literal["simple", "whitespace", "raw", "ngram", "icu"] = Field(
+        "simple", description="icu for text without spaces"
+    )
+    stem: bool = Field(True, description="reduce words to stems")
+    remove_stop_words: bool = Field(True, description="leave out the language's stop words")
+    ascii_folding: bool = Field(True, description="match letters without their accents")
+    lower_case: bool = Field(True, description="match without regard to case")
+    with_position: bool = Field(False, description="keep positions (phrase queries elsewhere)")
+
+
+class Documents(Part):
+    source: Source | None = Field(None, description="where documents come from")
+    table: Name = Field("documents", description="table in the database")
+    managed: bool = Field(True, description="false: somebody else's table, read and never written")
+    id: str = Field("doc_id", description="id column (of a table that is not managed)")
+    text: str = Field("text", description="text column (of a table that is not managed)")
+    vector: str = Field("vector", description="vector column")
+    template: str | None = Field(
+        None, description="text that is stored, e.g. '{title} {text}' (what beir defaults to)"
+    )
+    encoder: Encoder | None = Field(
+        None, description="the embedding model; None: documents and queries bring their vectors"
+    )
+    vector_index: VectorIndex | None = Field(None, description="None: exact search")
+    fts_index: FtsIndex = Field(FtsIndex(), description="LanceDB's FTS settings")
+    types: dict[str, Literal["bool", "int64", "float64", "text"]] = Field(
+        {}, description="of columns of the source's own; others have the narrowest that fits"
+    )
+    delete_missing: bool = Field(False, description="remove rows that left the source")
+    delete_limit: float = Field(
+        0.1, ge=0, le=1, description="share that may be removed at once (20 rows always may)"
+    )
+    window_rows: int = Field(50_000, ge=1, description="rows in memory at a time")
+
+    @property
+    def text_template(self) -> str:
+        """The template of the text that is stored."""
+        beir = self.source is not None and self.source.format == "beir"
+        return self.template or ("{title} {text}" if beir else "{text}")
+
+    @field_validator("source")
+    @classmethod
+    def _holds_documents(cls, value: Source | None) -> Source | None:
+        return readable(value, "documents", "trec", "quepid")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Documents:
+        if self.managed:
+            if is_ours(self.table):
+                raise ValueError(f"{self.table} is a name of rescore's own; choose another")
+            renamed = [n for n in ("id", "text") if getattr(self, n) != _DOC_DEFAULTS[n]]
+            if renamed or self.vector != "vector":
+                raise ValueError(
+                    "id, text and vector name columns of a table that is not managed; "
+                    "map a source's columns with source.columns"
+                )
+        elif self.source is not None or self.vector_index is not None:
+            raise ValueError("a table with managed: false is never written: no source, no index")
+        return self
+
+
+_DOC_DEFAULTS = {"id": "doc_id", "text": "text"}
