@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export HF_HUB_OFFLINE ?= 1
 
@@ -11,10 +12,10 @@ quickstart: $(VENV)/.installed  ## set up and do the main job on the Python docu
 	$(BIN)/rescore quickstart
 
 test: $(VENV)/.installed-test  ## set up and pass the tests
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 test-all: $(VENV)/.installed-test  ## the slow tests too
-	$(BIN)/pytest -m ""
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m ""
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -16,6 +16,9 @@ class Judgments(Part):
     judgment_list: Name = Field(description="the name under which the judgments are stored")
     source: Source | None = Field(None, description="None: as they are stored already")
     rater: str = Field("imported", description="source of rows that do not name one")
+    ignore_identical_ids: bool = Field(
+        False, description="a document named like its query neither ranks nor counts, as in BEIR"
+    )
     accept_reworded: bool = Field(False, description="grades hold for reworded queries too")
     measures: tuple[str, ...] = Field(
         DEFAULT_MEASURES, min_length=1, description="ir_measures' names"

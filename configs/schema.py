@@ -236,6 +236,11 @@ class Config(Part):
         return () if self.judgments is None else (self.judgments.judgment_list,)
 
     @property
+    def ignore_identical_ids(self) -> bool:
+        """Whether measures leave out a document that is named like its query."""
+        return self.judgments is not None and self.judgments.ignore_identical_ids
+
+    @property
     def title(self) -> str:
         """Query set and models, for lists of runs."""
         encoder, reranker = self.documents.encoder, self.rerank

@@ -366,7 +366,12 @@ class Pipeline:
             return []
         from reranking.evaluation.run_measures import evaluate_run, means
 
-        done = evaluate_run(run, given.judgment_list, given.measures)
+        done = evaluate_run(
+            run,
+            given.judgment_list,
+            given.measures,
+            ignore_identical_ids=given.ignore_identical_ids,
+        )
         means_of: list[dict[str, Any]] = means(done.metrics).to_pylist()
         return means_of
 

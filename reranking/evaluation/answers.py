@@ -56,6 +56,7 @@ def compare(
         settings,
         asked_measures(config),
         strict=strict,
+        ignore_identical_ids=config is not None and config.ignore_identical_ids,
     ).to_dict()
 
 
@@ -66,7 +67,12 @@ def evaluate(config: Config, run: str | None) -> dict[str, Any]:
     chosen = find_run(database, run) if run else newest_done(database, pipeline_digest(config))
     primary = config.comparison.primary
     asked = tuple(dict.fromkeys([primary, *config.judgments.measures]))
-    done = evaluate_run(chosen, config.judgments.judgment_list, asked)
+    done = evaluate_run(
+        chosen,
+        config.judgments.judgment_list,
+        asked,
+        ignore_identical_ids=config.ignore_identical_ids,
+    )
     return {
         "run_id": chosen.run_id,
         "judgment_list": config.judgments.judgment_list,
@@ -102,5 +108,10 @@ def history(
     if chosen is None:
         raise ConfigError("no judgment list is stored: measures need one; see judgments.source")
     of_set = [run for run in runs if run.queries.name == newest.run.queries.name]
-    rows = measured_history(of_set, chosen, name)
+    rows = measured_history(
+        of_set,
+        chosen,
+        name,
+        ignore_identical_ids=config is not None and config.ignore_identical_ids,
+    )
     return [row for row in rows if query_type in (None, row["query_type"])]

@@ -127,7 +127,12 @@ def gate_run(
     run = comparisons.side.run
     base = own_first_stage(run) if against == FIRST else promoted_side(run.database, against)
     if base is None:
-        metrics = evaluate_run(run, judgment_list, comparisons.measures).metrics
+        metrics = evaluate_run(
+            run,
+            judgment_list,
+            comparisons.measures,
+            ignore_identical_ids=comparisons.ignore_identical_ids,
+        ).metrics
         return Gated(against, None, tuple(check_gates(gates, summary=summarise(metrics))))
     compared = comparisons.against(base)
     results = check_gates(gates, comparison=compared.comparisons[0], queries=compared.queries)

@@ -123,7 +123,7 @@ def evaluate(
     """
     asked = with_judged(parse_measures(measures))
     if ignore_identical_ids:
-        ranking, judgments = _without_identical(ranking), _without_identical(judgments)
+        ranking, judgments = without_identical(ranking), without_identical(judgments)
     absent = set(without_judgments(judgments, query_ids))
     judged_ids = [q for q in dict.fromkeys(query_ids) if q not in absent]
     hits = _Grouped.of(ranking, judged_ids, "rank")
@@ -151,7 +151,8 @@ def _deepest(asked: list[Measure]) -> int | None:
     return max(int(m.params["cutoff"]) for m in asked)
 
 
-def _without_identical(table: pa.Table) -> pa.Table:
+def without_identical(table: pa.Table) -> pa.Table:
+    """Return the rows whose document is not named like its query."""
     return table.filter(pc.not_equal(table["query_id"], table["doc_id"]))
 
 

@@ -16,7 +16,7 @@ from reranking.corpus.corpus import columns_of, hashes_of, string_ids
 from reranking.errors import InputError
 from reranking.evaluation.comparable import SideTables
 from reranking.evaluation.comparison import Comparison, compare
-from reranking.evaluation.measures import parse_measures, parse_primary
+from reranking.evaluation.measures import parse_measures, parse_primary, without_identical
 from reranking.evaluation.sides import Side, deciding_query_type, find_side, judgments_of
 from reranking.judgments.lists import worded_grades
 from reranking.runs.run import Run
@@ -91,6 +91,7 @@ def compare_sides(
     measures: Sequence[str] = DEFAULT_MEASURES,
     *,
     strict: bool = False,
+    ignore_identical_ids: bool = False,
 ) -> Compared:
     """Return the comparison of stored runs on a judgment list; None: no judgments.
 
@@ -103,12 +104,14 @@ def compare_sides(
     queries = base.run.query_rows
     judged, fingerprint = _NO_GRADES.empty_table(), None
     if judgment_list is not None:
-        judged, fingerprint = worded_grades(base.run.database, judgment_list, queries)
+        judged, fingerprint = worded_grades(
+            base.run.database, judgment_list, queries, ignore_identical_ids
+        )
     if strict:
         for other in candidates:
             _refuse_drift(base, other)
     doc_ids = pc.unique(judged["doc_id"]).to_pylist()
-    reader = _Reader(doc_ids)
+    reader = _Reader(doc_ids, ignore_identical_ids)
     tables = [reader.tables(side) for side in (base, *candidates)]
     comparisons = compare(tables[0], tables[1:], judged, settings, measures, strict=strict)
     kept = [n for n in ("query_id", "text", "tags") if n in queries.column_names]
@@ -135,15 +138,16 @@ def _refuse_drift(base: Side, other: Side) -> None:
 class _Reader:
     """Reads each run's inputs once, however many stages of it take part."""
 
-    def __init__(self, doc_ids: list[str]) -> None:
-        self.doc_ids = doc_ids
+    def __init__(self, doc_ids: list[str], ignore_identical_ids: bool) -> None:
+        self.doc_ids, self.ignore_identical_ids = doc_ids, ignore_identical_ids
         self._documents: dict[tuple[str | None, str, int], pa.Table] = {}
 
     def tables(self, side: Side) -> SideTables:
         """Read what a comparison looks at."""
+        rankings = side.rankings
         return SideTables(
             name=side.name,
-            rankings=side.rankings,
+            rankings=without_identical(rankings) if self.ignore_identical_ids else rankings,
             queries=side.run.query_rows.select(["query_id", "text_hash"]),
             documents=self._known_documents(side.run),
         )
@@ -183,6 +187,7 @@ class Comparisons:
         self._database, self._run = database, run
         self.settings = ComparisonSettings() if config is None else config.comparison
         self.measures = asked_measures(config)
+        self.ignore_identical_ids = config is not None and config.ignore_identical_ids
         named = None if config is None or config.judgments is None else config.judgments
         self.asked = judgment_list or (None if named is None else named.judgment_list)
         self._made: dict[tuple[str, str], Compared] = {}
@@ -206,7 +211,14 @@ class Comparisons:
         key = (base.run.run_id, base.stage)
         if key not in self._made:
             chosen = self.judgment_list(base)
-            self._made[key] = compare_sides(base, [self.side], chosen, self.settings, self.measures)
+            self._made[key] = compare_sides(
+                base,
+                [self.side],
+                chosen,
+                self.settings,
+                self.measures,
+                ignore_identical_ids=self.ignore_identical_ids,
+            )
         return self._made[key]
 
 

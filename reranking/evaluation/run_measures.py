@@ -33,13 +33,18 @@ class Evaluation:
     unjudged_queries: int
 
 
-def evaluate_run(run: Run, judgment_list: str, measures: Sequence[str]) -> Evaluation:
-    """Return the run's measures on a judgment list, computed unless they are stored already."""
-    valid = grades(run.database, judgment_list, run.query_rows)
+def evaluate_run(
+    run: Run, judgment_list: str, measures: Sequence[str], *, ignore_identical_ids: bool = False
+) -> Evaluation:
+    """Return the run's measures on a judgment list, computed unless they are stored already.
+
+    `ignore_identical_ids`: as in `measures.evaluate`; such measures are stored beside the others.
+    """
+    valid = grades(run.database, judgment_list, run.query_rows, ignore_identical_ids)
     judged = set(valid.table.column("query_id").to_pylist())
     metrics = _stored(run, judgment_list, valid.fingerprint, measures)
     if metrics is None:
-        metrics = _measure(run, judgment_list, valid, measures)
+        metrics = _measure(run, judgment_list, valid, measures, ignore_identical_ids)
         run.database.append("metrics", metrics)
     unjudged = run.queries.count - len(judged)
     return Evaluation(metrics, valid.fingerprint, valid.stale, unjudged)
@@ -109,7 +114,9 @@ def rankings(run: Run, stage: str) -> Iterator[pa.Table]:
         )
 
 
-def history(runs: Sequence[Run], judgment_list: str, measure: str) -> list[dict[str, Any]]:
+def history(
+    runs: Sequence[Run], judgment_list: str, measure: str, *, ignore_identical_ids: bool = False
+) -> list[dict[str, Any]]:
     """Return the measure's means of each run, oldest run first, one row per query type.
 
     All on the grades that hold today: what an earlier night did not measure is measured now.
@@ -119,7 +126,9 @@ def history(runs: Sequence[Run], judgment_list: str, measure: str) -> list[dict[
     rows: list[dict[str, Any]] = []
     before: dict[tuple[str, str], dict[str, Any]] = {}
     for run in sorted(runs, key=lambda r: r.stored["started_at"]):
-        done = evaluate_run(run, judgment_list, [measure])
+        done = evaluate_run(
+            run, judgment_list, [measure], ignore_identical_ids=ignore_identical_ids
+        )
         for mean in means(done.metrics).to_pylist():
             if mean["measure"] != measure:
                 continue
@@ -142,7 +151,13 @@ def history(runs: Sequence[Run], judgment_list: str, measure: str) -> list[dict[
     return rows
 
 
-def _measure(run: Run, judgment_list: str, valid: Grades, measures: Sequence[str]) -> pa.Table:
+def _measure(
+    run: Run,
+    judgment_list: str,
+    valid: Grades,
+    measures: Sequence[str],
+    ignore_identical_ids: bool,
+) -> pa.Table:
     query_ids = run.query_rows.column("query_id").to_pylist()
     stages = STAGES[:1] if run.reranker is None else STAGES
     parts = []
@@ -150,7 +165,13 @@ def _measure(run: Run, judgment_list: str, valid: Grades, measures: Sequence[str
         ranked = pa.concat_tables(rankings(run, stage))
         for query_type in run.search.query_types:
             view = ranked.filter(pa.compute.equal(ranked["query_type"], query_type))
-            values = evaluate(view, valid.table, query_ids, measures)
+            values = evaluate(
+                view,
+                valid.table,
+                query_ids,
+                measures,
+                ignore_identical_ids=ignore_identical_ids,
+            )
             parts.append(
                 frame(values).with_columns(
                     run_id=pl.lit(run.run_id),

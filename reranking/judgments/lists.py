@@ -101,11 +101,14 @@ def _wording(queries: pa.Table) -> pl.DataFrame:
     return frame(queries).select("query_id", pl.col("text_hash").alias("query_hash"))
 
 
-def grades(database: Database, judgment_list: str, queries: pa.Table) -> Grades:
+def grades(
+    database: Database, judgment_list: str, queries: pa.Table, ignore_identical_ids: bool = False
+) -> Grades:
     """Return the grades that hold for these queries' present texts.
 
-    If several sources judged a pair, people and imports come before label sets, and the lower
-    median of their grades counts. Raises MissingResource if there is no such list.
+    With `ignore_identical_ids` those of a document named like its query are left out. If several
+    sources judged a pair, people and imports come before label sets, and the lower median of their
+    grades counts. Raises MissingResource if there is no such list.
     """
     rows = frame(stored_list(database, judgment_list))
     if not len(rows):
@@ -118,19 +121,22 @@ def grades(database: Database, judgment_list: str, queries: pa.Table) -> Grades:
     first = valid.filter(pl.col("derived") == pl.col("derived").min().over("query_id", "doc_id"))
     one = first.group_by("query_id", "doc_id").agg(lower_median()).sort("query_id", "doc_id")
     content = ContentDigest()
+    if ignore_identical_ids:
+        one = one.filter(pl.col("query_id") != pl.col("doc_id"))
+        content.add([b"ignore_identical_ids"])
     content.add(canonical(list(row)).encode() for row in one.iter_rows())
     return Grades(one.to_arrow(), content.hex(), len(of_queries) - len(valid))
 
 
 def worded_grades(
-    database: Database, judgment_list: str, queries: pa.Table
+    database: Database, judgment_list: str, queries: pa.Table, ignore_identical_ids: bool = False
 ) -> tuple[pa.Table, str]:
     """Return as `grades`, with the wording each was given for (query_hash); and what names them.
 
     A query with nothing but grades for another wording keeps those, so that it can be told apart
     from one that nobody judged.
     """
-    valid = grades(database, judgment_list, queries)
+    valid = grades(database, judgment_list, queries, ignore_identical_ids)
     current = _wording(queries)
     good = frame(valid.table).join(current, on="query_id", how="left")
     old = frame(stored_list(database, judgment_list)).join(current, on=_WORDED, how="anti")

@@ -74,7 +74,8 @@ def collect(comparisons: Comparisons, base: Side | None) -> Report:
     judgment_list = comparisons.judgment_list(base)
     judged = None
     if judgment_list is not None:
-        judged = grades(database, judgment_list, run.query_rows).table
+        ignore = comparisons.ignore_identical_ids
+        judged = grades(database, judgment_list, run.query_rows, ignore).table
     report = Report(
         made_at=datetime.now(UTC),
         version=version("rescore"),
@@ -280,7 +281,12 @@ def _history(comparisons: Comparisons, base: Side | None) -> History | None:
     of_set = [r for r in done if r.queries.name == run.queries.name]
     measure = str(parse_measures([comparisons.settings.primary])[0])
     decides = comparisons.query_type(base)
-    rows = history(of_set[:_RUNS], judgment_list, measure)
+    rows = history(
+        of_set[:_RUNS],
+        judgment_list,
+        measure,
+        ignore_identical_ids=comparisons.ignore_identical_ids,
+    )
     deciding = [r for r in rows if r["query_type"] == decides]
     points = tuple(
         HistoryPoint(r["run_id"], r["started_at"], r["first"], r["reranked"], r["queries"])

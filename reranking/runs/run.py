@@ -185,7 +185,14 @@ class Run:
                 f"no judgment list is stored for query set {self.queries.name!r}: measures need "
                 "one; name a `judgments.source`"
             )
-        return means(evaluate_run(self, chosen, asked_measures(self.config)).metrics)
+        config = self.config
+        done = evaluate_run(
+            self,
+            chosen,
+            asked_measures(config),
+            ignore_identical_ids=config is not None and config.ignore_identical_ids,
+        )
+        return means(done.metrics)
 
     def compare(self, base: Run | str = "production") -> Comparison:
         """Compare the run with another one by the run's own config; one verdict and its evidence.

@@ -139,3 +139,55 @@ def test_a_reworded_query_does_not_keep_its_grades(tmp_path: Path, cross_encoder
     # the old run is measured on what holds for its own wording: now nothing for that query
     assert told("evaluate", path, "--run", first.run_id)["unjudged_queries"] == 1
     assert load_config(path).judgments is not None
+
+
+def test_a_query_that_is_its_own_document(tmp_path: Path, cross_encoder: Path) -> None:
+    """As in ArguAna: each query stands in the corpus, so it finds itself before its answer."""
+    words = ["river", "stone", "lamp", "winter"]
+    tiny.write_jsonl(
+        tmp_path / "documents.jsonl",
+        [
+            *({"doc_id": w, "text": f"{w} {w} {w}", "vector": [1.0, 0.0]} for w in words),
+            *({"doc_id": f"on {w}", "text": f"{w} and more", "vector": [1.0, 0.0]} for w in words),
+        ],
+    )
+    tiny.write_jsonl(tmp_path / "queries.jsonl", [{"query_id": w, "text": w} for w in words])
+    (tmp_path / "j.jsonl").write_text(
+        "".join(
+            json.dumps({"query_id": w, "doc_id": d, "relevance": 1}) + "\n"
+            for w in words
+            for d in (f"on {w}", w)
+        )
+    )
+    judgments = {
+        "judgment_list": "j",
+        "source": {"format": "jsonl", "path": "j.jsonl"},
+        "measures": ["RR@10", "R@1"],
+    }
+    settings: dict[str, Any] = {"search__query_types": ["fts"], "rerank": None}
+    plain = tiny.write_config(tmp_path, cross_encoder, judgments=judgments, **settings)
+    run, summary = walk_file(plain)[:2]
+    ranked = frame(run.results()).sort("query_id", "rank")
+    assert ranked["doc_id"].to_list() == [d for w in sorted(words) for d in (w, f"on {w}")]
+    before = {m["measure"]: m["first"] for m in told("evaluate", plain)["measures"]}
+    assert (before["RR@10"], before["R@1"]) == (1.0, 0.5)
+
+    other = tmp_path / "other.yaml"
+    other.write_text(
+        plain.read_text().replace(
+            "judgment_list: j", "ignore_identical_ids: true\n  judgment_list: j"
+        )
+    )
+    values = told("evaluate", other)
+    after = {m["measure"]: m["first"] for m in values["measures"]}
+    qrels = [ir_measures.Qrel(w, f"on {w}", 1) for w in words]
+    without = [
+        ir_measures.ScoredDoc(r["query_id"], r["doc_id"], -float(r["rank"]))
+        for r in ranked.to_dicts()
+        if r["query_id"] != r["doc_id"]
+    ]
+    expected = ir_measures.calc_aggregate([RR @ 10, ir_measures.R @ 1], qrels, without)
+    assert {str(m): v for m, v in expected.items()} == {k: after[k] for k in ("RR@10", "R@1")}
+    assert after["R@1"] == 1.0
+    assert values["judgments"] != told("evaluate", plain)["judgments"]  # stored beside each other
+    assert values["run_id"] == run.run_id  # the same run: nothing is searched again

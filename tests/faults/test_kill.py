@@ -76,6 +76,7 @@ def run_command(config: Path, server: str, slow: Slow, commit_seconds: float) ->
     return Job(config, slow, command=["run", str(config), *options], env=env)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_the_flow_is_stopped_killed_and_continued(
     tmp_path: Path, cross_encoder: Path, server: str

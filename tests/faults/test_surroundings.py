@@ -37,17 +37,20 @@ def config(tmp_path: Path, cross_encoder: Path) -> Path:
     return tiny.write_config(tmp_path, cross_encoder)
 
 
+SURROUNDINGS = [
+    {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"},
+    {"ALL_PROXY": "socks5://127.0.0.1:9"},
+    {"LC_ALL": "C", "COLUMNS": "40", "NO_COLOR": "1"},
+    {"PYTHONIOENCODING": "ascii"},
+    {"PYTHONIOENCODING": "cp1252"},
+    {"HOME": "/nowhere"},
+    {"HOME": "/nowhere", "PREFECT_HOME": "/nowhere/prefect", "RESCORE_CACHE": "/nowhere/c"},
+]
+AT_ONCE = {key: value for env in SURROUNDINGS for key, value in env.items()}
+
+
 @pytest.mark.parametrize(
-    "env",
-    [
-        {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"},
-        {"ALL_PROXY": "socks5://127.0.0.1:9"},
-        {"LC_ALL": "C", "COLUMNS": "40", "NO_COLOR": "1"},
-        {"PYTHONIOENCODING": "ascii"},
-        {"PYTHONIOENCODING": "cp1252"},
-        {"HOME": "/nowhere"},
-        {"HOME": "/nowhere", "PREFECT_HOME": "/nowhere/prefect", "RESCORE_CACHE": "/nowhere/c"},
-    ],
+    "env", [AT_ONCE, *(pytest.param(env, marks=pytest.mark.slow) for env in SURROUNDINGS)]
 )
 def test_a_job_does_not_mind(config: Path, env: dict[str, str]) -> None:
     done = ask("run", config, **env)

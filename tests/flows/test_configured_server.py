@@ -45,7 +45,13 @@ def test_nothing_is_configured(bare: Path) -> None:
     assert configured() is None
 
 
-@pytest.mark.parametrize("settings", ["active", "named", "built in", ".env", "prefect.toml", "py"])
+OTHER_SETTINGS = ["named", "built in", "prefect.toml", "py"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["active", ".env", *(pytest.param(s, marks=pytest.mark.slow) for s in OTHER_SETTINGS)],
+)
 def test_it_is_the_server_that_prefect_itself_would_use(
     bare: Path, monkeypatch: pytest.MonkeyPatch, settings: str
 ) -> None:
