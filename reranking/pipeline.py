@@ -359,12 +359,16 @@ class Pipeline:
         return publish_for_consumers(run, wanted).as_dict()
 
     @step("evaluate-run")
-    def evaluate(self, run: Run) -> list[dict[str, Any]]:
-        """Measure the run: means per query type, stage and measure; empty without judgments."""
+    def evaluate(self, run: Run) -> dict[str, Any]:
+        """Measure the run: `measures`, means per query type, stage and measure; and `unknown`.
+
+        Without judgments nothing is measured.
+        """
         given = self.config.judgments
         if given is None:
-            return []
+            return {"measures": [], "unknown": None}
         from reranking.evaluation.run_measures import evaluate_run, means
+        from reranking.evaluation.unknown import unknown_to
 
         done = evaluate_run(
             run,
@@ -372,8 +376,8 @@ class Pipeline:
             given.measures,
             ignore_identical_ids=given.ignore_identical_ids,
         )
-        means_of: list[dict[str, Any]] = means(done.metrics).to_pylist()
-        return means_of
+        lost = unknown_to(run, given.judgment_list)
+        return {"measures": means(done.metrics).to_pylist(), "unknown": lost.to_dict()}
 
     def comparisons(self, run: Run) -> Comparisons:
         """Return the run's comparisons, which gates, report and verdict share; none is made yet."""

@@ -28,6 +28,7 @@ class Summary:
         self.rejects = 0
         self.documents: dict[str, Any] = {}
         self.measures: list[dict[str, Any]] = []
+        self.unknown: dict[str, Any] | None = None
         self.gates: dict[str, Any] | None = None
         self.report: dict[str, str] | None = None
         self.encoded = 0
@@ -83,9 +84,9 @@ class Summary:
         self.run, self.finished_before = run, True
         self.counts |= counts
 
-    def evaluated(self, measures: list[dict[str, Any]]) -> None:
-        """Take in the means of the measures."""
-        self.measures = measures
+    def evaluated(self, report: Mapping[str, Any]) -> None:
+        """Take in the means of the measures, and what is judged that the run does not know."""
+        self.measures, self.unknown = report["measures"], report["unknown"]
 
     def gated(self, outcome: dict[str, Any] | None) -> None:
         """Take in the outcome of the gates."""
@@ -134,6 +135,7 @@ class Summary:
             "score_path": self.counts["path"],
             "refined": {k: v for k, v in self.counts.items() if k in REFINED} or None,
             "measures": self.measures,
+            "unknown": self.unknown,
             "gates": self.gates,
             "report": None if self.report is None else self.report["link"],
         }

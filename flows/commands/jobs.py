@@ -104,9 +104,11 @@ def _show_estimate(values: dict[str, Any]) -> None:
 
 def _show_run(values: dict[str, Any]) -> None:
     from flows.commands.tables import measures_table, run_table, show
-    from flows.commands.verdict_tables import gates_table
+    from flows.commands.verdict_tables import gates_table, unknown_lines
 
     show(run_table(values), measures_table(values["measures"]), gates_table(values["gates"]))
+    for text in unknown_lines(values["unknown"]):
+        echo(text)
     if values["report"]:
         echo(f"Report: {values['report']}")
 

@@ -46,6 +46,19 @@ def evaluation_lines(values: Mapping[str, Any]) -> list[str]:
             f"{values['stale_grades']} grades belong to an older wording of their query and do "
             "not count"
         )
+    return lines + unknown_lines(values["unknown"])
+
+
+def unknown_lines(unknown: Mapping[str, Any] | None) -> list[str]:
+    """What is judged that the run does not know; no line if there is nothing of the kind."""
+    lines = []
+    for what, of in (("document", "corpus"), ("query", "query set")):
+        plural = {"document": "documents", "query": "queries"}[what]
+        if unknown is not None and unknown[plural]:
+            examples = ", ".join(unknown[f"{what}_examples"])
+            lines.append(
+                f"judged {plural} not in the {of}: {unknown[plural]:,} (such as {examples})"
+            )
     return lines
 
 
@@ -104,7 +117,7 @@ def comparison_lines(comparison: Mapping[str, Any]) -> list[str]:
     for notice in comparison["notices"]:
         examples = ", ".join(notice["examples"])
         lines.append(f"left out: {notice['queries']} queries {notice['reason']} ({examples})")
-    return lines
+    return lines + unknown_lines(comparison["unknown"])
 
 
 def moved_table(comparison: Mapping[str, Any], most: int) -> Table | None:

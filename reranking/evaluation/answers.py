@@ -14,6 +14,7 @@ from reranking.evaluation.run_comparison import Comparisons, asked_measures, com
 from reranking.evaluation.run_measures import evaluate_run, means, slice_means
 from reranking.evaluation.run_measures import history as measured_history
 from reranking.evaluation.sides import find_side, judgments_of
+from reranking.evaluation.unknown import unknown_to
 from reranking.runs.plan import pipeline_digest
 from reranking.runs.run import done_runs, find_run, newest_done
 from reranking.store import Database
@@ -80,6 +81,7 @@ def evaluate(config: Config, run: str | None) -> dict[str, Any]:
         "queries": chosen.queries.count,
         "unjudged_queries": done.unjudged_queries,
         "stale_grades": done.stale,
+        "unknown": unknown_to(chosen, config.judgments.judgment_list).to_dict(),
         "primary": primary,
         "measures": means(done.metrics).to_pylist(),
         "slices": slice_means(done.metrics, chosen.query_rows, primary),

@@ -18,6 +18,7 @@ from reranking.evaluation.comparable import SideTables
 from reranking.evaluation.comparison import Comparison, compare
 from reranking.evaluation.measures import parse_measures, parse_primary, without_identical
 from reranking.evaluation.sides import Side, deciding_query_type, find_side, judgments_of
+from reranking.evaluation.unknown import Unknown, unknown_to
 from reranking.judgments.lists import worded_grades
 from reranking.runs.run import Run
 from reranking.store import Database
@@ -37,6 +38,12 @@ class Compared:
     judgments_fp: str | None
     comparisons: tuple[Comparison, ...]
     queries: pa.Table
+
+    def unknown(self, place: int) -> Unknown | None:
+        """Return what is judged that candidate number `place` does not know."""
+        if self.judgment_list is None:
+            return None
+        return unknown_to(self.candidates[place].run, self.judgment_list)
 
     def sentence(self, place: int) -> str:
         """Return the verdict on candidate number `place` in one sentence."""
@@ -68,6 +75,7 @@ class Compared:
                     "run_id": side.run.run_id,
                     "stage": side.stage,
                     "differing": {k: list(v) for k, v in self.differing(place).items()},
+                    "unknown": None if (lost := self.unknown(place)) is None else lost.to_dict(),
                     **values,
                 }
             )

@@ -22,6 +22,7 @@ from reranking.evaluation.overlap import rankings_of, rankings_overlap, rbo
 from reranking.evaluation.run_comparison import Comparisons
 from reranking.evaluation.run_measures import history
 from reranking.evaluation.sides import FIRST, Side
+from reranking.evaluation.unknown import unknown_to
 from reranking.judgments.lists import grades
 from reranking.labelling.label_sets import list_label_sets, read_labels
 from reranking.labelling.run_labels import calibration_of
@@ -84,6 +85,7 @@ def collect(comparisons: Comparisons, base: Side | None) -> Report:
         contrast=None if base is None else _contrast(side, base),
         differing=_differing(side, base),
         judgment_list=judgment_list,
+        unknown=None if judgment_list is None else unknown_to(run, judgment_list),
         judged_pairs=0 if judged is None else judged.num_rows,
         rules=comparisons.settings,
         comparison=None,

@@ -10,6 +10,7 @@ from configs.evaluation import ComparisonSettings
 from reranking.evaluation.comparison import Comparison
 from reranking.evaluation.overlap import Overlap
 from reranking.evaluation.statistics import Paired
+from reranking.evaluation.unknown import Unknown
 from reranking.labelling.calibration import Calibration, Uncalibrated
 
 
@@ -160,6 +161,7 @@ class Report:
     contrast: Contrast | None
     differing: tuple[tuple[str, str, str], ...]
     judgment_list: str | None
+    unknown: Unknown | None
     judged_pairs: int
     rules: ComparisonSettings
     comparison: Comparison | None

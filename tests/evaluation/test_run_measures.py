@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,37 @@ def test_a_query_that_is_its_own_document(tmp_path: Path, cross_encoder: Path) -
     assert after["R@1"] == 1.0
     assert values["judgments"] != told("evaluate", plain)["judgments"]  # stored beside each other
     assert values["run_id"] == run.run_id  # the same run: nothing is searched again
+
+
+def test_what_is_judged_but_unknown_is_counted_and_named(
+    tmp_path: Path, cross_encoder: Path
+) -> None:
+    """By evaluate, compare, run and the report; a query that left its set is unknown too."""
+    tiny.write_jsonl(tmp_path / "documents.jsonl", tiny.documents(20))
+    tiny.write_jsonl(tmp_path / "queries.jsonl", tiny.queries(["river stone", "lamp", "winter"]))
+    grades = "q000 0 d001 1\nq001 0 gone 1\nq001 0 d003 0\nq002 0 d004 1\n"
+    (tmp_path / "judgments.tsv").write_text(grades)
+    judgments: dict[str, Any] = {
+        "judgment_list": "j",
+        "source": {"format": "trec", "path": "judgments.tsv"},
+        "measures": ["nDCG@10"],
+    }
+    report = {"report": str(tmp_path / "report")}
+    config = tiny.write_config(tmp_path, cross_encoder, judgments=judgments, results=report)
+    values = told("run", config)
+    none = {"documents": 1, "queries": 0, "document_examples": ["gone"], "query_examples": []}
+    assert values["unknown"] == none
+    assert "1 judged documents are not in the corpus (gone)" in html.unescape(
+        next((tmp_path / "report").glob("*.html")).read_text()
+    )
+    tiny.write_jsonl(tmp_path / "queries.jsonl", tiny.queries(["river stone", "lamp"]))
+    del judgments["source"]  # as they are stored: the file would be rejected in part
+    config = tiny.write_config(tmp_path, cross_encoder, judgments=judgments, results=report)
+    second = told("run", config)["unknown"]
+    assert (second["queries"], second["query_examples"]) == (1, ["q002"])
+    assert told("evaluate", config)["unknown"] == second
+    shown = ask("evaluate", config).output
+    assert "judged documents not in the corpus: 1 (such as gone)" in shown
+    assert "judged queries not in the query set: 1 (such as q002)" in shown
+    compared = told("compare", values["run_id"], values["run_id"] + ":first", "--config", config)
+    assert compared["comparisons"][0]["unknown"]["documents"] == 1
