@@ -364,20 +364,11 @@ class Pipeline:
 
         Without judgments nothing is measured.
         """
-        given = self.config.judgments
-        if given is None:
+        if self.config.judgments is None:
             return {"measures": [], "unknown": None}
-        from reranking.evaluation.run_measures import evaluate_run, means
-        from reranking.evaluation.unknown import unknown_to
+        from reranking.evaluation.answers import measured
 
-        done = evaluate_run(
-            run,
-            given.judgment_list,
-            given.measures,
-            ignore_identical_ids=given.ignore_identical_ids,
-        )
-        lost = unknown_to(run, given.judgment_list)
-        return {"measures": means(done.metrics).to_pylist(), "unknown": lost.to_dict()}
+        return measured(run, self.config.judgments)
 
     def comparisons(self, run: Run) -> Comparisons:
         """Return the run's comparisons, which gates, report and verdict share; none is made yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from configs.evaluation import ComparisonSettings
+from configs.evaluation import ComparisonSettings, Judgments
 from configs.schema import Config
 from reranking.errors import ConfigError
 from reranking.evaluation.gates import gate_run
@@ -16,8 +16,20 @@ from reranking.evaluation.run_measures import history as measured_history
 from reranking.evaluation.sides import find_side, judgments_of
 from reranking.evaluation.unknown import unknown_to
 from reranking.runs.plan import pipeline_digest
-from reranking.runs.run import done_runs, find_run, newest_done
+from reranking.runs.run import Run, done_runs, find_run, newest_done
 from reranking.store import Database
+
+
+def measured(run: Run, judgments: Judgments) -> dict[str, Any]:
+    """Return the means of a run's measures, and what is judged that it does not know."""
+    done = evaluate_run(
+        run,
+        judgments.judgment_list,
+        judgments.measures,
+        ignore_identical_ids=judgments.ignore_identical_ids,
+    )
+    unknown = unknown_to(run, judgments.judgment_list)
+    return {"measures": means(done.metrics).to_pylist(), "unknown": unknown.to_dict()}
 
 
 def gates(config: Config, comparisons: Comparisons) -> dict[str, Any] | None:
