@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from configs.part import Name, Part, is_ours
 from configs.source import Place, Source, readable
@@ -41,6 +41,14 @@ class FtsIndex(Part):
     with_position: bool = Field(False, description="keep positions (phrase queries elsewhere)")
 
 
+class Newest(Part):
+    newest_by: str = Field(min_length=1, description="the row with its highest value counts")
+
+
+def _kind_of_rule(value: object) -> str:
+    return "word" if isinstance(value, str) else "rule"  # so that a fault is told once
+
+
 class Documents(Part):
     source: Source | None = Field(None, description="where documents come from")
     table: Name = Field("documents", description="table in the database")
@@ -48,6 +56,18 @@ class Documents(Part):
     id: str = Field("doc_id", description="id column (of a table that is not managed)")
     text: str = Field("text", description="text column (of a table that is not managed)")
     vector: str = Field("vector", description="vector column")
+    database: Place | None = Field(
+        None, description="where a table with managed: false is; only ever read; None: `database`"
+    )
+    version: int | str | None = Field(
+        None, description="of a table with managed: false: number or tag; None: the newest"
+    )
+    on_duplicate: Annotated[
+        Annotated[Literal["error"], Tag("word")] | Annotated[Newest, Tag("rule")],
+        Discriminator(_kind_of_rule),
+    ] = Field(
+        "error", description="ids that stand twice with managed: false; or `{newest_by: COLUMN}`"
+    )
     template: str | None = Field(
         None, description="text that is stored, e.g. '{title} {text}' (what beir defaults to)"
     )
@@ -87,6 +107,15 @@ class Documents(Part):
                     "id, text and vector name columns of a table that is not managed; "
                     "map a source's columns with source.columns"
                 )
+            foreign = [n for n in ("database", "version") if getattr(self, n) is not None]
+            foreign += ["on_duplicate"] if self.on_duplicate != "error" else []
+            if foreign:
+                raise ValueError(f"{', '.join(foreign)}: only of a table with managed: false")
+        elif self.template is not None:
+            raise ValueError(
+                "template makes the text that an ingest stores, and a table with managed: false is "
+                "never written: name the column to be scored as rerank.column"
+            )
         elif self.source is not None or self.vector_index is not None:
             raise ValueError("a table with managed: false is never written: no source, no index")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from itertools import takewhile
@@ -243,13 +243,11 @@ def _absolute(config: Config, base: Path) -> Config:
         return str(folder) if not value.startswith("builtin:") and folder.is_dir() else value
 
     data = config.model_dump()
-    data["database"] = local(data["database"])
+    _databases(data, local)
     for section in ("documents", "queries", "candidates", "judgments"):
         source = (data[section] or {}).get("source")
         if source and source["path"]:
             source["path"] = source["path"] if source["path"] == "-" else local(source["path"])
-    if isinstance(data["results"]["publish"], dict):
-        data["results"]["publish"]["database"] = local(data["results"]["publish"]["database"])
     if data["results"]["report"]:
         data["results"]["report"] = str(base / Path(data["results"]["report"]).expanduser())
     if data["documents"]["encoder"]:
@@ -259,3 +257,10 @@ def _absolute(config: Config, base: Path) -> Config:
     if data["labels"] and data["labels"]["other_model"]:
         data["labels"]["other_model"] = model(data["labels"]["other_model"])
     return Config.model_validate(data)
+
+
+def _databases(data: dict[str, Any], local: Callable[[str], str]) -> None:
+    """Make the places of all databases absolute."""
+    for part in (data, data["documents"], data["results"]["publish"]):
+        if isinstance(part, dict) and part["database"]:
+            part["database"] = local(part["database"])

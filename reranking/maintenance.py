@@ -50,4 +50,5 @@ def _corpus(pipeline: Pipeline) -> Corpus:
         documents.vector,
         scored,
         "text_hash" if documents.managed and scored == "text" else None,
+        home=documents.database,
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.load import load_config
 from configs.schema import Config, Search
-from reranking.corpus.corpus import Corpus, check_filter, encoder_mark, pin_foreign, pin_managed
+from reranking.corpus.corpus import Corpus, check_filter, encoder_mark, pin_managed
 from reranking.corpus.indexes import vector_index
 from reranking.corpus.queries import QuerySet, pin_queries, read_queries, store_queries
 from reranking.errors import ConfigError, InputError
@@ -128,6 +128,7 @@ class Pipeline:
 
     def corpus(self) -> Corpus:
         """Pin the documents table; raises InputError if its vectors come from another encoder."""
+        from reranking.corpus.foreign import pin_foreign
         from reranking.corpus.vector_columns import need_complete
 
         documents, database = self.config.documents, self.database
@@ -135,15 +136,7 @@ class Pipeline:
         if documents.managed:
             corpus = pin_managed(database, documents.table, scored, self.vector_column)
         else:
-            corpus = pin_foreign(
-                database,
-                documents.table,
-                id=documents.id,
-                text=documents.text,
-                vector=documents.vector,
-                scored=scored,
-                needs_vector=self.by_vectors,
-            )
+            corpus = pin_foreign(database, documents, scored=scored, needs_vector=self.by_vectors)
         check_filter(database, corpus, self.config.search.where)
         if self.by_vectors:
             self._check_encoder(corpus)
@@ -199,13 +192,17 @@ class Pipeline:
     def ingest(self) -> dict[str, Any]:
         """Bring the documents table in line with its source; what was done, in rows.
 
-        Empty for a table that is not managed or has no source.
+        A table that is not managed is only looked through. Empty for one without a source.
         """
         from reranking.corpus.ingest import ingest
         from reranking.encoding import encoding
         from reranking.sources.open import read_documents, source_fingerprint
 
         source = self.config.documents.source
+        if not self.config.documents.managed:
+            from reranking.corpus.foreign import survey
+
+            return survey(self.database, self.corpus())
         if source is None:
             return {}
         with (

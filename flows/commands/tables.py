@@ -64,6 +64,12 @@ def ingest_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
+_LEFT_OUT = {
+    "without_vector": "documents without a vector: only words find them",
+    "older": "rows left out, older than another of their id",
+}
+
+
 def run_table(values: Mapping[str, Any]) -> Table:
     """What the run did."""
     title = f"Run {values['run_id'][:8]}"
@@ -78,6 +84,9 @@ def run_table(values: Mapping[str, Any]) -> Table:
         add_row(table, "scoring time saved", f"{values['seconds_saved']:,.1f} s")
     if values["rejected"]:
         add_row(table, "rejected rows", _number(values["rejected"]))
+    for name, text in _LEFT_OUT.items():
+        if values["documents"].get(name):
+            add_row(table, text, _number(values["documents"][name]))
     if values["pairs_per_second"]:
         add_row(table, "pairs per second", f"{values['pairs_per_second']:,.1f}")
         add_row(table, "scored with", values["score_path"])

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from lancedb.expr import Expr
+from numpy.typing import NDArray
 
 from reranking.corpus.filters import fault_of, path_of, type_of, value_at, where_condition
 from reranking.corpus.ids import id_words
 from reranking.corpus.ingest import ENCODER_KEY, READY
+from reranking.corpus.left_out import kept_rows
 from reranking.errors import ConfigError, InputError, MissingResource
 from reranking.fingerprints import ContentDigest, canonical, text_hash
 from reranking.store import Database, one_of
 
 _IDS_PER_QUERY = 10_000
+_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,9 @@ class Corpus:
     `text` is what FTS searches, `scored` what the reranker reads; `hash_column` is set where the
     hashes of `scored` are stored. `vectors_table` is set where the vectors that are searched stand
     in a table of their own, as those of an encoder on trial do. `home` is the URI of the documents'
-    database where that is another than the one that is worked in.
+    database where that is another than the one that is worked in. Of somebody else's table, rows
+    without text are left out (`skips_empty`, set if there are any), and of rows with the same id
+    all but the one with the highest `newest_by`.
     """
 
     table: str
@@ -41,6 +47,8 @@ class Corpus:
     vectors_table: str | None = None
     vectors_version: int | None = None
     home: str | None = None
+    skips_empty: bool = False
+    newest_by: str | None = None
 
     def stored(self) -> dict[str, Any]:
         """The fields as a run's plan keeps them: later ones only where they say something."""
@@ -92,25 +100,7 @@ def pin_managed(
     column = scored or "text"
     stored = "text_hash" if column == "text" else None
     corpus = Corpus(table, version, True, vector=vector, scored=column, hash_column=stored)
-    _check_columns(database.need(table, version), corpus, needs_vector=False)
-    return corpus
-
-
-def pin_foreign(
-    database: Database,
-    table: str,
-    *,
-    id: str,
-    text: str,
-    vector: str,
-    scored: str | None,
-    needs_vector: bool,
-) -> Corpus:
-    """Somebody else's table at its current version; it is only ever read."""
-    opened = database.need(table)
-    version = int(opened.version)
-    corpus = Corpus(table, version, False, id, text, vector, scored or text, None)
-    _check_columns(opened, corpus, needs_vector=needs_vector)
+    need_columns(database.need(table, version), corpus, needs_vector=False)
     return corpus
 
 
@@ -140,9 +130,7 @@ def content_digest(database: Database, corpus: Corpus, where: Mapping[str, Any])
     read = list(dict.fromkeys(path[0] for path in paths))
     columns = list(dict.fromkeys([corpus.id, hash_or_text, *read]))
     words = []
-    for batch in corpus.database(database).stream(
-        corpus.table, columns=columns, version=corpus.version
-    ):
+    for batch in rows_of_corpus(database, corpus, columns):
         ids = string_ids(batch.column(corpus.id), corpus)
         hashes = hashes_of(batch.column(hash_or_text), corpus)
         filters: Iterable[str] = (
@@ -158,12 +146,44 @@ def content_digest(database: Database, corpus: Corpus, where: Mapping[str, Any])
             h + canonical([i, f]).encode("utf-8", "surrogatepass")
             for i, h, f in zip(ids, hashes, filters, strict=True)
         )
-    if words and len(np.unique(stacked := np.concatenate(words), axis=0)) != len(stacked):
-        raise InputError(
-            f"column {corpus.id!r} of table {corpus.table!r} has ids that stand more than once; "
-            "results could not say which document they mean. Name a unique column as documents.id."
-        )
+    if words:
+        _refuse_twins(database, corpus, np.concatenate(words))
     return total.hex(), total.rows
+
+
+def _refuse_twins(database: Database, corpus: Corpus, words: NDArray[np.uint64]) -> None:
+    """Raise InputError, which names some and counts all, if ids stand more than once."""
+    known, counts = np.unique(words, axis=0, return_counts=True)
+    if len(known) == len(words):
+        return
+    twins = {tuple(row) for row in known[counts > 1].tolist()}
+    examples: dict[str, None] = {}
+    for batch in rows_of_corpus(database, corpus, [corpus.id]):
+        ids = string_ids(batch.column(corpus.id), corpus)
+        at = id_words(ids).tolist()
+        examples |= dict.fromkeys(i for i, row in zip(ids, at, strict=True) if tuple(row) in twins)
+        if len(examples) >= _EXAMPLES:
+            break
+    raise InputError(
+        f"column {corpus.id!r} of table {corpus.table!r} has {len(twins):,} ids that stand more "
+        f"than once (in {int(counts[counts > 1].sum()):,} rows), e.g. "
+        f"{', '.join(map(repr, sorted(examples)[:_EXAMPLES]))}; "
+        "results could not say which document they mean. Name a unique column as documents.id, or "
+        "a column that says which row is the newest: documents.on_duplicate: {newest_by: COLUMN}"
+    )
+
+
+def rows_of_corpus(
+    database: Database, corpus: Corpus, columns: Sequence[str], where: Expr | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Columns of the documents at their pinned version, without the rows that are left out."""
+    home = corpus.database(database)
+    read = list(dict.fromkeys([*columns, *([corpus.scored] if corpus.skips_empty else [])]))
+    older = corpus.newest_by is not None
+    for batch in home.stream(corpus.table, where, read, corpus.version, row_ids=older):
+        if older or corpus.skips_empty:
+            batch = kept_rows(home, corpus, batch)
+        yield batch
 
 
 def texts_of(database: Database, corpus: Corpus, doc_ids: Sequence[str]) -> dict[str, str]:
@@ -179,14 +199,13 @@ def columns_of(
     database: Database, corpus: Corpus, doc_ids: Sequence[str], columns: Sequence[str]
 ) -> Iterable[pa.RecordBatch]:
     """The id and the columns of the given documents, in any order."""
-    home = corpus.database(database)
-    kind = home.need(corpus.table, corpus.version).schema.field(corpus.id).type
+    kind = corpus.opened(database).schema.field(corpus.id).type
     names = list(dict.fromkeys([corpus.id, *columns]))
     for start in range(0, len(doc_ids), _IDS_PER_QUERY):
         part: list[Any] = list(doc_ids[start : start + _IDS_PER_QUERY])
         if pa.types.is_integer(kind):
             part = [number for i in part if (number := _integer(i)) is not None]
-        yield from home.stream(corpus.table, one_of(corpus.id, part), names, version=corpus.version)
+        yield from rows_of_corpus(database, corpus, names, one_of(corpus.id, part))
 
 
 def _integer(identifier: str) -> int | None:
@@ -212,7 +231,8 @@ def hashes_of(column: pa.Array | pa.ChunkedArray, corpus: Corpus) -> list[bytes]
     return [text_hash(t or "") for t in column.to_pylist()]
 
 
-def _check_columns(table: Any, corpus: Corpus, *, needs_vector: bool) -> None:
+def need_columns(table: Any, corpus: Corpus, *, needs_vector: bool) -> None:
+    """Raise ConfigError where the table lacks a column, or it is of a type that is no use."""
     schema: pa.Schema = table.schema
     wanted = [corpus.id, corpus.text, corpus.scored] + ([corpus.vector] if needs_vector else [])
     missing = sorted({n for n in wanted if n not in schema.names})

@@ -33,6 +33,21 @@ def condition_sql(where: Mapping[Sequence[str], Any]) -> str:
     return " AND ".join(parts)
 
 
+def has_text_sql(column: str) -> str:
+    """Write the condition that a text column is neither null nor blank."""
+    return f"regexp_like({field_sql([column])}, '\\S')"
+
+
+def is_null_sql(column: str) -> str:
+    """Write the condition that a column is null."""
+    return f"{field_sql([column])} IS NULL"
+
+
+def not_rows_sql(rows: Sequence[int]) -> str:
+    """Write the condition that a row is none of those, by their addresses in the table."""
+    return f"_rowid NOT IN ({', '.join(str(int(row)) for row in rows)})"
+
+
 def field_sql(path: Sequence[str]) -> str:
     """Write a field's path as a quoted identifier."""
     return ".".join(f"`{name.replace('`', '``')}`" for name in path)

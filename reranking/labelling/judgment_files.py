@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from reranking.arrow import frame
-from reranking.corpus.corpus import string_ids
+from reranking.corpus.corpus import rows_of_corpus, string_ids
 from reranking.corpus.queries import read_queries
 from reranking.errors import ConfigError
 from reranking.judgments.files import write_beir, write_trec
@@ -45,7 +45,6 @@ def _corpus(run: Run) -> Iterator[pa.Table]:
     """The run's documents in blocks: doc_id and text."""
     corpus = run.corpus
     columns = [corpus.id, corpus.scored]
-    home = corpus.database(run.database)
-    for batch in home.stream(corpus.table, columns=columns, version=corpus.version):
+    for batch in rows_of_corpus(run.database, corpus, columns):
         texts = [text or "" for text in batch.column(corpus.scored).to_pylist()]
         yield pa.table({"doc_id": string_ids(batch.column(corpus.id), corpus), "text": texts})

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from configs.part import Name
 from configs.schema import Config
 from reranking.corpus.corpus import Corpus, pin_managed
+from reranking.corpus.foreign import home_of
 from reranking.corpus.queries import pin_queries, read_queries
 from reranking.errors import ConfigError
 from reranking.judgments.lists import current_wording, read_lists
@@ -113,7 +114,8 @@ def _documents(database: Database, config: Config) -> Corpus:
     given = config.documents
     if given.managed:
         return pin_managed(database, given.table)
-    version = int(database.need(given.table).version)
+    home, other = home_of(database, given)
+    version = int(home.need(given.table).version)
     return Corpus(
         given.table,
         version,
@@ -122,4 +124,5 @@ def _documents(database: Database, config: Config) -> Corpus:
         text=given.text,
         scored=given.text,
         hash_column=None,
+        home=other,
     )

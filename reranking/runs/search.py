@@ -17,6 +17,7 @@ import lancedb
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from lancedb.expr import Expr
 from lancedb.query import MatchQuery
 from numpy.typing import NDArray
 
@@ -24,6 +25,7 @@ from configs.schema import Search
 from reranking.corpus.corpus import Corpus, hashes_of, string_ids, vector_width
 from reranking.corpus.filters import where_condition
 from reranking.corpus.indexes import vector_index
+from reranking.corpus.left_out import with_left_out
 from reranking.errors import InputError
 from reranking.store import Database
 
@@ -108,10 +110,16 @@ def _vector_leg(
     # An ANN index searches differently for every limit: asking for more would change the hits.
     spare = 0 if vector_index(table, corpus.vector) else _SPARE
 
+    where = where_condition(settings.where, table.schema)
+    where = with_left_out(corpus.database(database), corpus, where)
+
     def ask(rows: list[int], limit: int) -> pl.DataFrame:
         parts = [rows[i : i + _VECTORS_PER_CALL] for i in range(0, len(rows), _VECTORS_PER_CALL)]
         return pl.concat(
-            [_ask_vectors(table, corpus, vectors[part], part, limit, settings) for part in parts]
+            [
+                _ask_vectors(table, corpus, vectors[part], part, limit, settings, where)
+                for part in parts
+            ]
         )
 
     return _settle(ask, len(vectors), settings.limit, spare, "_distance")
@@ -145,10 +153,10 @@ def _ask_vectors(
     rows: list[int],
     limit: int,
     settings: Search,
+    where: Expr | str | None,
 ) -> pl.DataFrame:
     query = table.search(vectors, vector_column_name=corpus.vector).limit(limit)
     query = query.distance_type(settings.metric or "cosine")
-    where = where_condition(settings.where, table.schema)
     if where is not None:
         query = query.where(where, prefilter=True)
     if settings.nprobes:
@@ -174,6 +182,7 @@ async def _ask_texts(
     table = await connection.open_table(corpus.table)
     await table.checkout(corpus.version)
     condition = where_condition(settings.where, await table.schema())
+    condition = with_left_out(corpus.database(database), corpus, condition)
     places = asyncio.Semaphore(_FTS_IN_FLIGHT)
 
     async def one(row: int) -> pa.Table:

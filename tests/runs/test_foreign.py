@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lancedb
 import polars as pl
@@ -10,10 +18,15 @@ import pyarrow as pa
 import pytest
 from lancedb.index import FTS
 
+from configs.load import ConfigFault, load_config
+from reranking import order
 from reranking.arrow import frame
-from reranking.errors import MissingResource
+from reranking.errors import InputError, MissingResource
+from reranking.pipeline import Pipeline
+from reranking.progress import unwatched
+from reranking.steps import Here
 from tests.support import tiny
-from tests.support.walk import database_of, walk_file
+from tests.support.walk import database_of, walk, walk_file
 
 FOREIGN = {"table": "products", "id": "sku", "text": "body", "vector": "embedding"}
 
@@ -93,3 +106,140 @@ def test_the_first_stage_alone_is_published(config: Path, tmp_path: Path) -> Non
     )
     assert "_distance" not in rows.columns
     assert database_of(run).open("pair_scores") is None
+
+
+def table_of(folder: Path, change: dict[int, dict[str, Any]], more: list[dict[str, Any]]) -> Any:
+    """The table `products` with some values changed and rows added, and its FTS index."""
+    database = lancedb.connect(folder / "db.lancedb")
+    rows = database.open_table("products").to_arrow().to_pylist()
+    for number, values in change.items():
+        rows[number] |= values
+    table = database.open_table("products").to_arrow().schema
+    changed = pa.field("changed", pa.int64())
+    schema = table if "changed" in table.names else table.append(changed)
+    made = pa.Table.from_pylist([{"changed": 1} | r for r in rows] + more, schema)
+    opened = database.create_table("products", schema=schema, mode="overwrite")
+    opened.add(made)
+    opened.create_index("body", config=FTS())
+    return opened
+
+
+def test_rows_without_text_are_left_out_and_counted(config: Path, tmp_path: Path) -> None:
+    near = json.loads((tmp_path / "queries.jsonl").read_text().splitlines()[0])["vector"]
+    empty = {3: {"body": None}, 4: {"body": ""}, 5: {"body": " \n\u2003"}, 6: {"embedding": None}}
+    table_of(tmp_path, {n: {"embedding": near} | values for n, values in empty.items()}, [])
+    pipeline = Pipeline(load_config(config), Here(unwatched))
+    summary = order.rescore(pipeline)
+    assert summary.as_dict()["rejected"] == 3
+    assert summary.documents == {"rows": 40, "rejected": 3, "without_vector": 1, "older": 0}
+    found = frame(pipeline.database.read("ranked"))
+    assert not set(found["doc_id"]) & {103, 104, 105}
+    for query in ("q000", "q001"):  # the limit is that of documents with a text
+        assert len(found.filter(query_id=query, query_type="vector")) == 10
+    rejects = pipeline.database.read("rejects").to_pylist()
+    assert [(r["id"], r["reason"]) for r in rejects] == [
+        (str(n), "empty text") for n in (103, 104, 105)
+    ]
+    again = order.rescore(Pipeline(load_config(config), Here(unwatched)))
+    assert again.finished_before and again.rejects == 3
+    assert pipeline.database.need("rejects").count_rows() == 3
+    table_of(tmp_path, {n: {"body": "river"} for n in (3, 4, 5)}, [])
+    mended = order.rescore(Pipeline(load_config(config), Here(unwatched)))
+    assert mended.rejects == 0 and pipeline.database.need("rejects").count_rows() == 0
+
+
+def test_ids_that_stand_twice_are_named_or_the_newest_row_counts(
+    config: Path, tmp_path: Path
+) -> None:
+    near = json.loads((tmp_path / "queries.jsonl").read_text().splitlines()[0])["vector"]
+    stale = {"sku": 101, "body": "river stone", "embedding": near, "price": 0.0, "changed": 0}
+    newer = {"sku": 102, "body": "river stone stone", "embedding": near, "price": 7.0, "changed": 2}
+    table_of(tmp_path, {}, [stale, newer])
+    with pytest.raises(InputError, match=r"has 2 ids .* \(in 4 rows\), e.g. '101', '102'"):
+        walk_file(config)
+    rule = "documents.on_duplicate={newest_by: changed}"
+    run, _ = walk_file(config, rule)
+    found = frame(database_of(run).read("ranked")).filter(query_id="q000")
+    assert 102 in set(found["doc_id"])
+    assert all(p != 0.0 for p in found.filter(doc_id=101)["price"])
+    assert set(found.filter(doc_id=102)["price"]) == {7.0}
+    best = found.filter(query_type="vector").sort("_distance")
+    assert best["doc_id"][0] == 102 and len(best) == best["doc_id"].n_unique() == 10
+    plain = lancedb.connect(tmp_path / "db.lancedb")
+    plain.open_table("products").delete("changed = 0 OR (sku = 102 AND changed = 1)")
+    same, _ = walk_file(config)  # the owner deletes them: the same content, the same search
+    assert same.run_id == run.run_id
+    table_of(tmp_path, {}, [stale | {"changed": 1}])
+    with pytest.raises(InputError, match="does not say which row is the newest.*'101'"):
+        walk_file(config, rule)
+
+
+def test_a_template_is_refused_and_says_what_to_use(config: Path) -> None:
+    with pytest.raises(ConfigFault, match=r"rerank\.column"):
+        load_config(config, ["documents.template='{body}!'"])
+
+
+def test_documents_of_another_database_are_only_read(config: Path, tmp_path: Path) -> None:
+    lancedb.connect(tmp_path / "db.lancedb").open_table("products").create_index(
+        "body", config=FTS()
+    )
+    inside, _ = walk_file(config)
+    place = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users
+    try:
+        shutil.copytree(tmp_path / "db.lancedb" / "products.lance", place / "shop/products.lance")
+        for path in [place / "shop", *(place / "shop").rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        before = {str(p): p.stat().st_mtime_ns for p in (place / "shop").rglob("*")}
+        model = shutil.copytree(load_config(config).rerank.model_name, place / "model")
+        (place / "own").mkdir()
+        for path in (place, place / "own", *Path(model).iterdir()):
+            path.chmod(0o777)
+        options = (
+            f"documents.database={place / 'shop'}",
+            f"database={place / 'own'}",
+            f"rerank.model_name={model}",
+            f"queries.source.path={place / 'queries.jsonl'}",
+        )
+        shutil.copy(tmp_path / "queries.jsonl", place / "queries.jsonl")
+        settings = load_config(config, options)
+        with as_nobody():
+            run, _ = walk(settings)
+        assert {str(p): p.stat().st_mtime_ns for p in (place / "shop").rglob("*")} == before
+        assert run.run_id == inside.run_id  # the same documents, wherever they are
+        opened = lancedb.connect(place / "own")
+        assert "products" not in opened.list_tables().tables
+        columns = ["query_id", "query_type", "rank", "doc_id", "body"]
+        own = frame(opened.open_table("ranked").to_arrow()).select(columns).sort(columns)
+        other = frame(database_of(inside).read("ranked")).select(columns).sort(columns)
+        assert own.equals(other)
+    finally:
+        subprocess.run(["chmod", "-R", "u+w", str(place)], check=False)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """As a user to whom a folder's permissions apply: root may write anywhere."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_version_or_a_tag_of_the_owner_is_read(config: Path, tmp_path: Path) -> None:
+    table = lancedb.connect(tmp_path / "db.lancedb").open_table("products")
+    table.create_index("body", config=FTS())
+    table.tags.create("spring", table.version)
+    version = table.version
+    first, _ = walk_file(config)
+    table.update(where="sku = 107", values={"body": "river river river"})
+    assert walk_file(config, "documents.version=spring")[0].run_id == first.run_id
+    assert walk_file(config, f"documents.version={version}")[0].run_id == first.run_id
+    with pytest.raises(MissingResource, match="no tag 'autumn' .*its tags: spring"):
+        walk_file(config, "documents.version=autumn")
+    with pytest.raises(MissingResource, match="at version 99"):
+        walk_file(config, "documents.version=99")

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pytest
 from lancedb.index import FTS
 
+from configs.documents import Documents
 from configs.schema import Search
 from reranking.arrow import frame
-from reranking.corpus.corpus import Corpus, content_digest, pin_foreign
+from reranking.corpus.corpus import Corpus, content_digest
+from reranking.corpus.foreign import pin_foreign
 from reranking.corpus.indexes import need_fts
 from reranking.errors import ConfigError, InputError, MissingResource
 from reranking.fingerprints import text_hash
@@ -46,8 +48,10 @@ def products(tmp_path: Path) -> tuple[Database, Corpus, pa.Table]:
 
 
 def foreign(database: Database, **names: str) -> Corpus:
-    given: dict[str, Any] = {"id": "sku", "text": "body", "vector": "embedding", "scored": None}
-    return pin_foreign(database, "products", needs_vector=True, **(given | names))
+    given: dict[str, Any] = {"id": "sku", "text": "body", "vector": "embedding"}
+    given |= {"table": "products", "managed": False} | names
+    scored = given.pop("scored", None)
+    return pin_foreign(database, Documents(**given), scored=scored, needs_vector=True)
 
 
 def asked(texts: list[str]) -> pa.Table:
@@ -160,9 +164,7 @@ def test_a_foreign_table_is_checked_before_it_is_read(
     with pytest.raises(ConfigError, match="expected a fixed-size list"):
         foreign(database, vector="body")
     with pytest.raises(MissingResource, match="no table 'other'"):
-        pin_foreign(
-            database, "other", id="a", text="b", vector="c", scored=None, needs_vector=False
-        )
+        foreign(database, table="other")
 
 
 def test_a_missing_fts_index_says_what_to_run(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ FIRST: dict[str, dict[str, Any]] = {
     "a NUL character": {"text": "river\0stone"},
     "half of a surrogate pair": {"text": "river \ud83d"},
     "a vector with NaN or an infinity": {"vector": [float("nan")] * 8},
-    "no vector where there is no encoder": {"vector": None},
+    "no vector and no encoder": {"vector": None},
     "`start` or `end` that is no offset": {"start": "2026-01-01"},
 }
 for _name, _first in FIRST.items():

@@ -183,6 +183,7 @@ FOREIGN: dict[str, dict[str, Any]] = {
     "a vector column that is no vector": {"vector": pa.array(["1, 2"] * 8)},
     "a column called `_distance`": {"_distance": pa.array(["x"] * 8)},
     "ids that stand twice": {"sku": pa.array(["a"] * 8)},
+    "rows without text": {"body": pa.array(["river", None, "", " \n", *["stone bridge"] * 4])},
     "rows without an id": {"sku": pa.array(["a", None, *"bcdefg"])},
 }
 for _name, _columns in FOREIGN.items():
@@ -193,6 +194,12 @@ for _name, _columns in FOREIGN.items():
         return bench.foreign()
 
     CASES[_name] = _foreign
+
+
+@case("a template for a table that is not managed")
+def _(bench: Bench) -> Outcome:
+    bench.table("products", products(), "body")
+    return bench.foreign(template="{sku} {body}")
 
 
 @case("a managed table that somebody else made")
