@@ -40,7 +40,7 @@ def show_run(summary: Summary) -> dict[str, Any]:
             description=f"Report on run {values['run_id']}",
         )
     made = [values["results_table"]] if values["computed"] else []
-    published = values["published"]
+    published = values["consumers"]
     if published and published["database"] == config.database:
         made.append(published["table"])
     made_of = [config.documents.table, *(["pair_scores"] if config.rerank else [])]
@@ -60,11 +60,11 @@ def markdown_of(values: dict[str, Any]) -> str:
     lines = [
         f"Run `{values['run_id']}`: results in table `{values['results_table']}`.",
         *(
-            [f"For consumers: {published_line(values['published'])}."]
-            if values["published"]
+            [f"For consumers: {published_line(values['consumers'])}."]
+            if values["consumers"]
             else []
         ),
-        *([published_line(values["published"])] if values["published"] else []),
+        *([published_line(values["consumers"])] if values["consumers"] else []),
         "",
         "| query type | measure | first stage | reranked | change |",
         "|---|---|---|---|---|",

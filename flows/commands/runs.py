@@ -123,10 +123,10 @@ def promote(
         "run_id": promoted.run.run_id,
         "promoted_as": name,
         "vectors": None if promoted.moved is None else vars(promoted.moved),
-        "published": None,
+        "consumers": None,
     }
     if publish and settings is not None:
-        values["published"] = publish_for_consumers(promoted.run, settings.results).as_dict()
+        values["consumers"] = publish_for_consumers(promoted.run, settings.results).as_dict()
     return Answer(values, _show_promoted)
 
 
@@ -137,8 +137,8 @@ def _show_promoted(values: dict[str, Any]) -> None:
             f"table {moved['table']} has the vectors of encoder {moved['now'][:8]} from now on; "
             f"those of {moved['before'][:8]} are kept in {moved['kept']}"
         )
-    if values["published"]:
-        _show_published(values["published"])
+    if values["consumers"]:
+        _show_published(values["consumers"])
 
 
 def _show_published(values: dict[str, Any]) -> None:

@@ -78,8 +78,8 @@ def run_table(values: Mapping[str, Any]) -> Table:
     table = new_table(title, ["what", "value"])
     for name in ("results_table", "queries", "queries_without_hits", "pairs", "scored", "reused"):
         add_row(table, name, _number(values[name]))
-    if values["published"]:
-        add_row(table, "published for consumers", published_line(values["published"]))
+    if values["consumers"]:
+        add_row(table, "published for consumers", published_line(values["consumers"]))
     if values["reused"] and values["seconds_saved"] is not None:
         add_row(table, "scoring time saved", f"{values['seconds_saved']:,.1f} s")
     if values["rejected"]:

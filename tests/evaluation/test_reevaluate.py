@@ -380,6 +380,6 @@ def test_while_a_gate_fails_consumers_keep_what_they_have(site: Site) -> None:
         rescore(load_config(site.config, [publish, f"gates={gates}"]))
     assert failed.value.values["run_id"] == site.run.run_id  # finished and there to look at
     assert site.database.open("for_the_shop") is None
-    assert failed.value.values["published"] is None
+    assert failed.value.values["consumers"] is None
     assert rescore(load_config(site.config, [publish]))["gates"] is None
     assert site.database.need("for_the_shop").count_rows() > 0

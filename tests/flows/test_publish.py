@@ -51,10 +51,10 @@ def test_a_what_if_leaves_the_table_and_says_so(made: Path) -> None:
     before = held(made)
     result = ask("run", made, "--set", "search.limit=4", "--json")
     values = said(result)
-    assert values["run_id"] != before and values["published"] is None
+    assert values["run_id"] != before and values["consumers"] is None
     assert held(made) == before and "is left as it is" in result.stderr
     knob = said(ask("run", made, "--set", "rerank.batch_tokens=4096", "--json"))
-    assert knob["published"]["table"] == "shop"  # a knob of the machine makes no other run
+    assert knob["consumers"]["table"] == "shop"  # a knob of the machine makes no other run
     asked_for = said(ask("run", made, "--set", "search.limit=4", "--publish", "--json"))
     assert held(made) == asked_for["run_id"] == values["run_id"]
     back = said(ask("publish", before[:8], made, "--json"))
@@ -64,7 +64,7 @@ def test_a_what_if_leaves_the_table_and_says_so(made: Path) -> None:
 
 
 def test_every_summary_names_what_was_published(made: Path) -> None:
-    values = said(ask("run", made, "--json"))["published"]
+    values = said(ask("run", made, "--json"))["consumers"]
     table = Database(str(made.parent / "db.lancedb")).need("shop")
     assert values["rows"] == table.count_rows() and values["version"] == table.version
     assert values["queries"] == len(set(table.to_arrow()["query_id"].to_pylist())) == 2
@@ -85,14 +85,14 @@ def test_an_index_of_query_id_is_there_before_the_command_ends(made: Path) -> No
 def test_served_is_the_promoted_run(made: Path) -> None:
     promoted = ["--set", "results.serve=promoted"]
     result = ask("run", made, *promoted, "--set", "comparison.against=chosen", "--json")
-    assert said(result)["published"] is None  # nobody is chosen yet
+    assert said(result)["consumers"] is None  # nobody is chosen yet
     assert "no run is promoted" in result.stderr
     chosen = said(ask("run", made, "--json"))["run_id"]
     said(ask("promote", chosen, "--as", "production", "--config", made, "--json"))
     newest = said(ask("run", made, "--set", "search.limit=5", *promoted, "--publish", "--json"))
-    assert newest["run_id"] != chosen == newest["published"]["run_id"] == held(made)
+    assert newest["run_id"] != chosen == newest["consumers"]["run_id"] == held(made)
     answer = ask("promote", newest["run_id"], "--as", "x", "--publish", "--config", made, "--json")
-    assert said(answer)["published"]["run_id"] == newest["run_id"] == held(made)
+    assert said(answer)["consumers"]["run_id"] == newest["run_id"] == held(made)
     database = made.parent / "db.lancedb"
     refused = ask("promote", chosen, "--as", "x", "--publish", "--database", database)
     assert refused.exit_code == 2 and "--config FILE" in refused.output
@@ -108,14 +108,14 @@ def test_query_sets_share_a_table_each_replacing_its_own_rows(made: Path) -> Non
     shared = ["--publish", "--json"]
     for change in ("results.publish=both", "results.shared=true"):
         shared += ["--set", change]
-    first = said(ask("run", made, *shared))["published"]
-    second = said(ask("run", made, *others_of(made), *shared))["published"]
+    first = said(ask("run", made, *shared))["consumers"]
+    second = said(ask("run", made, *others_of(made), *shared))["consumers"]
     table = lancedb.connect(made.parent / "db.lancedb").open_table("both")
     sets = frame(table.to_arrow())["query_set"].value_counts().rows_by_key("query_set")
     assert {k: v[0][0] for k, v in sets.items()} == {"q": first["rows"], "others": second["rows"]}
     others = frame(table.to_arrow()).filter(query_set="others").sort("query_type", "rank")
     version = table.version
-    fewer = said(ask("run", made, "--set", "search.limit=3", *shared))["published"]
+    fewer = said(ask("run", made, "--set", "search.limit=3", *shared))["consumers"]
     assert fewer["rows"] < first["rows"]
     now = lancedb.connect(made.parent / "db.lancedb").open_table("both")
     assert (
@@ -125,7 +125,7 @@ def test_query_sets_share_a_table_each_replacing_its_own_rows(made: Path) -> Non
     commits = [now.list_versions()[v]["version"] for v in range(version, now.version)]
     now.checkout(commits[0])  # the next version: all the new rows and none of the old
     assert now.count_rows("query_set = 'q'") == fewer["rows"]
-    assert not said(ask("run", made, "--set", "search.limit=3", *shared))["published"]["changed"]
+    assert not said(ask("run", made, "--set", "search.limit=3", *shared))["consumers"]["changed"]
     wide = ask("run", made, *shared, "--set", "results.columns=[title]")
     assert wide.exit_code == 2 and "have the same" in wide.output
     alone = ask("run", made, "--set", "results.publish=both", "--publish")
@@ -144,7 +144,7 @@ def test_the_lines_of_the_docs_read_it(made: Path) -> None:
 def test_it_may_stand_in_another_database(made: Path) -> None:
     place = '{"table": "shop", "database": "app.lancedb"}'
     values = said(ask("run", made, "--set", f"results.publish={place}", "--json"))
-    assert values["published"]["database"] == str(made.parent / "app.lancedb")
+    assert values["consumers"]["database"] == str(made.parent / "app.lancedb")
     app_side, own = (
         lancedb.connect(made.parent / name).open_table("shop")
         for name in ("app.lancedb", "db.lancedb")
@@ -170,8 +170,8 @@ def test_a_process_that_dies_before_publishing_is_made_good(made: Path) -> None:
     assert died.returncode == -signal.SIGKILL
     assert not place.exists() or lancedb.connect(place).list_tables().tables == []
     again = said(ask(*given, "--json"))
-    assert not again["computed"] and again["published"]["changed"]
-    assert lancedb.connect(place).open_table("shop").count_rows() == again["published"]["rows"]
+    assert not again["computed"] and again["consumers"]["changed"]
+    assert lancedb.connect(place).open_table("shop").count_rows() == again["consumers"]["rows"]
 
 
 def test_another_query_set_does_not_erase_it(made: Path) -> None:

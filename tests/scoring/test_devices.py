@@ -48,6 +48,7 @@ def test_two_devices_score_as_one(cross_encoder: Path, two: MultiScorer) -> None
     )
 
 
+@pytest.mark.slow
 def test_processes_take_the_kernels_that_were_chosen_first(
     cross_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +93,7 @@ def test_fresh_processes_take_over_after_some_calls(
         assert all(worker.process.is_alive() for worker in scorer._workers)
 
 
+@pytest.mark.slow
 def test_a_dead_process_names_its_device(cross_encoder: Path) -> None:
     with load_scorer(cross_encoder, TWO) as scorer:
         os.kill(scorer._workers[1].process.pid, signal.SIGKILL)
