@@ -154,13 +154,18 @@ def score_chunk(pipeline: Pipeline, run: Run, chunk: int) -> Report:
 def _scoring(pipeline: Pipeline, run: Run) -> _Scoring:
     """This thread's Rescorer for the run, made on first use."""
     held: _Scoring | None = getattr(pipeline.resident, "scoring", None)
-    if held is None or (held.run.run_id, held.run.epoch) != (run.run_id, run.epoch):
+    if held is None or not _same_work(held.run, run):
         first = _rescorer(pipeline, run, "reranker", run.reranker)
         refiner = None
         if run.refiner is not None:
             refiner = Refiner(first, _rescorer(pipeline, run, "refiner", run.refiner))
         held = pipeline.resident.scoring = _Scoring(run, first, refiner)
     return held
+
+
+def _same_work(one: Run, other: Run) -> bool:
+    """Whether two runs write the same and read the same version."""
+    return (one.run_id, one.epoch, one.corpus) == (other.run_id, other.epoch, other.corpus)
 
 
 def _rescorer(pipeline: Pipeline, run: Run, model: str, fingerprint: str | None) -> Rescorer:

@@ -7,12 +7,13 @@ tasks of a flow run.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reranking import chunks
-from reranking.errors import GateFailed
+from reranking.errors import GateFailed, RuntimeFailure
 from reranking.pipeline import Pipeline
 from reranking.progress import duration
 from reranking.runs.run import Run
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from reranking.evaluation.run_comparison import Comparisons
 
 log = logging.getLogger(__name__)
+
+_CHANGES = 3  # of somebody else's table, while one run reads it
 
 
 def rescore(pipeline: Pipeline, *, force: bool = False, serve: bool = True) -> Summary:
@@ -35,9 +38,13 @@ def rescore(pipeline: Pipeline, *, force: bool = False, serve: bool = True) -> S
         summary.ingested(call(pipeline.ingest))
         summary.rejected(call(pipeline.load_queries))
         summary.rejected(call(pipeline.load_judgments)["rejected"])
-    run = call(pipeline.plan, force)
-    summary.rejected(call(pipeline.store_ranking, run))
-    score(pipeline, run, summary)
+
+    def plan() -> Run:
+        run = call(pipeline.plan, force)
+        summary.rejected(call(pipeline.store_ranking, run))
+        return run
+
+    run = score(pipeline, plan, summary)
     judge(pipeline, run, summary)
     if serve and passed(summary.gates):
         summary.served(call(pipeline.serve, run))
@@ -56,8 +63,7 @@ def reevaluate(pipeline: Pipeline) -> Summary:
     with summary.timed("encode"):
         summary.encoded = call(encode_vectors, pipeline)
         summary.rejected(call(pipeline.load_judgments)["rejected"])
-    run = call(plan_again, pipeline)
-    score(pipeline, run, summary)
+    run = score(pipeline, lambda: call(plan_again, pipeline), summary)
     comparisons = judge(pipeline, run, summary)
     with summary.timed("evaluate"):
         summary.comparison = call(compare_with_promoted, comparisons)
@@ -106,7 +112,34 @@ def label(pipeline: Pipeline, run: str | None = None) -> dict[str, Any]:
     return values | {"rejected": rejected}
 
 
-def score(pipeline: Pipeline, run: Run, summary: Summary) -> None:
+def score(pipeline: Pipeline, plan: Callable[[], Run], summary: Summary) -> Run:
+    """Score the run that `plan` gives; the run that was finished.
+
+    Somebody else's table may be cleaned up or replaced while it is read: it is then planned again
+    with what is there. The same documents are the same run, which goes on; candidates and scores
+    that are stored are reused in any case.
+    """
+    for left in range(_CHANGES, -1, -1):
+        run = plan()
+        try:
+            _score(pipeline, run, summary)
+            return run
+        except Exception as error:
+            happened = None if run.corpus.managed else pipeline.fate(run)
+            if happened is None:
+                raise
+            if not left:
+                raise RuntimeFailure(
+                    f"{happened}, for the {_CHANGES + 1}th time. Start the command again when its "
+                    "owner is done, or name a version that stays: documents.version"
+                ) from error
+            log.warning("%s. Going on with the table as it is, and what is stored", happened)
+            summary.begun_again()
+            pipeline.resident = threading.local()
+    raise AssertionError("unreachable")
+
+
+def _score(pipeline: Pipeline, run: Run, summary: Summary) -> None:
     """Search, score and publish the run, unless it is finished: then its counts are recalled."""
     call = pipeline.executor.call
     if run.finished:
@@ -121,6 +154,8 @@ def score(pipeline: Pipeline, run: Run, summary: Summary) -> None:
             *(done, len(run.chunks), f"{report['pairs']:,}", f"{report['scored']:,}"),
             duration(left),
         )
+    if not run.corpus.managed and (happened := pipeline.fate(run)) is not None:
+        raise RuntimeFailure(happened)
     with summary.timed("publish"):
         counts = call(
             chunks.publish, pipeline, run, summary.counts, summary.seconds, summary.refined

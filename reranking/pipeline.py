@@ -290,6 +290,15 @@ class Pipeline:
             force=force,
         )
 
+    def fate(self, run: Run) -> str | None:
+        """What happened to the run's documents since they were pinned; None if they are the same.
+
+        Somebody else's table is not ours to tag: its owner may clean it up at any time.
+        """
+        from reranking.corpus.fate import fate
+
+        return fate(self.database, run.corpus, run.search.where, run.documents_content)
+
     def begin(self, run: Run) -> Run:
         """Write the run's row unless it is finished; the run at the versions that are pinned."""
         if run.finished and stored_row(self.database, run.run_id) is not None:

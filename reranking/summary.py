@@ -74,6 +74,11 @@ class Summary:
         self._took("score", report["forward"])
         self._took("lookup", report["seconds"] - report["forward"])
 
+    def begun_again(self) -> None:
+        """Let go of the counts of chunks that are worked on again; what was scored stays scored."""
+        self.counts["pairs"] = 0
+        self.refined.clear()
+
     def published(self, run: Run, counts: Mapping[str, float]) -> None:
         """Take in the published run."""
         self.run = run

@@ -7,8 +7,10 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from reranking.arrow import frame
 from reranking.errors import InputError, MissingResource
 from reranking.pipeline import Pipeline
 from reranking.progress import unwatched
+from reranking.runs import candidates
 from reranking.steps import Here
 from tests.support import tiny
 from tests.support.walk import database_of, walk, walk_file
@@ -243,3 +246,80 @@ def test_a_version_or_a_tag_of_the_owner_is_read(config: Path, tmp_path: Path) -
         walk_file(config, "documents.version=autumn")
     with pytest.raises(MissingResource, match="at version 99"):
         walk_file(config, "documents.version=99")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("cleaned up", "was compacted and cleaned up while the run was reading it: version 2"),
+        ("made again", "was dropped and made again while the run was reading version 2"),
+        ("made otherwise", "was dropped and made again while the run was reading version 2"),
+    ],
+)
+def test_a_table_that_is_changed_during_a_run(
+    config: Path,
+    tmp_path: Path,
+    change: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    database = lancedb.connect(tmp_path / "db.lancedb")
+    table = database.open_table("products")
+    table.create_index("body", config=FTS())
+    rows = table.to_arrow()
+    undisturbed, counts = walk_file(
+        config,
+        "search.chunk_queries=1",
+        f"database={tmp_path / 'u'}",
+        f"documents.database={tmp_path / 'db.lancedb'}",
+    )
+    search = candidates.search_chunk
+    calls: list[int] = []
+
+    def changed_before_the_second(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            if change == "cleaned up":
+                table.add(rows.slice(0, 1))
+                table.delete("sku = 100")
+                table.add(rows.slice(0, 1))
+                time.sleep(1.1)
+                table.optimize(cleanup_older_than=timedelta(seconds=1))
+            else:
+                database.drop_table("products")
+                other = rows if change == "made again" else rows.slice(0, 39)
+                database.create_table("products", other).create_index("body", config=FTS())
+        return search(*given)
+
+    monkeypatch.setattr(candidates, "search_chunk", changed_before_the_second)
+    with caplog.at_level("WARNING"):
+        run, again = walk_file(config, "search.chunk_queries=1")
+    if change == "made again":  # the same rows in the same versions: nothing to tell, nothing lost
+        assert words not in caplog.text and run.run_id == undisturbed.run_id
+        return
+    assert words in caplog.text
+    assert (run.run_id == undisturbed.run_id) == (change == "cleaned up")
+    assert run.results().num_rows == len(database_of(run).read("ranked"))
+    if change == "cleaned up":
+        assert (again["pairs"], again["scored"]) == (counts["pairs"], counts["scored"])
+        assert run.corpus.version > 2
+    else:
+        assert 0 < again["scored"] <= again["pairs"] + 1
+
+
+def test_a_table_that_is_dropped_during_a_run(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = lancedb.connect(tmp_path / "db.lancedb")
+    database.open_table("products").create_index("body", config=FTS())
+    search = candidates.search_chunk
+
+    def dropped(*given: Any) -> Any:
+        database.drop_table("products")
+        return search(*given)
+
+    monkeypatch.setattr(candidates, "search_chunk", dropped)
+    with caplog.at_level("WARNING"), pytest.raises(MissingResource, match="no table 'products'"):
+        walk_file(config)
+    assert "was dropped or renamed while the run was reading it" in caplog.text
