@@ -6,7 +6,6 @@ the steps stands in `reranking.order`.
 
 from __future__ import annotations
 
-import logging
 import threading
 import uuid
 from collections.abc import Mapping
@@ -16,10 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from configs.load import load_config
 from configs.schema import Config, Search
-from reranking.corpus.corpus import Corpus, check_filter, encoder_mark, pin_managed
+from reranking.corpus.corpus import Corpus, check_filter, pin_managed
 from reranking.corpus.indexes import vector_index
-from reranking.corpus.queries import QuerySet, pin_queries, read_queries, store_queries
-from reranking.errors import ConfigError, InputError
+from reranking.corpus.queries import (
+    QuerySet,
+    lacks_vectors,
+    pin_queries,
+    read_queries,
+    store_queries,
+)
+from reranking.errors import ConfigError
 from reranking.runs.plan import begin_run, pipeline_digest, plan_run
 from reranking.runs.run import Run, find_run, newest_done, stored_row
 from reranking.scoring.crossencoder import Reranker, find_cross_encoder
@@ -29,9 +34,6 @@ from reranking.store import Database
 
 if TYPE_CHECKING:
     from reranking.evaluation.run_comparison import Comparisons
-
-
-log = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -75,11 +77,30 @@ class Pipeline:
         """The configured database."""
         return Database(self.config.database)
 
-    @cached_property
+    @property
     def encoder(self) -> SentenceEncoder | None:
-        """The configured encoder, None if documents and queries bring their vectors."""
+        """The encoder, None if documents and queries bring their vectors.
+
+        It is the configured one, else the one that somebody else's table names in its metadata, if
+        there are queries without a vector.
+        """
+        own = self._configured_encoder
+        if own is None and not self.config.documents.managed and self.by_vectors:
+            return self._stated_encoder
+        return own
+
+    @cached_property
+    def _configured_encoder(self) -> SentenceEncoder | None:
         given = self.config.documents.encoder
         return None if given is None else SentenceEncoder(given)
+
+    @cached_property
+    def _stated_encoder(self) -> SentenceEncoder | None:
+        from reranking.corpus.foreign import stated_encoder_of
+
+        if not lacks_vectors(self.database, self.config.queries.query_set):
+            return None
+        return stated_encoder_of(self.database, self.config.documents)
 
     @cached_property
     def reranker(self) -> Reranker | None:
@@ -128,41 +149,25 @@ class Pipeline:
 
     def corpus(self) -> Corpus:
         """Pin the documents table; raises InputError if its vectors come from another encoder."""
-        from reranking.corpus.foreign import pin_foreign
+        from reranking.corpus.known_encoder import check_mark
         from reranking.corpus.vector_columns import need_complete
+
+        database, corpus = self.database, self._pinned()
+        check_filter(database, corpus, self.config.search.where)
+        if self.by_vectors:
+            check_mark(database, corpus, self.encoder)
+            need_complete(database, corpus)
+        return corpus
+
+    def _pinned(self) -> Corpus:
+        """The documents table at the version to be read, its vectors not looked at yet."""
+        from reranking.corpus.foreign import pin_foreign
 
         documents, database = self.config.documents, self.database
         scored = None if self.config.rerank is None else self.config.rerank.column
         if documents.managed:
-            corpus = pin_managed(database, documents.table, scored, self.vector_column)
-        else:
-            corpus = pin_foreign(database, documents, scored=scored, needs_vector=self.by_vectors)
-        check_filter(database, corpus, self.config.search.where)
-        if self.by_vectors:
-            self._check_encoder(corpus)
-            need_complete(database, corpus)
-        return corpus
-
-    def _check_encoder(self, corpus: Corpus) -> None:
-        from reranking.corpus.takeover import check_stored_texts
-
-        table = corpus.opened(self.database)
-        encoder = self.encoder
-        if encoder is None or corpus.vector not in table.schema.names:
-            return
-        mark = encoder_mark(table, corpus)
-        if mark is not None and mark == encoder.former_fingerprint:
-            check_stored_texts(
-                self.database, corpus.table, corpus.vector, encoder, corpus.text, corpus.version
-            )
-            return
-        if mark is not None and mark != encoder.fingerprint:
-            raise InputError(
-                f"the vectors of table {corpus.table!r} come from encoder {mark[:8]}, the config "
-                f"names encoder {encoder.fingerprint[:8]}; a query encoded by one cannot search "
-                "the other's. Name the old encoder, use another documents.table, or run `rescore "
-                "reevaluate` to encode into a table beside it and compare."
-            )
+            return pin_managed(database, documents.table, scored, self.vector_column)
+        return pin_foreign(database, documents, scored=scored, needs_vector=self.by_vectors)
 
     def search_of(self, corpus: Corpus) -> Search:
         """Return the search with its metric: the index's own unless the config names one."""
@@ -186,7 +191,7 @@ class Pipeline:
             from reranking.evaluation.run_comparison import check_measures
 
             check_measures(self.config)
-        _ = self.encoder, self.reranker, self.refiner
+        _ = self._configured_encoder, self.reranker, self.refiner
 
     @step("ingest-documents", 5)
     def ingest(self) -> dict[str, Any]:
@@ -202,7 +207,7 @@ class Pipeline:
         if not self.config.documents.managed:
             from reranking.corpus.foreign import survey
 
-            return survey(self.database, self.corpus())
+            return survey(self.database, self._pinned())
         if source is None:
             return {}
         with (
@@ -259,7 +264,12 @@ class Pipeline:
         """Return the run that the present inputs name; its row is written unless finished."""
         corpus = self.corpus()
         queries = pin_queries(self.database, self.config.queries.query_set)
-        return self.begin(self.planned(corpus, queries, force))
+        run, encoder = self.planned(corpus, queries, force), self.encoder
+        if encoder is not None and self.by_vectors and not (corpus.managed or run.finished):
+            from reranking.corpus.known_encoder import check_vectors
+
+            check_vectors(self.database, corpus, encoder, encoder.settings.model)
+        return self.begin(run)
 
     def planned(self, corpus: Corpus, queries: QuerySet, force: bool = False) -> Run:
         """Return the run that these inputs name; nothing is written.
@@ -344,25 +354,10 @@ class Pipeline:
 
         With `results.serve: promoted` that is the promoted run, whichever is newest.
         """
-        from reranking.runs.consumers import publish_for_consumers
-        from reranking.runs.promotion import promoted_run
+        from reranking.runs.consumers import serve
 
-        wanted, name = self.config.results, self.config.comparison.against
-        if wanted.publish is None:
-            return None
-        if wanted.serve == "promoted":
-            promoted = promoted_run(self.database, name)
-            if promoted is None:
-                log.warning(
-                    "table %r is left as it is: results.serve is promoted, and no run is promoted "
-                    "as %r. Name one with `rescore promote RUN_ID --as %s --publish`",
-                    wanted.table,
-                    name,
-                    name,
-                )
-                return None
-            run = find_run(self.database, promoted)
-        return publish_for_consumers(run, wanted).as_dict()
+        published = serve(run, self.config.results, self.config.comparison.against)
+        return None if published is None else published.as_dict()
 
     @step("evaluate-run")
     def evaluate(self, run: Run) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from lancedb.expr import col, lit
 
 from configs.documents import Documents
 from reranking.corpus.corpus import Corpus, need_columns
+from reranking.corpus.known_encoder import encoder_of, stated_encoder
 from reranking.corpus.left_out import older_rows
 from reranking.corpus.rejects import write_rejects
 from reranking.corpus.sql import has_text_sql, is_null_sql
 from reranking.errors import ConfigError, MissingResource
 from reranking.fingerprints import canonical, fingerprint
+from reranking.scoring.encoder import SentenceEncoder
 from reranking.sources.rows import Reject
 from reranking.store import Database, equals
 
@@ -61,6 +63,13 @@ def pin_foreign(
     if newest_by is not None and not older_rows(home, corpus):
         corpus = Corpus(**{**vars(corpus), "newest_by": None})
     return corpus
+
+
+def stated_encoder_of(database: Database, documents: Documents) -> SentenceEncoder | None:
+    """The encoder that the table's metadata names; None if it names none."""
+    home, _ = home_of(database, documents)
+    stated = stated_encoder(home.need(documents.table), documents.vector)
+    return None if stated is None else encoder_of(stated, documents.table)
 
 
 def _version(home: Database, documents: Documents) -> int | None:

@@ -127,3 +127,9 @@ def _stored_equal(database: Database, name: str, wanted: pa.Table) -> bool:
         return False
     ordered = stored.select(wanted.column_names).sort_by("query_id").to_pylist()
     return bool(ordered == wanted.sort_by("query_id").to_pylist())
+
+
+def lacks_vectors(database: Database, name: str) -> bool:
+    """Whether a query of the stored set has no vector; True for a set that is not stored yet."""
+    rows = database.read("queries", equals("query_set", name), ["vector"])
+    return not rows.num_rows or rows.column("vector").null_count > 0

@@ -9,6 +9,7 @@ run finished and publishes it.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,10 +23,13 @@ from reranking.arrow import frame
 from reranking.corpus.corpus import Corpus, columns_of, string_ids
 from reranking.errors import ConfigError, MissingResource
 from reranking.fingerprints import canonical
+from reranking.runs.promotion import promoted_run
 from reranking.runs.publish import SCORE_FIELDS
-from reranking.runs.run import Run, stored_row
+from reranking.runs.run import Run, find_run, stored_row
 from reranking.schemas import results_schema, shared_schema
 from reranking.store import Database, equals
+
+log = logging.getLogger(__name__)
 
 OWNER = b"rescore.owner"
 SHARED = b"shared"  # in the place of a run's id: each row names its own
@@ -56,6 +60,26 @@ class Published:
 def place_of(database: Database, wanted: Results) -> Database:
     """The consumers' database."""
     return database if wanted.place is None else Database(wanted.place)
+
+
+def serve(run: Run, wanted: Results, against: str) -> Published | None:
+    """Publish the run, or the promoted one if `results.serve` says so; None if there is none.
+
+    `against` is the name that it is promoted by.
+    """
+    if wanted.table is None:
+        return None
+    if wanted.serve == "promoted":
+        promoted = promoted_run(run.database, against)
+        if promoted is None:
+            log.warning(
+                "table %r is left as it is: results.serve is promoted, and no run is promoted as "
+                "%r. Name one with `rescore promote RUN_ID --as %s --publish --config CONFIG`",
+                *(wanted.table, against, against),
+            )
+            return None
+        run = find_run(run.database, promoted)
+    return publish_for_consumers(run, wanted)
 
 
 def publish_for_consumers(run: Run, wanted: Results) -> Published:
