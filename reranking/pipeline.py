@@ -84,13 +84,14 @@ class Pipeline:
         It is the configured one, else the one that somebody else's table names in its metadata, if
         there are queries without a vector.
         """
-        own = self._configured_encoder
+        own = self.configured_encoder
         if own is None and not self.config.documents.managed and self.by_vectors:
             return self._stated_encoder
         return own
 
     @cached_property
-    def _configured_encoder(self) -> SentenceEncoder | None:
+    def configured_encoder(self) -> SentenceEncoder | None:
+        """The encoder that the config names, None if it names none."""
         given = self.config.documents.encoder
         return None if given is None else SentenceEncoder(given)
 
@@ -191,7 +192,7 @@ class Pipeline:
             from reranking.evaluation.run_comparison import check_measures
 
             check_measures(self.config)
-        _ = self._configured_encoder, self.reranker, self.refiner
+        _ = self.configured_encoder, self.reranker, self.refiner
 
     @step("ingest-documents", 5)
     def ingest(self) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.commands.console import Answer, ConfigFile, Overrides, command, read_config
+from flows.commands.doctor_documents import DocumentsHealth, need_writable
 from flows.commands.server import check, configured
 from reranking.errors import EXIT_DONE, MissingPrerequisite, RescoreError, worst
 
@@ -66,7 +66,7 @@ def examine(config: Config) -> list[Finding]:
         ("device", lambda: _device(config)),
         ("database", lambda: _database(config)),
         ("disk", lambda: _disk(config)),
-        ("documents", lambda: _documents(config)),
+        *DocumentsHealth(config).looks,
         ("queries", lambda: f"{queries_asked(Pipeline(config)).num_rows:,} queries"),
         ("prefect server", _server),
     ]
@@ -111,7 +111,7 @@ def _cache() -> str:
 
     folder = default_cache()
     try:
-        _need_writable(folder)
+        need_writable(folder)
     except MissingPrerequisite as error:
         raise MissingPrerequisite(
             f"{error}; {cache_origin()} names the cache. Set RESCORE_CACHE to a folder of your own"
@@ -151,7 +151,7 @@ def _models(config: Config) -> str:
 
     pipeline = Pipeline(config)
     pipeline.check()
-    encoder, reranker = pipeline.encoder, pipeline.reranker
+    encoder, reranker = pipeline.configured_encoder, pipeline.reranker
     names = [
         "no encoder" if encoder is None else f"encoder {encoder.fingerprint[:8]}",
         "no reranker"
@@ -175,7 +175,7 @@ def _database(config: Config) -> str:
 
     remote = "://" in config.database
     if not remote:
-        _need_writable(Path(config.database))
+        need_writable(Path(config.database))
         if not Path(config.database).is_dir():
             return f"{config.database} will be made"
     database = Database(config.database)
@@ -183,20 +183,6 @@ def _database(config: Config) -> str:
     for name in names:
         database.open(name)  # raises for a broken one and for another schema version
     return f"{len(names)} tables in {config.database}"
-
-
-def _need_writable(folder: Path) -> None:
-    place = _place(folder)
-    try:
-        with tempfile.NamedTemporaryFile(dir=place, prefix=".rescore-doctor."):
-            pass
-    except OSError as error:
-        raise MissingPrerequisite(f"{place} cannot be written: {error}") from error
-
-
-def _place(folder: Path) -> Path:
-    """The folder, or the one in which it would be made."""
-    return next(p for p in [folder, *folder.absolute().parents] if p.is_dir())
 
 
 def _disk(config: Config) -> str:
@@ -209,31 +195,6 @@ def _disk(config: Config) -> str:
     if free < 1:
         raise MissingPrerequisite(f"{free:.2f} GB free at {place}: less than 1 GB")
     return f"{free:,.0f} GB free"
-
-
-def _documents(config: Config) -> str:
-    from reranking.corpus.indexes import need_fts, unindexed
-    from reranking.pipeline import Pipeline
-    from reranking.store import Database
-
-    if config.documents.source is not None and not _stored(config):
-        return "not ingested yet: `rescore run` or `rescore ingest` does it"
-    database = Database(config.database, must_exist=True)
-    pipeline = Pipeline(config)
-    corpus = pipeline.corpus()
-    table = database.need(corpus.table, corpus.version)
-    if "fts" in pipeline.search_of(corpus).legs:
-        need_fts(table, corpus.table, corpus.text)
-    left = unindexed(table)
-    note = f"; indexes lack rows: {left}" if left else ""
-    return f"{table.count_rows():,} documents in {corpus.table!r}, version {corpus.version}{note}"
-
-
-def _stored(config: Config) -> bool:
-    from reranking.store import Database
-
-    folder = "://" in config.database or Path(config.database).is_dir()
-    return folder and Database(config.database).open(config.documents.table) is not None
 
 
 def _server() -> str:

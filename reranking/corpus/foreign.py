@@ -91,10 +91,6 @@ def survey(database: Database, corpus: Corpus) -> dict[str, Any]:
 
     rows, rejected, without_vector (found by their words only), older (rows with a newer twin).
     """
-    opened = corpus.opened(database)
-    without = 0
-    if corpus.vector in opened.schema.names:
-        without = opened.count_rows(is_null_sql(corpus.vector))
     started, source = datetime.now(UTC), _source(database, corpus)
     rejected = 0
     if corpus.skips_empty:
@@ -109,9 +105,18 @@ def survey(database: Database, corpus: Corpus) -> dict[str, Any]:
     if database.open("rejects") is not None:
         mended = equals("source_fp", source) & (col("rejected_at") < lit(started))
         database.delete("rejects", mended)
+    return look_through(database, corpus) | {"rejected": rejected}
+
+
+def look_through(database: Database, corpus: Corpus) -> dict[str, Any]:
+    """What `survey` counts; nothing is written."""
+    opened = corpus.opened(database)
+    rows, without = opened.count_rows(), 0
+    if corpus.vector in opened.schema.names:
+        without = opened.count_rows(is_null_sql(corpus.vector))
     return {
-        "rows": opened.count_rows(),
-        "rejected": rejected,
+        "rows": rows,
+        "rejected": rows - opened.count_rows(has_text_sql(corpus.scored)),
         "without_vector": without,
         "older": len(older_rows(corpus.database(database), corpus)),
     }

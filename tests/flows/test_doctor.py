@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lancedb
+import pyarrow as pa
 import pytest
+from lancedb.index import FTS
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -100,3 +103,60 @@ def test_a_broken_table_is_found(config: Path) -> None:
     assert code == 4
     found = next(f for f in values["findings"] if f["what"] == "database")
     assert run.results_table in found["detail"]
+
+
+def foreign(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A table `products` of somebody else's with an FTS index; the part of the config for it."""
+    rows = tiny.documents(30)
+    data = {"sku": [r["doc_id"] for r in rows], "body": [r["text"] for r in rows]} | changes
+    vectors = [r["vector"] for r in rows]
+    vectors[7] = None
+    schema = pa.schema(
+        [
+            ("sku", pa.string()),
+            ("body", pa.string()),
+            ("vector", pa.list_(pa.float32(), tiny.WIDTH)),
+        ]
+    )
+    table = lancedb.connect(folder).create_table("products", schema=schema)
+    table.add(pa.table({**data, "vector": vectors}, schema=schema))
+    table.create_index("body", config=FTS())
+    return {"table": "products", "managed": False, "id": "sku", "text": "body"}
+
+
+def looked_at(config: Path, documents: dict[str, Any], *changes: str) -> dict[str, tuple[int, str]]:
+    _, values = doctor(config, f"documents={json.dumps(documents)}", *changes)
+    return {f["what"]: (f["code"], f["detail"]) for f in values["findings"]}
+
+
+def test_somebody_elses_table_is_looked_through(config: Path, tmp_path: Path) -> None:
+    shop = tmp_path / "shop.lancedb"
+    documents = foreign(shop, body=["", None, *["river"] * 28]) | {"database": str(shop)}
+    lancedb.connect(shop).open_table("products").add([{"sku": "new", "body": "stone"}])
+    before = files(tmp_path)
+    seen = looked_at(config, documents, "results.publish=ranked")
+    assert all(code == 0 for code, _ in seen.values()), seen
+    assert "31 documents in 'products'" in seen["documents"][1]
+    assert seen["ids"] == (0, "29 ids, each once")
+    assert seen["texts and vectors"][1] == (
+        "2 rows without text are left out; 2 have no vector: words find them"
+    )
+    assert "FTS on body; none on vector: searched exactly" in seen["indexes"][1]
+    assert "body_idx lacks 1 rows" in seen["indexes"][1]
+    assert seen["encoder"][1] == "none: queries bring their vectors"
+    assert seen["table for consumers"][1].endswith("db.lancedb, which will be made")
+    assert files(tmp_path) == before
+
+
+def test_what_a_run_would_refuse_is_found(config: Path, tmp_path: Path) -> None:
+    shop = tmp_path / "shop.lancedb"
+    documents = foreign(shop, sku=["a"] * 30) | {"database": str(shop)}
+    queries = [{"query_id": "q", "text": "river"}]
+    tiny.write_jsonl(tmp_path / "queries.jsonl", queries)
+    seen = looked_at(config, documents)
+    assert {what: code for what, (code, _) in seen.items() if code} == {"ids": 5, "encoder": 5}
+    assert "1 ids that stand more than once (in 30 rows), e.g. 'a'" in seen["ids"][1]
+    assert "1 queries have no vector" in seen["encoder"][1]
+    gone = looked_at(config, documents | {"version": "spring"})
+    assert gone["documents"][0] == 4 and "no tag 'spring'" in gone["documents"][1]
+    assert gone["indexes"] == (0, "documents come first")
