@@ -131,7 +131,7 @@ def _replace(run: Run, home: Database, name: str, columns: Sequence[str]) -> boo
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in run.database.stream(run.results_table):
-            yield _with_columns(run, batch, columns, schema)
+            yield from _with_columns(run, batch, columns, schema)
 
     try:
         home.publish(name, schema, batches, replace=marks is not None)
@@ -150,7 +150,7 @@ def _share(run: Run, home: Database, name: str, columns: Sequence[str]) -> bool:
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in run.database.stream(run.results_table):
-            yield _with_columns(run, batch, columns, schema)
+            yield from _with_columns(run, batch, columns, schema)
 
     if table is None:
         try:
@@ -267,8 +267,9 @@ def _marks(run_id: bytes, results: pa.Schema, columns: Sequence[str]) -> dict[by
 
 
 def check_columns(database: Database, corpus: Corpus, wanted: Results) -> None:
-    """Raise ConfigError where consumers ask for columns that results cannot carry."""
-    documents, columns = corpus.opened(database).schema.names, wanted.columns
+    """Raise ConfigError if consumers ask for columns that results cannot carry."""
+    schema, columns = corpus.opened(database).schema, wanted.columns
+    documents = schema.names
     taken = _RESULTS | ({"query_set", "run_id"} if wanted.shared else set())
     possible = ["query_text", *(n for n in documents if n not in taken)]
     wrong = [c for c in columns if c not in possible]
@@ -277,6 +278,32 @@ def check_columns(database: Database, corpus: Corpus, wanted: Results) -> None:
             f"results.columns: {wrong or list(columns)} are not columns of the documents that "
             f"results can carry, each once; choose from {possible}"
         )
+    for column in columns:
+        if column in documents and not _is_carried(schema.field(column)):
+            raise ConfigError(
+                f"results.columns: results cannot carry {column!r} of table "
+                f"{corpus.table!r}, which is {_type_name(schema.field(column))}; leave it "
+                "out, or give the table a column with the same values as text or decimal128"
+            )
+
+
+_BATCH_BYTES = 256 << 20  # of text: Arrow's 32-bit offsets end at 2 GiB
+_EXTENSION = b"ARROW:extension:name"
+
+
+def _is_carried(field: pa.Field) -> bool:
+    """Whether values of the field come through the join with the ranking as they are."""
+    kind = field.type
+    if isinstance(kind, pa.BaseExtensionType) or _EXTENSION in (field.metadata or {}):
+        return False
+    if pa.types.is_decimal256(kind) or pa.types.is_map(kind) or pa.types.is_union(kind):
+        return False
+    return all(_is_carried(kind.field(i)) for i in range(kind.num_fields))
+
+
+def _type_name(field: pa.Field) -> str:
+    name: bytes = (field.metadata or {}).get(_EXTENSION, str(field.type).encode())
+    return name.decode()
 
 
 def _consumer_fields(run: Run, columns: Sequence[str]) -> list[pa.Field]:
@@ -303,7 +330,8 @@ def _with_columns(
     batch: pa.RecordBatch,
     columns: Sequence[str],
     schema: pa.Schema,
-) -> pa.RecordBatch:
+) -> Iterator[pa.RecordBatch]:
+    """The rows with the consumers' columns, in batches of a bounded number of bytes."""
     rows = frame(batch)
     from_documents = [c for c in columns if c != "query_text"]
     if from_documents:
@@ -316,11 +344,15 @@ def _with_columns(
         ]
         rows = rows.join(pl.concat(parts), on="doc_id", how="left", maintain_order="left")
     if "query_text" in columns:
-        texts = pl.concat(
-            frame(run.chunk_of_queries(c).select(["query_id", "text"])) for c in run.chunks
-        ).rename({"text": "query_text"})
+        texts = frame(run.query_rows.select(["query_id", "text"])).rename({"text": "query_text"})
         rows = rows.join(texts, on="query_id", how="left", maintain_order="left")
     own: Mapping[str, str] = {"query_set": run.queries.name, "run_id": run.run_id}
     rows = rows.with_columns(**{k: pl.lit(v) for k, v in own.items() if k in schema.names})
-    table = rows.select(schema.names).to_arrow().cast(schema)
-    return table.combine_chunks().to_batches()[0]
+    rows = rows.select(schema.names)
+    sizes = [
+        pl.col(n).str.len_bytes().fill_null(0) for n, t in rows.schema.items() if t == pl.String
+    ]
+    part = (pl.sum_horizontal(*sizes).cast(pl.Int64).cum_sum() // _BATCH_BYTES).alias("part")
+    for some in rows.group_by(part, maintain_order=True):
+        table = some[1].to_arrow().cast(schema)
+        yield from table.combine_chunks().to_batches()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from lancedb.index import FTS
+from polars.testing import assert_frame_equal
 
 from configs.load import ConfigFault, load_config
 from reranking import order
 from reranking.arrow import frame
-from reranking.errors import InputError, MissingResource
+from reranking.errors import ConfigError, InputError, MissingResource
 from reranking.pipeline import Pipeline
 from reranking.progress import unwatched
 from reranking.runs import candidates
@@ -323,3 +325,53 @@ def test_a_table_that_is_dropped_during_a_run(
     with caplog.at_level("WARNING"), pytest.raises(MissingResource, match="no table 'products'"):
         walk_file(config)
     assert "was dropped or renamed while the run was reading it" in caplog.text
+
+
+UNCARRIED = {
+    "wide": pa.array([Decimal(i) for i in range(40)], pa.decimal256(50, 0)),
+    "nested": pa.array([[Decimal(i)] for i in range(40)], pa.list_(pa.decimal256(50, 0))),
+    "json": pa.array(["{}"] * 40, pa.json_()),
+}
+
+
+@pytest.mark.parametrize("name", UNCARRIED)
+def test_a_column_that_results_cannot_carry_is_refused_before_the_search(
+    config: Path, tmp_path: Path, name: str
+) -> None:
+    place = lancedb.connect(tmp_path / "db.lancedb")
+    table = place.open_table("products").to_arrow().append_column(name, UNCARRIED[name])
+    place.create_table("products", table, mode="overwrite").create_index("body", config=FTS())
+    asked = [f"results.columns=[{name}]"]
+    with pytest.raises(ConfigError, match=f"cannot carry '{name}' of table 'products'"):
+        walk_file(config, *asked)
+    assert "searches" not in place.list_tables().tables
+
+
+def test_texts_beyond_a_batch_are_published_in_parts(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with 50,000 texts of 43 KB, which are more than one Arrow array of strings can hold."""
+    from reranking.runs import consumers
+
+    lancedb.connect(tmp_path / "db.lancedb").open_table("products").create_index(
+        "body", config=FTS()
+    )
+    run, _ = walk_file(config)
+    place = lancedb.connect(tmp_path / "db.lancedb")
+    whole = frame(place.open_table("ranked").to_arrow())
+    monkeypatch.setattr(consumers, "_BATCH_BYTES", 150)
+    sizes = []
+    original = consumers._with_columns
+
+    def counted(*given: Any) -> Iterator[pa.RecordBatch]:
+        for batch in original(*given):
+            sizes.append(batch.num_rows)
+            yield batch
+
+    monkeypatch.setattr(consumers, "_with_columns", counted)
+    place.drop_table("ranked")
+    walk_file(config)
+    assert len(sizes) > 5 and sum(sizes) == whole.height
+    again = frame(place.open_table("ranked").to_arrow())
+    assert_frame_equal(again, whole)
+    assert run.results_table in place.list_tables().tables
