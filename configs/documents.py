@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from configs.part import Name, Part, is_ours
-from configs.source import Place, Source, readable
+from configs.source import DatabasePlace, Place, Source, readable
 
 
 class Encoder(Part):
@@ -56,7 +56,7 @@ class Documents(Part):
     id: str = Field("doc_id", description="id column (of a table that is not managed)")
     text: str = Field("text", description="text column (of a table that is not managed)")
     vector: str = Field("vector", description="vector column")
-    database: Place | None = Field(
+    database: DatabasePlace | None = Field(
         None, description="where a table with managed: false is; only ever read; None: `database`"
     )
     version: int | str | None = Field(

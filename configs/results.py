@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from configs.part import Name, Part, is_ours
-from configs.source import Place, open_place
+from configs.source import DatabasePlace, open_place
 
 
 class Publish(Part):
     table: Name = Field(description="the table's name")
-    database: Place = Field(description="folder or URI of the consumers' database")
+    database: DatabasePlace = Field(description="folder or URI of the consumers' database")
 
 
 def _kind_of_publish(value: object) -> str:

@@ -19,7 +19,7 @@ from configs.labelling import Labels, Training
 from configs.part import LEGS, Name, Part, QueryType
 from configs.results import Results
 from configs.schedule import Schedule
-from configs.source import Place, Source, readable
+from configs.source import DatabasePlace, Place, Source, readable
 
 Scalar = str | int | float | bool
 Metric = Literal["cosine", "l2", "dot"]
@@ -210,7 +210,7 @@ class Config(Part):
     name: Name | None = Field(
         None, description="of deployments and lists; None: the config file's name without .yaml"
     )
-    database: Place = Field(description="folder or s3://bucket/prefix")
+    database: DatabasePlace = Field(description="folder or URI: s3://, gs://, az://")
     documents: Documents
     queries: Queries
     search: Search = Search()

@@ -46,6 +46,36 @@ def masked(text: str) -> str:
 Place = Annotated[str, Field(min_length=1), AfterValidator(open_place)]
 
 
+_STORES = ("s3", "gs", "az", "abfss", "file")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+
+
+def database_place(value: str) -> str:
+    """Return a database's place as it is; raise ValueError if no run could work in it."""
+    found = _SCHEME.match(open_place(value))
+    scheme = None if found is None else found[1].lower()
+    if scheme == "db":
+        raise ValueError(
+            "LanceDB Cloud and Enterprise (db://) are not supported: a run streams whole tables, "
+            "which their remote tables do not give (to_arrow, to_batches of a scan), and replaces "
+            "tables in one streamed commit. Name the folder or bucket that holds the tables, or a "
+            "copy of it"
+        )
+    if scheme == "memory":
+        raise ValueError(
+            "memory:// ends with each connection, and a run opens several: name a folder"
+        )
+    if scheme is not None and scheme not in _STORES:
+        raise ValueError(
+            f"{scheme}:// is no store of LanceDB tables: expected a folder, or a URI of "
+            f"{', '.join(f'{s}://' for s in _STORES)}"
+        )
+    return value
+
+
+DatabasePlace = Annotated[str, Field(min_length=1), AfterValidator(database_place)]
+
+
 class Source(Part):
     format: Literal[
         "beir", "jsonl", "parquet", "csv", "lance", "python-docs", "ir-datasets", "trec", "quepid"

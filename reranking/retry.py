@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from configs.source import masked
 from reranking.errors import RescoreError, RuntimeFailure
 
 log = logging.getLogger(__name__)
@@ -97,9 +98,9 @@ def is_taken(error: Exception) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The error in one line, without the place in LanceDB's source."""
+    """The error in one line, without the place in LanceDB's source, a password or a signature."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return _RUST_PLACE.sub("", line)[:300]
+    return masked(_RUST_PLACE.sub("", line))[:300]
 
 
 def failure(what: str, error: Exception) -> RuntimeFailure:

@@ -14,7 +14,7 @@ import lancedb
 import pyarrow as pa
 from lancedb.expr import Expr, col, lit
 
-from configs.source import open_place
+from configs.source import database_place
 from reranking.errors import ConfigError, MissingPrerequisite, MissingResource, RuntimeFailure
 from reranking.retry import failure, first_line, is_taken, retry
 from reranking.schemas import SCHEMA_VERSION, TABLES, VERSION_KEY, conform, key_of
@@ -29,7 +29,7 @@ class Database:
 
     def __init__(self, uri: str, *, must_exist: bool = False, upgrading: bool = False) -> None:
         try:
-            open_place(uri)
+            database_place(uri)
         except ValueError as error:
             raise ConfigError(f"database: {error}") from None
         self.uri = uri
@@ -41,8 +41,9 @@ class Database:
             self._connection = lancedb.connect(uri, session=session)
         except OSError as error:
             raise MissingPrerequisite(
-                f"database {uri} cannot be opened: {error}. Expected is a folder that this user "
-                "may write, or one that can be made: correct `database` or its permissions"
+                f"database {uri} cannot be opened: {first_line(error)}. Expected is a folder that "
+                "this user may write, or one that can be made: correct `database` or its "
+                "permissions"
             ) from error
         except Exception as error:
             raise failure(f"database {uri} cannot be opened", error) from error

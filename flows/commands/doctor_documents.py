@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,8 +197,9 @@ class DocumentsHealth:
             need_writable(Path(place))
             if not Path(place).is_dir():
                 return f"{wanted.table} in {place}, which will be made"
-        query_set = self.config.queries.query_set
-        check_owner(Database(place), wanted, query_set, self.corpus)
+        other = self.config.documents.database
+        as_run = replace(self.corpus, home=None if other == self.config.database else other)
+        check_owner(Database(place), wanted, self.config.queries.query_set, as_run)
         return f"{wanted.table} in {place}"
 
 

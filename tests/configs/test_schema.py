@@ -13,6 +13,8 @@ from pydantic import ValidationError
 
 from configs.load import PRESETS, ConfigFault, load_config, parse_config
 from configs.schema import Config
+from reranking.errors import ConfigError
+from reranking.store import Database
 
 EXAMPLE = """
 database: scifact.lancedb                # folder or s3://bucket/prefix
@@ -108,10 +110,29 @@ def test_paths_are_relative_to_the_file_not_to_the_working_folder(
 
 
 @pytest.mark.parametrize(
-    "value", ["s3://bucket/prefix", "gs://bucket/p", "az://c/p", "s3://b/p@1", "memory://"]
+    "value", ["s3://bucket/prefix", "gs://bucket/p", "az://c/p", "s3://b/p@1", "abfss://c/p"]
 )
 def test_uris_stay_as_they_are(value: str, tmp_path: Path) -> None:
     assert load(tmp_path, SMALL, f"database={value}").database == value
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("db://mine", "LanceDB Cloud and Enterprise .* not supported: a run streams whole tables"),
+        ("memory://", "ends with each connection"),
+        ("hf://datasets/a/b", "hf:// is no store of LanceDB tables: expected a folder, or a URI"),
+    ],
+)
+@pytest.mark.parametrize("key", ["database", "documents.database", "results.publish"])
+def test_stores_that_no_run_could_work_in_are_refused(
+    key: str, value: str, words: str, tmp_path: Path
+) -> None:
+    given = f"{{table: t, database: '{value}'}}" if key == "results.publish" else value
+    with pytest.raises(ConfigFault, match=words):
+        load(tmp_path, SMALL, f"{key}={given}")
+    with pytest.raises(ConfigError, match=words):
+        Database(value)
 
 
 def test_a_hub_id_stays_unless_there_is_a_folder_of_that_name(tmp_path: Path) -> None:

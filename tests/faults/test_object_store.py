@@ -9,13 +9,19 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import lancedb
+import pyarrow as pa
 import pytest
+from lancedb.index import FTS
+from typer.testing import CliRunner
 
+from flows.cli import app
 from reranking.errors import MissingResource
 from reranking.runs.run import list_rows
 from reranking.store import Database
 from reranking.upkeep.maintain import maintain
 from reranking.upkeep.orphans import half_created, stale_files
+from tests.support import tiny
 from tests.support.equal import assert_equal
 from tests.support.object_store import BUCKET, Store, emulator
 from tests.support.slow_scorer import Job, Slow, barrier
@@ -80,6 +86,69 @@ def test_a_table_that_is_being_created_there_is_left_alone(store: Store) -> None
     assert "runs" in database.names() and database.open("runs") is None
     assert half_created(database, timedelta(0)) == []
     assert stale_files(database, database.names(), timedelta(0)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_documents_and_consumers_may_be_there_and_no_credential_is_left_or_said(
+    tmp_path: Path, cross_encoder: Path, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = tiny.documents(20)
+    data = {"sku": list(range(20)), "body": [r["text"] for r in rows]}
+    kind = pa.list_(pa.float32(), tiny.WIDTH)
+    vectors = pa.array([r["vector"] for r in rows], kind)
+    table = lancedb.connect(uri("shop")).create_table(
+        "products", pa.table(data | {"vector": vectors})
+    )
+    table.create_index("body", config=FTS())
+    tiny.write_jsonl(tmp_path / "queries.jsonl", tiny.queries(["river"]))
+    documents = {"table": "products", "managed": False, "id": "sku", "text": "body"}
+    config = tiny.write_config(
+        tmp_path,
+        cross_encoder,
+        documents=documents | {"database": uri("shop")},
+        results={"publish": {"table": "ranked", "database": uri("app")}, "report": "reports"},
+    )
+    before = store.objects("shop/")
+    with caplog.at_level("DEBUG"):
+        results = [
+            CliRunner().invoke(app, [*command, str(config), "--json"])
+            for command in (["run"], ["doctor"])
+        ]
+    assert [r.exit_code for r in results] == [0, 0], [r.output for r in results]
+    assert store.objects("shop/") == before
+    assert lancedb.connect(uri("app")).open_table("ranked").count_rows() > 0
+    said = caplog.text + "".join(r.output for r in results)
+    written = [p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()]
+    written += store.objects("app/").values()
+    assert "planted" not in said and not [w for w in written if b"planted" in w]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("place", ["s3://nobodys-bucket/db", "az://container/db"])
+def test_a_store_that_does_not_answer_ends_the_run_before_it_begins(
+    tmp_path: Path,
+    cross_encoder: Path,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name, value in {
+        **Store("http://127.0.0.1:1").environment,
+        "AZURE_STORAGE_ACCOUNT_NAME": "planted",
+        "AZURE_STORAGE_ACCOUNT_KEY": "cGxhbnRlZC1zZWNyZXQ=",
+        "AZURE_STORAGE_ENDPOINT": "http://127.0.0.1:1",
+        "AZURE_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    config = make_world(tmp_path, cross_encoder, 10, 2)
+    with caplog.at_level("DEBUG"):
+        result = CliRunner().invoke(app, ["run", str(config), "--set", f"database={place}"])
+    assert result.exit_code in (3, 4, 6) and place in result.output
+    for secret in ("planted-secret", "planted-key-id", "cGxhbnRlZC1zZWNyZXQ"):
+        assert secret not in result.output + caplog.text
+    assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == set()
 
 
 @pytest.mark.slow
