@@ -14,6 +14,9 @@ os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
 os.environ.setdefault("LANCE_LOG", "error")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # they share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402

@@ -64,7 +64,7 @@ def test_a_run_says_what_it_did(first: dict[str, Any]) -> None:
     assert {"ingest", "search", "score", "publish", "evaluate"} <= set(first["seconds"])
     assert first["pairs_per_second"] > 0
     assert first["seconds_saved"] == 0
-    assert first["published"]["table"] == "for_the_shop"
+    assert first["published"] == first["consumers"]["table"] == "for_the_shop"
     assert json.loads(json.dumps(first)) == first
     measured = {(m["query_type"], m["measure"]): m for m in first["measures"]}
     assert measured["hybrid", "nDCG@10"]["queries"] == 2
