@@ -7,6 +7,7 @@ import sys
 import flows.commands.deploy  # noqa: F401 - its commands register themselves
 import flows.commands.doctor  # noqa: F401 - its commands register themselves
 import flows.commands.evaluation  # noqa: F401 - its commands register themselves
+import flows.commands.explain  # noqa: F401 - its commands register themselves
 import flows.commands.jobs  # noqa: F401 - its commands register themselves
 import flows.commands.labelling  # noqa: F401 - its commands register themselves
 import flows.commands.report  # noqa: F401 - its commands register themselves

@@ -186,3 +186,15 @@ def estimate_table(values: Mapping[str, Any] | None) -> Table | None:
         add_row(table, "hours of scoring", f"{values['hours']:,.2f}")
     add_row(table, "gigabytes on disk", f"{values['gigabytes']:,.3f}")
     return table
+
+
+def explanation_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
+    """One document a row; the last column says why in words and wraps."""
+    names = list(columns)
+    texts_in = {"doc_id", "why"}
+    table = new_table("", names, [n for n in names if n not in texts_in])
+    table.title = None
+    table.columns[-1].no_wrap = False
+    for row in rows:
+        add_row(table, *(f"{v:.3f}" if isinstance(v, float) else v for v in row))
+    return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -82,6 +83,7 @@ def _environment() -> Environment:
         words.p_value,
         words.seconds,
         words.ordinary,
+        shlex.quote,
     )
     made.filters.update({function.__name__: function for function in shown})
     made.globals.update(

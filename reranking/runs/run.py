@@ -23,6 +23,7 @@ from reranking.store import Database, equals
 
 if TYPE_CHECKING:
     from reranking.evaluation.comparison import Comparison
+    from reranking.evaluation.explain import Explanation
 
 TABLE = "runs"
 
@@ -206,6 +207,21 @@ class Run:
         name = base.run_id if isinstance(base, Run) else base
         comparisons = Comparisons(self.database, self.run_id, self.config)
         return comparisons.against(find_side(self.database, name)).comparisons[0]
+
+    def explain(
+        self, query_id: str, doc_id: str | None = None, against: Run | str | None = None
+    ) -> Explanation:
+        """Say where documents are for a query and why; beside another run, what moved them.
+
+        `against` is a run, the beginning of a run's id or a promoted name. Raises MissingResource
+        for an unknown query or run.
+        """
+        from reranking.evaluation.explain import explain
+        from reranking.evaluation.sides import find_side
+
+        if isinstance(against, str):
+            against = find_side(self.database, against).run
+        return explain(self, query_id, doc_id, against)
 
     def promote(self, name: str) -> None:
         """Give the run a name, such as `production`, that comparisons and gates refer to."""
