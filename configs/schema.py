@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from configs.documents import Documents
 from configs.evaluation import ComparisonSettings, Gate, Judgments
+from configs.execution import Execution
 from configs.labelling import Labels, Training
 from configs.part import LEGS, Name, Part, QueryType
 from configs.results import Results
@@ -184,26 +185,6 @@ class Keep(Part):
     scores: Literal["all", "used"] = Field(
         "all", description="used: maintain drops scores that nothing asks for any more"
     )
-
-
-class Execution(Part):
-    commit_seconds: float = Field(30.0, gt=0, description="work that a kill may lose")
-    runner: Literal["threads", "processes", "ray", "dask"] = Field(
-        "threads", description="what several workers are"
-    )
-    workers: int = Field(1, ge=1, description="chunks of queries that are worked on at once")
-    gpus_per_worker: int = Field(1, ge=0, description="reserved for a worker, not used on CPU")
-    address: Place | None = Field(
-        None, description="of a Ray or Dask cluster; None: one is started on this machine"
-    )
-
-    @model_validator(mode="after")
-    def _has_cluster(self) -> Execution:
-        if self.address is not None and self.runner not in ("ray", "dask"):
-            raise ValueError("address is that of a Ray or Dask cluster: set runner to ray or dask")
-        if self.address is not None and "@" in self.address:
-            raise ValueError("an address with a user or a password would be stored with every run")
-        return self
 
 
 class Config(Part):

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from configs.schema import Config
-from reranking.errors import RescoreError, RuntimeFailure
+from reranking.errors import RuntimeFailure
 from reranking.pipeline import Pipeline
-from reranking.progress import unwatched
+from reranking.progress import Progress, unwatched
 from reranking.runs.candidates import search_and_store
+from reranking.runs.pairs import TABLE
 from reranking.runs.plan import finish_run
 from reranking.runs.publish import publish_results, run_counts
 from reranking.runs.refine import Refined, Refiner, refined_counts
@@ -27,12 +28,14 @@ from reranking.runs.run import Run, find_run
 from reranking.scoring.crossencoder import Reranker
 from reranking.scoring.scorer import Scorer
 from reranking.steps import Here, step, tried
-from reranking.workers import on_own_devices, open_workers
+from reranking.store import equals
+from reranking.workers.crew import Tally, hand_out, open_crew
+from reranking.workers.devices import on_own_devices, place
+from reranking.workers.presence import fault_of_worker, what_is_asked
 
 Report = dict[str, Any]
 """What was done to one chunk: pairs, scored, seconds, forward, search, path, refined."""
 
-_LOSSES = 3  # workers that a chunk may take with it
 _loading = threading.Lock()
 
 
@@ -56,7 +59,7 @@ def work(pipeline: Pipeline, run: Run) -> Iterator[Report]:
 
     Raises RuntimeFailure if chunks are lost again and again; those that are done stay done.
     """
-    if pipeline.config.execution.workers == 1:
+    if pipeline.config.execution.alone:
         yield from _in_turn(pipeline, run)
     else:
         yield from pipeline.executor.call(work_in_workers, pipeline, run)
@@ -76,38 +79,84 @@ def _in_turn(pipeline: Pipeline, run: Run) -> Iterator[Report]:
 @step("work-in-workers")
 def work_in_workers(pipeline: Pipeline, run: Run) -> list[Report]:
     """Hand the chunks to workers; those of workers that died go to others."""
-    left, lost, reports = deque(run.chunks), Counter[int](), []
-    deadly: dict[int, BaseException] = {}
-    while left:
-        with open_workers(pipeline.config) as workers:
-            pending: dict[Future[Any], int] = {}
-            whole = True  # a pool that lost a process takes no more work
-            while pending or (left and whole):
-                while left and whole and len(pending) < pipeline.config.execution.workers:
-                    chunk = left.popleft()
-                    work = (work_here, pipeline.job, pipeline.config, run, chunk)
-                    pending[workers.submit(*work)] = chunk
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    chunk = pending.pop(future)
-                    try:
-                        reports.append(future.result())
-                    except RescoreError:  # would be no better in another worker
-                        raise
-                    except Exception as error:
-                        whole = whole and not isinstance(error, BrokenExecutor)
-                        lost[chunk] += 1
-                        if lost[chunk] < _LOSSES:
-                            left.append(chunk)
-                        else:
-                            deadly[chunk] = error
-    if deadly:
-        fault = deadly[min(deadly)]
+    config, auto = shipped(pipeline), pipeline.config.rerank
+    asked = what_is_asked(
+        config,
+        table="runs",
+        auto=auto is not None and auto.precision == "auto",
+        reranker=run.reranker,
+    )
+    before = _rows_of_reranker(run)
+    with open_crew(pipeline.config) as crew, pipeline.executor.watch("pairs") as progress:
+        tally = hand_out(
+            crew,
+            run.chunks,
+            lambda worker, chunk: worker.submit(work_here, pipeline.job, config, run, chunk),
+            admit=lambda worker: worker.submit(fault_of_worker, asked),
+            tell=_Teller(progress, len(run.chunks)),
+        )
+    if tally.deadly:
+        first = min(tally.deadly)
+        fault = tally.deadly[first]
         raise RuntimeFailure(
-            f"{len(deadly)} of {len(run.chunks)} chunks could not be done (chunk "
-            f"{min(deadly)} first) for {type(fault).__name__}: {fault}. Start the command "
+            f"{len(tally.deadly)} of {len(run.chunks)} chunks could not be done (chunk "
+            f"{first} first) for {type(fault).__name__}: {fault}. Start the command "
             "again to go on with these"
         ) from fault
+    reports = [tally.results[chunk] for chunk in run.chunks]
+    if tally.tried_again:
+        _add_lost_work(reports, _rows_of_reranker(run) - before)
     return reports
+
+
+def shipped(pipeline: Pipeline) -> Config:
+    """The config as workers get it: what the driver found out is not found out again.
+
+    `precision: auto` depends on the devices, and a worker's may not be the driver's.
+    """
+    config, model = pipeline.config, pipeline.reranker
+    if config.rerank is None or model is None or config.rerank.precision != "auto":
+        return config
+    rerank = config.rerank.model_copy(update={"precision": model.dtype})
+    return config.model_copy(update={"rerank": rerank})
+
+
+def _rows_of_reranker(run: Run) -> int:
+    if run.reranker is None or TABLE not in run.database.names():
+        return 0
+    where = equals("reranker", bytes.fromhex(run.reranker)).to_sql()
+    return int(run.database.need(TABLE).count_rows(where))
+
+
+def _add_lost_work(reports: list[Report], stored: int) -> None:
+    """Count what lost workers had committed: it was scored by this job and is no reuse."""
+    missing = stored - sum(report["scored"] for report in reports)
+    for report in reports:
+        more = max(0, min(missing, report["pairs"] - report["scored"]))
+        report["scored"] += more
+        missing -= more
+
+
+class _Teller:
+    """Shows the progress of all workers in one line."""
+
+    def __init__(self, progress: Progress, chunks: int) -> None:
+        self._progress, self._chunks = progress, chunks
+        self._began = time.monotonic()
+
+    def __call__(self, tally: Tally) -> None:
+        pairs = sum(report["pairs"] for report in tally.results.values())
+        scored = sum(report["scored"] for report in tally.results.values())
+        note = f"{tally.done} of {self._chunks} chunks, {tally.workers} workers"
+        if tally.lost:
+            note += f", {tally.lost} lost"
+        if tally.refused:
+            note += f", {len(tally.refused)} refused"
+        if tally.workers and scored:
+            rate = scored / (time.monotonic() - self._began) / tally.workers
+            note += f", {rate:,.1f} scored pairs/s a worker"
+        total = round(pairs * self._chunks / tally.done) if tally.done else None
+        self._progress("score", pairs, total, tally.done / self._chunks, note)
 
 
 @step("work-on-chunk", 5, 30)
@@ -200,7 +249,7 @@ def publish(
     refined: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, float]:
     """Write the results table and mark the run as done; the run's final counts."""
-    if pipeline.config.execution.workers > 1:  # what workers stored is not known here yet
+    if not pipeline.config.execution.alone:  # what workers stored is not known here yet
         pipeline.resident = threading.local()
     scoring = None if run.reranker is None else _scoring(pipeline, run)
     refiner = None if scoring is None else scoring.refiner
@@ -230,12 +279,19 @@ def recall(pipeline: Pipeline, run: Run) -> dict[str, float]:
 
 
 def work_here(job: str, config: Config, run: Run, chunk: int) -> Report:
-    """Search and score one chunk in this worker, whose pipeline stays for the job's next chunk."""
-    if getattr(_here, "job", None) != job:
-        own = Pipeline(on_own_devices(config), Here(unwatched))
-        _here.pipeline, _here.job = own, job
-    pipeline: Pipeline = _here.pipeline
-    return tried(work_on_chunk, pipeline, run, chunk)
+    """Search and score one chunk in this worker, whose pipeline stays for the job's next chunk.
+
+    A process may call this in several threads (Dask's has one a core): they share one model.
+    """
+    number = getattr(place, "number", None)
+    with _turns[number]:
+        held = _held.get(number)
+        if held is None or held.job != job:
+            own = Pipeline(on_own_devices(config), Here(unwatched))
+            own.job, own.resident = job, SimpleNamespace()
+            held = _held[number] = own
+        return tried(work_on_chunk, held, run, chunk)
 
 
-_here = threading.local()
+_held: dict[int | None, Pipeline] = {}
+_turns: defaultdict[int | None, threading.Lock] = defaultdict(threading.Lock)

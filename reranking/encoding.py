@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from configs.schema import Config
 from reranking.corpus.ingest import Encoder
-from reranking.errors import RescoreError
 from reranking.scoring.encoder import SentenceEncoder
-from reranking.workers import Workers, on_own_devices, open_workers
+from reranking.workers.crew import Crew, hand_out, open_crew
+from reranking.workers.devices import on_own_devices, place
+from reranking.workers.presence import fault_of_worker, what_is_asked
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _FEW = 512  # not worth starting workers for
 @contextmanager
 def encoding(config: Config, encoder: SentenceEncoder | None) -> Iterator[Encoder | None]:
     """Give the encoder: in this process, or spread over the configured workers."""
-    if encoder is None or config.execution.workers == 1:
+    if encoder is None or config.execution.alone:
         yield encoder
         return
     with ExitStack() as stack:
@@ -41,15 +41,18 @@ def encode_texts(job: str, config: Config, texts: Sequence[str]) -> Vectors:
 
     The encoder stays in the worker while the same job asks for it.
     """
-    if getattr(_loaded, "job", None) != job:
-        given = on_own_devices(config).documents.encoder
-        assert given is not None
-        _loaded.encoder, _loaded.job = SentenceEncoder(given), job
-    encoder: SentenceEncoder = _loaded.encoder
-    return encoder.encode_documents(texts)
+    number = getattr(place, "number", None)
+    with _turns[number]:
+        held = _held.get(number)
+        if held is None or held[0] != job:
+            given = on_own_devices(config).documents.encoder
+            assert given is not None
+            held = _held[number] = job, SentenceEncoder(given)
+        return held[1].encode_documents(texts)
 
 
-_loaded = threading.local()
+_held: dict[int | None, tuple[str, SentenceEncoder]] = {}
+_turns: defaultdict[int | None, threading.Lock] = defaultdict(threading.Lock)
 
 
 class SpreadEncoder:
@@ -59,8 +62,8 @@ class SpreadEncoder:
         self.config, self.encoder, self._stack = config, encoder, stack
         self._job = uuid.uuid4().hex
         self.fingerprint = encoder.fingerprint
-        self.texts_at_once = _PER_WORKER * config.execution.workers
-        self._workers: Workers | None = None
+        self.texts_at_once = _PER_WORKER * config.execution.most
+        self._crew: Crew | None = None
 
     @property
     def dimension(self) -> int:
@@ -71,25 +74,31 @@ class SpreadEncoder:
         """Make (n, dimension) vectors; what a dead worker should have encoded is encoded here."""
         if len(texts) <= _FEW:
             return self.encoder.encode_documents(texts)
-        if self._workers is None:
-            self._workers = self._stack.enter_context(open_workers(self.config))
-        count = self.config.execution.workers
+        if self._crew is None:
+            self._crew = self._stack.enter_context(open_crew(self.config))
+        count = max(self.config.execution.most, len(self._crew.present()))
         parts = [list(texts[i::count]) for i in range(count)]  # each with long and short ones
-        futures = [
-            self._workers.submit(encode_texts, self._job, self.config, part) for part in parts
+        asked = what_is_asked(self.config)
+        tally = hand_out(
+            self._crew,
+            range(count),
+            lambda worker, i: worker.submit(encode_texts, self._job, self.config, parts[i]),
+            admit=lambda worker: worker.submit(fault_of_worker, asked),
+        )
+        made = [
+            self._made(i, tally.results.get(i), tally.deadly.get(i), part)
+            for i, part in enumerate(parts)
         ]
-        made = [self._result(future, part) for future, part in zip(futures, parts, strict=True)]
         vectors = np.empty((len(texts), made[0].shape[1]), np.float32)
-        for i, part in enumerate(made):
-            vectors[i::count] = part
+        for i, rows in enumerate(made):
+            vectors[i::count] = rows
         return vectors
 
-    def _result(self, future: Future[Any], part: list[str]) -> Vectors:
-        try:
-            vectors: Vectors = future.result()
-        except RescoreError:
-            raise
-        except Exception as error:
-            log.warning("%d texts were lost with their worker: %s", len(part), error)
-            return self.encoder.encode_documents(part)
-        return vectors
+    def _made(
+        self, part: int, vectors: Vectors | None, fault: BaseException | None, texts: list[str]
+    ) -> Vectors:
+        """A part's vectors; of a part that took worker after worker, made here."""
+        if vectors is not None:
+            return vectors
+        log.warning("part %d, %d texts, was lost with its workers: %s", part, len(texts), fault)
+        return self.encoder.encode_documents(texts)

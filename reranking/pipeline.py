@@ -48,7 +48,7 @@ class Pipeline:
         self.config = config if isinstance(config, Config) else Config.model_validate(config)
         self.executor: Executor = Here() if executor is None else executor
         self.job = uuid.uuid4().hex
-        self.resident = threading.local()  # what stays in a thread between the chunks of a run
+        self.resident: Any = threading.local()  # what stays in a thread between the chunks of a run
 
     @classmethod
     def load(cls, path: str | Path, *overrides: str, executor: Executor | None = None) -> Pipeline:
@@ -193,6 +193,12 @@ class Pipeline:
 
             check_measures(self.config)
         _ = self.configured_encoder, self.reranker, self.refiner
+        if self.config.rerank is not None and self.config.execution.address is None:
+            from reranking.scoring.scorer import resolve_device
+
+            device = self.config.rerank.device  # of a cluster's workers it is checked there
+            for name in [device] if isinstance(device, str) else device or ():
+                resolve_device(name)
 
     @step("ingest-documents", 5)
     def ingest(self) -> dict[str, Any]:

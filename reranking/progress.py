@@ -21,11 +21,16 @@ class Progress(Protocol):
     """Told after every piece of work; `total` is None while it is not known.
 
     `share` is the part of the work that is done, 0 to 1, if units differ in weight: long texts
-    come first, so the units alone would promise too long a wait.
+    come first, so the units alone would promise too long a wait. `note` says what else is known.
     """
 
     def __call__(
-        self, stage: str, done: int, total: int | None, share: float | None = None
+        self,
+        stage: str,
+        done: int,
+        total: int | None,
+        share: float | None = None,
+        note: str = "",
     ) -> None: ...
 
 
@@ -33,7 +38,9 @@ Watch = Callable[[str], AbstractContextManager[Progress]]
 """Shows the progress of work that counts in a unit, such as `pairs`."""
 
 
-def silent(stage: str, done: int, total: int | None, share: float | None = None) -> None:
+def silent(
+    stage: str, done: int, total: int | None, share: float | None = None, note: str = ""
+) -> None:
     """The Progress that nobody watches."""
 
 
@@ -101,10 +108,12 @@ class Pace:
             return ""
         return f"{duration(self.seconds(stage) * (1 - share) / share)} left"
 
-    def text(self, stage: str, done: int, total: int | None, share: float | None) -> str:
+    def text(
+        self, stage: str, done: int, total: int | None, share: float | None, note: str = ""
+    ) -> str:
         """One line about the stage: units done, units per second, time left."""
         count = f"{done:,}" if total is None else f"{done:,} of {total:,}"
-        parts = [self.rate(stage, done), self.left(stage, done, total, share)]
+        parts = [self.rate(stage, done), self.left(stage, done, total, share), note]
         return f"{stage}: {', '.join([f'{count} {self.unit}', *(p for p in parts if p)])}"
 
 
@@ -136,13 +145,18 @@ class Lines:
             log.info("%s: %s %s in %s, %s", stage, f"{done:,}", self.pace.unit, took, rate)
 
     def __call__(
-        self, stage: str, done: int, total: int | None, share: float | None = None
+        self,
+        stage: str,
+        done: int,
+        total: int | None,
+        share: float | None = None,
+        note: str = "",
     ) -> None:
         self.pace.mark(stage, done)
         self._done[stage] = done
         if time.monotonic() - self._said >= EVERY:
             self._said = time.monotonic()
-            log.info("%s", self.pace.text(stage, done, total, share))
+            log.info("%s", self.pace.text(stage, done, total, share, note))
 
 
 class Bars:
@@ -173,11 +187,17 @@ class Bars:
         self._bars.stop()
 
     def __call__(
-        self, stage: str, done: int, total: int | None, share: float | None = None
+        self,
+        stage: str,
+        done: int,
+        total: int | None,
+        share: float | None = None,
+        note: str = "",
     ) -> None:
         self.pace.mark(stage, done)
         if stage not in self._stages:
             self._stages[stage] = self._bars.add_task(stage, total=total, rate="", left="")
         rate, left = self.pace.rate(stage, done), self.pace.left(stage, done, total, share)
         bar = self._stages[stage]
+        left = ", ".join(part for part in (left, note) if part)
         self._bars.update(bar, completed=done, total=total, rate=rate, left=left)

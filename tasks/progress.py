@@ -19,7 +19,7 @@ class Watcher:
     def __init__(self, unit: str) -> None:
         self.pace = Pace(unit)
         self._shown = time.monotonic()
-        self._last: tuple[str, int, int | None, float | None] | None = None
+        self._last: tuple[str, int, int | None, float | None, str] | None = None
         self._artifact: Any = None
 
     def __enter__(self) -> Watcher:
@@ -30,16 +30,23 @@ class Watcher:
             self._post(*self._last)
 
     def __call__(
-        self, stage: str, done: int, total: int | None, share: float | None = None
+        self,
+        stage: str,
+        done: int,
+        total: int | None,
+        share: float | None = None,
+        note: str = "",
     ) -> None:
         self.pace.mark(stage, done)
-        self._last = stage, done, total, share
+        self._last = stage, done, total, share, note
         if total and time.monotonic() - self._shown > _EVERY and TaskRunContext.get():
             self._shown = time.monotonic()
-            self._post(stage, done, total, share)
+            self._post(stage, done, total, share, note)
 
-    def _post(self, stage: str, done: int, total: int | None, share: float | None) -> None:
-        text = self.pace.text(stage, done, total, share)
+    def _post(
+        self, stage: str, done: int, total: int | None, share: float | None, note: str
+    ) -> None:
+        text = self.pace.text(stage, done, total, share, note)
         percent = 100.0 * done / total if total else 0.0
         if self._artifact is None:
             self._artifact = create_progress_artifact(percent, description=text)

@@ -39,9 +39,15 @@ class AsTasks:
         """Show what `reranking.progress.watch` shows, and a progress artifact."""
         with watch(unit) as shown, Watcher(unit) as artifact:
 
-            def both(stage: str, done: int, total: int | None, share: float | None = None) -> None:
-                shown(stage, done, total, share)
-                artifact(stage, done, total, share)
+            def both(
+                stage: str,
+                done: int,
+                total: int | None,
+                share: float | None = None,
+                note: str = "",
+            ) -> None:
+                shown(stage, done, total, share, note)
+                artifact(stage, done, total, share, note)
 
             yield both
 

@@ -143,7 +143,8 @@ def resolve_dtype(precision: str, device: str | None, files: ModelFiles | None =
         raise ConfigError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
     if precision != "auto":
         return precision
-    if not resolve_device(device).startswith("cuda"):
+    # A device that is named need not be here: a cluster's workers have what its driver lacks.
+    if not (device or resolve_device(None)).startswith("cuda"):
         return "float32"
     return "float16" if files is None else half_type(files)
 
