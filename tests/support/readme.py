@@ -34,6 +34,8 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]
             text = field.description or "as documents.source"
             yield key, _default(field.default), _escaped(text)
         else:
+            if int in typing.get_args(field.annotation):  # a number says it shorter
+                yield key, _default(field.default), _escaped(field.description or "")
             yield from _keys(inner, f"{key}.")
 
 
