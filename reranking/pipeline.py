@@ -27,7 +27,7 @@ from reranking.corpus.queries import (
 from reranking.errors import ConfigError
 from reranking.runs.plan import begin_run, pipeline_digest, plan_run
 from reranking.runs.run import Run, find_run, newest_done, stored_row
-from reranking.scoring.crossencoder import Reranker, find_cross_encoder
+from reranking.scoring.crossencoder import Reranker, find_cross_encoder, need_devices
 from reranking.scoring.encoder import SentenceEncoder
 from reranking.steps import Executor, Here, step
 from reranking.store import Database
@@ -194,11 +194,7 @@ class Pipeline:
             check_measures(self.config)
         _ = self.configured_encoder, self.reranker, self.refiner
         if self.config.rerank is not None and self.config.execution.address is None:
-            from reranking.scoring.scorer import resolve_device
-
-            device = self.config.rerank.device  # of a cluster's workers it is checked there
-            for name in [device] if isinstance(device, str) else device or ():
-                resolve_device(name)
+            need_devices(self.config.rerank)  # of a cluster's workers it is checked there
 
     @step("ingest-documents", 5)
     def ingest(self) -> dict[str, Any]:

@@ -99,6 +99,15 @@ def find_cross_encoder(settings: Rerank) -> CrossEncoderModel:
     return CrossEncoderModel(settings, folder, fingerprint, dtype, max_length, activation)
 
 
+def need_devices(settings: Rerank) -> None:
+    """Raise MissingPrerequisite if a device that is named is not here."""
+    from reranking.scoring.scorer import resolve_device
+
+    device = settings.device
+    for name in [device] if isinstance(device, str) else device or ():
+        resolve_device(name)
+
+
 def _dtype(settings: Rerank, files: ModelFiles) -> str:
     if settings.precision != "auto":
         return settings.precision
