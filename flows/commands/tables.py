@@ -198,3 +198,16 @@ def explanation_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) 
     for row in rows:
         add_row(table, *(f"{v:.3f}" if isinstance(v, float) else v for v in row))
     return table
+
+
+def diff_table(made: Any, shown: int) -> Table:
+    """The `shown` queries that changed most between two runs."""
+    from reranking.evaluation.run_diff import COLUMNS
+
+    table = new_table("", COLUMNS, COLUMNS[3:])
+    table.title = f"{min(shown, len(made.queries)):,} of {len(made.queries):,} queries that changed"
+    for column in table.columns[1:3]:
+        column.no_wrap = False
+    for row in made.rows[:shown]:
+        add_row(table, *(f"{v:+.4f}" if isinstance(v, float) else v for v in row))
+    return table

@@ -24,6 +24,7 @@ from reranking.store import Database, equals
 if TYPE_CHECKING:
     from reranking.evaluation.comparison import Comparison
     from reranking.evaluation.explain import Explanation
+    from reranking.evaluation.run_diff import RunDiff
 
 TABLE = "runs"
 
@@ -211,17 +212,22 @@ class Run:
     def explain(
         self, query_id: str, doc_id: str | None = None, against: Run | str | None = None
     ) -> Explanation:
-        """Say where documents are for a query and why; beside another run, what moved them.
-
-        `against` is a run, the beginning of a run's id or a promoted name. Raises MissingResource
-        for an unknown query or run.
-        """
+        """Say where documents are for a query and why; beside another run, what moved them."""
         from reranking.evaluation.explain import explain
         from reranking.evaluation.sides import find_side
 
         if isinstance(against, str):
             against = find_side(self.database, against).run
         return explain(self, query_id, doc_id, against)
+
+    def diff(self, before: Run | str) -> RunDiff:
+        """Say what changed since another run of the query set: documents, ranks and scores."""
+        from reranking.evaluation.run_diff import diff_runs
+        from reranking.evaluation.sides import find_side
+
+        if isinstance(before, str):
+            before = find_side(self.database, before).run
+        return diff_runs(before, self)
 
     def promote(self, name: str) -> None:
         """Give the run a name, such as `production`, that comparisons and gates refer to."""
