@@ -291,7 +291,12 @@ def test_a_label_and_a_prompt_reach_the_drop_in(folders: Callable[[Build], Path]
         CrossEncoderReranker(str(folders(model_zoo.bert)), prompt="a", prompt_name="b")
 
 
-@pytest.mark.parametrize("name", ["LogitScore chain, prompt", "Dense chain", "label by name"])
+QUICK = {"LogitScore chain, prompt", "Dense chain", "label by name"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in FAMILIES]
+)
 def test_a_run_publishes_what_predict_gives(
     name: str, tmp_path: Path, folders: Callable[[Build], Path]
 ) -> None:
