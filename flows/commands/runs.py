@@ -73,6 +73,31 @@ def _show_run(row: dict[str, Any]) -> None:
 
 
 @command
+def rejects(
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="first characters of a source's fingerprint")
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="a part of the reason, in any case")
+    ] = None,
+) -> Answer:
+    """List the rows that were rejected, with the reason of each, newest first."""
+    opened = _open(config, database)
+    from reranking.corpus.rejects import stored_rejects
+
+    return Answer(stored_rejects(opened, source or "", reason or ""), _show_rejects)
+
+
+def _show_rejects(rows: list[dict[str, Any]]) -> None:
+    from flows.commands.tables import rejects_table
+    from flows.commands.tables import show as draw
+
+    draw(rejects_table(rows))
+
+
+@command
 def export(
     run_id: RunId,
     format: Annotated[str, typer.Option("--format", help="trec, parquet, csv or jsonl")],

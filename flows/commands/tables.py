@@ -54,6 +54,14 @@ def add_row(table: Table, *values: object) -> None:
     )
 
 
+def rejects_table(rows: list[dict[str, Any]]) -> Table:
+    """Rejected rows with their source, place, id and reason."""
+    table = new_table(f"{len(rows):,} rejected rows", ["source", "row", "id", "reason"], ["row"])
+    for row in rows:
+        add_row(table, row["source_fp"][:8], row["row_number"], row["id"], row["reason"])
+    return table
+
+
 def ingest_table(report: Mapping[str, Any]) -> Table:
     """Rows taken in, by what became of them."""
     names = ["rows", "inserted", "updated", "unchanged", "deleted", "rejected"]
