@@ -30,8 +30,7 @@ def my_night(config: dict[str, Any]) -> dict[str, Any]:
     call(pipeline.ingest)
     told = tell(call(pipeline.load_queries))
     call(pipeline.load_judgments)
-    run = call(pipeline.plan)
-    score(pipeline, run, summary)
+    run = score(pipeline, lambda: call(pipeline.plan), summary)
     judge(pipeline, run, summary)
     return {"told": told, **summary.as_dict()}
 
