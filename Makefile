@@ -6,7 +6,7 @@ SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: quickstart test test-all lint install test-pythons deploy-check bench clean
+.PHONY: quickstart test test-all lint audit install test-pythons deploy-check bench clean
 
 quickstart: $(VENV)/.installed  ## set up and do the main job on the Python documentation
 	$(BIN)/rescore quickstart
@@ -21,6 +21,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(VENV)/.installed-test  ## risky code, and known faults of the pinned versions where a network exists
+	scripts/audit
 
 install: $(VENV)/.installed
 

@@ -144,7 +144,7 @@ def _register(settings: Config, file: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "prefect.yaml"
         written.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - Prefect, with a path of our own
             [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
             + ["--prefect-file", str(written)],
             cwd=ROOT,

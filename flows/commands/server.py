@@ -205,7 +205,8 @@ def check(server: Server) -> None:
 def _ask(server: Server, path: str, needed: bool = True) -> bytes | None:
     """The server's answer; None for one that is not needed and not given."""
     where = f"the Prefect server at {server.shown} ({server.origin})"
-    request = urllib.request.Request(f"{server.url.rstrip('/')}/{path}", headers=_headers(server))
+    url = f"{server.url.rstrip('/')}/{path}"
+    request = urllib.request.Request(url, headers=_headers(server))  # noqa: S310 - checked: http
     handlers: list[urllib.request.BaseHandler] = []
     if urlsplit(server.url).hostname in _LOOPBACK:
         handlers.append(urllib.request.ProxyHandler({}))
@@ -249,7 +250,7 @@ def _headers(server: Server) -> dict[str, str]:
 def _tls(server: Server) -> ssl.SSLContext:
     settings = server.settings
     if settings.get("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "").lower() in ("1", "true"):
-        return ssl._create_unverified_context()  # the user's own choice, for Prefect too
+        return ssl._create_unverified_context()  # noqa: S323 - the user's choice, for Prefect too
     given = settings.get("PREFECT_API_SSL_CERT_FILE") or os.environ.get("SSL_CERT_FILE")
     try:
         return ssl.create_default_context(cafile=given or None)

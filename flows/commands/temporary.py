@@ -36,7 +36,7 @@ def temporary_server() -> Iterator[None]:
     token = f"rescore:{secrets.token_urlsafe(24)}"
     ours = {"PREFECT_API_URL": f"http://{_HOST}:{port}/api", "PREFECT_API_AUTH_STRING": token}
     theirs = {"PREFECT_SERVER_API_AUTH_STRING": token, "PREFECT_SERVER_UI_ENABLED": "false"}
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - this interpreter on this module
         [sys.executable, "-m", __name__, str(port)],
         stdin=subprocess.PIPE,
         env={**os.environ, **ours, **theirs},
@@ -60,7 +60,8 @@ def temporary_server() -> Iterator[None]:
 def _wait(process: subprocess.Popen[bytes], url: str, token: str) -> None:
     """Wait until the server answers."""
     key = base64.b64encode(token.encode()).decode()
-    asked = urllib.request.Request(f"{url}/health", headers={"Authorization": f"Basic {key}"})
+    headers = {"Authorization": f"Basic {key}"}
+    asked = urllib.request.Request(f"{url}/health", headers=headers)  # noqa: S310 - our own address
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     until = time.monotonic() + _SECONDS
     while process.poll() is None and time.monotonic() < until:
