@@ -6,6 +6,7 @@ Handles are snapshots, so every call opens its table afresh; a pinned read names
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import pyarrow as pa
 from lancedb.expr import Expr, col, lit
 
 from configs.source import database_place
+from reranking.damage import damaged, has_lost_its_manifests, is_damage
 from reranking.errors import ConfigError, MissingPrerequisite, MissingResource, RuntimeFailure
-from reranking.retry import failure, first_line, is_taken, retry
+from reranking.retry import failure, first_line, is_taken, is_transient, retry
 from reranking.schemas import SCHEMA_VERSION, TABLES, VERSION_KEY, conform, key_of
 
 KEEP_ALL = timedelta(days=36_500)  # optimize() fails on tagged versions it may not prune
@@ -81,9 +83,11 @@ class Database:
             try:
                 table = self._connection.open_table(name)
             except Exception as error:
-                if f"table '{name}' was not found" in str(error).lower():
-                    return None
-                raise
+                if f"table '{name}' was not found" not in str(error).lower():
+                    raise
+                if has_lost_its_manifests(self.uri, name):
+                    raise damaged(self.uri, name, "its list of versions is gone") from None
+                return None
             _check_ours(name, table)
             _check_version(name, table, self._upgrading)
             if version is not None:
@@ -253,7 +257,8 @@ class Database:
         table = self.open(name, version)
         if table is None:
             return pa.table({})
-        return _query(table, where, columns).to_arrow()
+        with self._undamaged(name):
+            return _query(table, where, columns).to_arrow()
 
     def stream(
         self,
@@ -269,8 +274,20 @@ class Database:
         row_ids: also a column `_rowid` uint64, which compaction and updates change.
         """
         table = self.open(name, version)
-        if table is not None:
+        if table is None:
+            return
+        with self._undamaged(name):
             yield from _query(table, where, columns).with_row_id(row_ids).to_batches(50_000)
+
+    @contextmanager
+    def _undamaged(self, name: str) -> Iterator[None]:
+        """Say which table it is whose file cannot be read."""
+        try:
+            yield
+        except Exception as error:
+            if is_transient(error) or not is_damage(error):
+                raise
+            raise damaged(self.uri, name, first_line(error)) from error
 
     def tag(self, name: str, tag: str, version: int) -> None:
         """Point the table's tag at a version, which keeps that version from being pruned."""

@@ -54,6 +54,7 @@ FLOORS = [
         "notebook",
         "retry",
         "spreadsheets",
+        "damage",
     },
     {"store"},
     {"sources"},

@@ -381,3 +381,37 @@ def test_numbers_that_a_library_changed_stop_the_run(
     assert world.database.need("pair_scores").count_rows() == rows
     monkeypatch.undo()
     world.run(search__limit=12)
+
+
+# Damaged files
+
+
+@pytest.mark.parametrize("table", ["pair_scores", "runs", "candidates", "queries"])
+def test_a_table_without_its_versions_is_never_a_new_one(world: World, table: str) -> None:
+    world.run()
+    folder = world.folder / "db.lancedb" / f"{table}.lance"
+    shutil.rmtree(folder / "_versions")
+    before = sorted(p.name for p in (folder / "data").iterdir())
+    for _ in range(2):
+        with pytest.raises(MissingResource, match=f"'{table}' .* versions is gone.* back-up"):
+            world.run(rerank__top_k=2)
+    assert sorted(p.name for p in (folder / "data").iterdir()) == before
+
+
+def test_a_cut_off_file_is_named_with_its_table(world: World) -> None:
+    world.run()
+    folder = world.folder / "db.lancedb" / "pair_scores.lance" / "data"
+    file = max(folder.iterdir(), key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(MissingResource, match="'pair_scores' .* is damaged") as error:
+        world.run(rerank__top_k=2)
+    assert f"data/{file.name}" in str(error.value) and "computed again" in str(error.value)
+
+
+def test_a_finished_run_whose_results_are_gone_is_published_again(world: World) -> None:
+    """From its candidates and scores: nothing is lost, so this is no error."""
+    first = world.run()
+    before = frame(world.database.need(first.results_table).to_arrow())
+    shutil.rmtree(world.folder / "db.lancedb" / f"{first.results_table}.lance")
+    assert world.run().run_id == first.run_id
+    assert frame(world.database.need(first.results_table).to_arrow()).equals(before)
