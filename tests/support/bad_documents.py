@@ -130,6 +130,17 @@ for _name, _line in FIRST_LINES.items():
     CASES[_name] = _bytes
 
 
+@case("a vector of zeros")
+def _(bench: Bench) -> Outcome:
+    bench.first(vector=[0.0] * 8)
+    outcome = bench.run()
+    assert len(outcome.column("text")) == 8 and outcome.run is not None
+    results = outcome.table(outcome.run.results_table)
+    pairs = set(zip(results["query_type"], results["doc_id"], strict=True))
+    assert ("vector", tiny.documents(1)[0]["doc_id"]) not in pairs
+    return outcome
+
+
 @case("a vector of the wrong dimension")
 def _(bench: Bench) -> Outcome:
     rows = tiny.documents(8)
