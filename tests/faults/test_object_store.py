@@ -78,6 +78,7 @@ def test_what_is_not_there_is_said(store: Store) -> None:
     assert empty.names() == [] and empty.open("runs") is None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_table_that_is_being_created_there_is_left_alone(store: Store) -> None:
     """Its first data file is there, its first commit is not: it has no age that could be seen."""

@@ -35,6 +35,7 @@ def ask(folder: Path, *arguments: object, server: str = "") -> subprocess.Comple
     return subprocess.run(command, env=env, capture_output=True, text=True, cwd=root)
 
 
+@pytest.mark.slow
 def test_a_flow_and_this_process_write_the_same(
     tmp_path: Path, cross_encoder: Path, prefect_server: None
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_flow_and_this_process_write_the_same(
     assert sum(name.startswith("rescore") for name in names) >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_it_is_stopped_and_continued_in_this_process(
     tmp_path: Path, cross_encoder: Path, number: signal.Signals, code: int
