@@ -6,6 +6,7 @@ the chunks of a run (the model, the known scores) belongs to the Pipeline and en
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -17,7 +18,7 @@ from typing import Any
 from configs.schema import Config
 from reranking.errors import RuntimeFailure
 from reranking.pipeline import Pipeline
-from reranking.progress import Progress, unwatched
+from reranking.progress import Progress, Status, duration, unwatched
 from reranking.runs.candidates import search_and_store
 from reranking.runs.pairs import TABLE
 from reranking.runs.plan import finish_run
@@ -32,6 +33,8 @@ from reranking.store import equals
 from reranking.workers.crew import Tally, hand_out, open_crew
 from reranking.workers.devices import on_own_devices, place
 from reranking.workers.presence import fault_of_worker, what_is_asked
+
+log = logging.getLogger(__name__)
 
 Report = dict[str, Any]
 """What was done to one chunk: pairs, scored, seconds, forward, search, path, refined."""
@@ -67,13 +70,20 @@ def work(pipeline: Pipeline, run: Run) -> Iterator[Report]:
 
 def _in_turn(pipeline: Pipeline, run: Run) -> Iterator[Report]:
     """Each chunk in this process; the next one is searched while one is scored."""
-    submit, chunks = pipeline.executor.submit, run.chunks
+    submit, chunks, started = pipeline.executor.submit, run.chunks, time.monotonic()
     ahead = {chunk: submit(search_chunk, pipeline, run, chunk) for chunk in chunks[:1]}
     for chunk in chunks:
         seconds = ahead.pop(chunk).result()
         if chunk + 1 < len(chunks):
             ahead[chunk + 1] = submit(search_chunk, pipeline, run, chunk + 1)
-        yield pipeline.executor.call(score_chunk, pipeline, run, chunk) | {"search": seconds}
+        report = pipeline.executor.call(score_chunk, pipeline, run, chunk)
+        left = (time.monotonic() - started) / (chunk + 1) * (len(chunks) - chunk - 1)
+        log.info(
+            "chunk %d of %d: %s pairs, of which %s scored, %s left",
+            *(chunk + 1, len(chunks), f"{report['pairs']:,}", f"{report['scored']:,}"),
+            duration(left),
+        )
+        yield report | {"search": seconds}
 
 
 @step("work-in-workers")
@@ -156,7 +166,7 @@ class _Teller:
             rate = scored / (time.monotonic() - self._began) / tally.workers
             note += f", {rate:,.1f} scored pairs/s a worker"
         total = round(pairs * self._chunks / tally.done) if tally.done else None
-        self._progress("score", pairs, total, tally.done / self._chunks, note)
+        self._progress(Status("score", pairs, total, tally.done / self._chunks, note))
 
 
 @step("work-on-chunk", 5, 30)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reranking import chunks
 from reranking.errors import GateFailed, RuntimeFailure
 from reranking.pipeline import Pipeline
-from reranking.progress import duration
 from reranking.runs.run import Run
 from reranking.summary import Summary
 
@@ -145,15 +143,8 @@ def _score(pipeline: Pipeline, run: Run, summary: Summary) -> None:
     if run.finished:
         summary.repeated(run, call(chunks.recall, pipeline, run))
         return
-    started = time.monotonic()
-    for done, report in enumerate(chunks.work(pipeline, run), start=1):
+    for report in chunks.work(pipeline, run):
         summary.worked(report)
-        left = (time.monotonic() - started) / done * (len(run.chunks) - done)
-        log.info(
-            "chunk %d of %d: %s pairs, of which %s scored, %s left",
-            *(done, len(run.chunks), f"{report['pairs']:,}", f"{report['scored']:,}"),
-            duration(left),
-        )
     if not run.corpus.managed and (happened := pipeline.fate(run)) is not None:
         raise RuntimeFailure(happened)
     with summary.timed("publish"):

@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,30 +18,28 @@ EVERY = 30.0  # seconds between two lines
 _READ = 2000  # characters of a text that a model reads, about: longer ones are cut
 
 
-class Progress(Protocol):
-    """Told after every piece of work; `total` is None while it is not known.
+@dataclass(frozen=True)
+class Status:
+    """How far a stage is; `total` is None while it is not known.
 
     `share` is the part of the work that is done, 0 to 1, if units differ in weight: long texts
     come first, so the units alone would promise too long a wait. `note` says what else is known.
     """
 
-    def __call__(
-        self,
-        stage: str,
-        done: int,
-        total: int | None,
-        share: float | None = None,
-        note: str = "",
-    ) -> None: ...
+    stage: str
+    done: int
+    total: int | None = None
+    share: float | None = None
+    note: str = ""
 
 
+Progress = Callable[[Status], None]
+"""Told after every piece of work."""
 Watch = Callable[[str], AbstractContextManager[Progress]]
 """Shows the progress of work that counts in a unit, such as `pairs`."""
 
 
-def silent(
-    stage: str, done: int, total: int | None, share: float | None = None, note: str = ""
-) -> None:
+def silent(status: Status) -> None:
     """The Progress that nobody watches."""
 
 
@@ -85,36 +84,35 @@ class Pace:
         self._began: dict[str, float] = {}
         self._last = time.monotonic()
 
-    def mark(self, stage: str, done: int) -> None:
+    def mark(self, status: Status) -> None:
         """Take the time; a stage that does not say its beginning began when the last one ended."""
         now = time.monotonic()
-        self._began.setdefault(stage, self._last if done else now)
+        self._began.setdefault(status.stage, self._last if status.done else now)
         self._last = now
 
     def seconds(self, stage: str) -> float:
         """The seconds that the stage has lasted."""
         return max(self._last - self._began[stage], 1e-9)
 
-    def rate(self, stage: str, done: int) -> str:
+    def rate(self, status: Status) -> str:
         """Units per second since the stage began."""
-        rate = done / self.seconds(stage)
+        rate = status.done / self.seconds(status.stage)
         return f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.2g} {self.unit}/s"
 
-    def left(self, stage: str, done: int, total: int | None, share: float | None) -> str:
+    def left(self, status: Status) -> str:
         """The time that the stage still needs if the rest goes as what is done, or nothing."""
-        if share is None and total:
-            share = done / total
+        share = status.share
+        if share is None and status.total:
+            share = status.done / status.total
         if not share or share >= 1:
             return ""
-        return f"{duration(self.seconds(stage) * (1 - share) / share)} left"
+        return f"{duration(self.seconds(status.stage) * (1 - share) / share)} left"
 
-    def text(
-        self, stage: str, done: int, total: int | None, share: float | None, note: str = ""
-    ) -> str:
+    def text(self, status: Status) -> str:
         """One line about the stage: units done, units per second, time left."""
-        count = f"{done:,}" if total is None else f"{done:,} of {total:,}"
-        parts = [self.rate(stage, done), self.left(stage, done, total, share), note]
-        return f"{stage}: {', '.join([f'{count} {self.unit}', *(p for p in parts if p)])}"
+        of = "" if status.total is None else f" of {status.total:,}"
+        parts = [f"{status.done:,}{of} {self.unit}", self.rate(status), self.left(status)]
+        return f"{status.stage}: {', '.join(part for part in [*parts, status.note] if part)}"
 
 
 def duration(seconds: float) -> str:
@@ -132,31 +130,23 @@ class Lines:
 
     def __init__(self, unit: str) -> None:
         self.pace = Pace(unit)
-        self._done: dict[str, int] = {}
+        self._last: dict[str, Status] = {}
         self._said = time.monotonic()
 
     def __enter__(self) -> Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for stage, done in self._done.items():
-            took = duration(self.pace.seconds(stage))
-            rate = self.pace.rate(stage, done)
-            log.info("%s: %s %s in %s, %s", stage, f"{done:,}", self.pace.unit, took, rate)
+        for stage, last in self._last.items():
+            took, rate = duration(self.pace.seconds(stage)), self.pace.rate(last)
+            log.info("%s: %s %s in %s, %s", stage, f"{last.done:,}", self.pace.unit, took, rate)
 
-    def __call__(
-        self,
-        stage: str,
-        done: int,
-        total: int | None,
-        share: float | None = None,
-        note: str = "",
-    ) -> None:
-        self.pace.mark(stage, done)
-        self._done[stage] = done
+    def __call__(self, status: Status) -> None:
+        self.pace.mark(status)
+        self._last[status.stage] = status
         if time.monotonic() - self._said >= EVERY:
             self._said = time.monotonic()
-            log.info("%s", self.pace.text(stage, done, total, share, note))
+            log.info("%s", self.pace.text(status))
 
 
 class Bars:
@@ -173,8 +163,7 @@ class Bars:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[facts]}"),
             console=Console(stderr=True),
             transient=True,
         )
@@ -186,18 +175,11 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def __call__(
-        self,
-        stage: str,
-        done: int,
-        total: int | None,
-        share: float | None = None,
-        note: str = "",
-    ) -> None:
-        self.pace.mark(stage, done)
-        if stage not in self._stages:
-            self._stages[stage] = self._bars.add_task(stage, total=total, rate="", left="")
-        rate, left = self.pace.rate(stage, done), self.pace.left(stage, done, total, share)
-        bar = self._stages[stage]
-        left = ", ".join(part for part in (left, note) if part)
-        self._bars.update(bar, completed=done, total=total, rate=rate, left=left)
+    def __call__(self, status: Status) -> None:
+        self.pace.mark(status)
+        parts = self.pace.rate(status), self.pace.left(status), status.note
+        facts = ", ".join(part for part in parts if part)
+        if status.stage not in self._stages:
+            self._stages[status.stage] = self._bars.add_task(status.stage, facts="")
+        bar = self._stages[status.stage]
+        self._bars.update(bar, completed=status.done, total=status.total, facts=facts)

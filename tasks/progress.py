@@ -8,7 +8,7 @@ from typing import Any
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 
-from reranking.progress import Pace
+from reranking.progress import Pace, Status
 
 _EVERY = 5.0  # seconds between two updates of an artifact
 
@@ -19,7 +19,7 @@ class Watcher:
     def __init__(self, unit: str) -> None:
         self.pace = Pace(unit)
         self._shown = time.monotonic()
-        self._last: tuple[str, int, int | None, float | None, str] | None = None
+        self._last: Status | None = None
         self._artifact: Any = None
 
     def __enter__(self) -> Watcher:
@@ -27,27 +27,18 @@ class Watcher:
 
     def __exit__(self, *_: object) -> None:
         if self._artifact is not None and self._last is not None:
-            self._post(*self._last)
+            self._post(self._last)
 
-    def __call__(
-        self,
-        stage: str,
-        done: int,
-        total: int | None,
-        share: float | None = None,
-        note: str = "",
-    ) -> None:
-        self.pace.mark(stage, done)
-        self._last = stage, done, total, share, note
-        if total and time.monotonic() - self._shown > _EVERY and TaskRunContext.get():
+    def __call__(self, status: Status) -> None:
+        self.pace.mark(status)
+        self._last = status
+        if status.total and time.monotonic() - self._shown > _EVERY and TaskRunContext.get():
             self._shown = time.monotonic()
-            self._post(stage, done, total, share, note)
+            self._post(status)
 
-    def _post(
-        self, stage: str, done: int, total: int | None, share: float | None, note: str
-    ) -> None:
-        text = self.pace.text(stage, done, total, share, note)
-        percent = 100.0 * done / total if total else 0.0
+    def _post(self, status: Status) -> None:
+        text = self.pace.text(status)
+        percent = 100.0 * status.done / status.total if status.total else 0.0
         if self._artifact is None:
             self._artifact = create_progress_artifact(percent, description=text)
         else:

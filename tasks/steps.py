@@ -14,7 +14,7 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from reranking.progress import Progress, watch
+from reranking.progress import Progress, Status, watch
 from reranking.retry import is_transient
 from reranking.steps import Pending, step_of
 from tasks.progress import Watcher
@@ -39,15 +39,9 @@ class AsTasks:
         """Show what `reranking.progress.watch` shows, and a progress artifact."""
         with watch(unit) as shown, Watcher(unit) as artifact:
 
-            def both(
-                stage: str,
-                done: int,
-                total: int | None,
-                share: float | None = None,
-                note: str = "",
-            ) -> None:
-                shown(stage, done, total, share, note)
-                artifact(stage, done, total, share, note)
+            def both(status: Status) -> None:
+                shown(status)
+                artifact(status)
 
             yield both
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
 from reranking import progress
-from reranking.progress import Lines, Pace, duration, shares_of, watch
+from reranking.progress import Lines, Pace, Status, duration, shares_of, watch
 
 
 @pytest.fixture
@@ -35,24 +36,24 @@ def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
 def test_the_time_left_is_that_of_the_work_not_of_the_units(clock: list[float]) -> None:
     """Longest first: a tenth of the pairs took half of the work, so as much again is left."""
     pace = Pace("pairs")
-    pace.mark("score", 0)
+    pace.mark(Status("score", 0, 100, 0.0))
     clock[0] += 60
-    pace.mark("score", 10)
-    assert pace.left("score", 10, 100, 0.5) == "1 min 00 s left"
-    assert pace.left("score", 10, 100, None) == "9 min 00 s left"
-    assert pace.left("score", 100, 100, 1.0) == ""
-    assert (
-        pace.text("score", 10, 100, 0.5) == "score: 10 of 100 pairs, 0.17 pairs/s, 1 min 00 s left"
-    )
+    half = Status("score", 10, 100, 0.5)
+    pace.mark(half)
+    assert pace.left(half) == "1 min 00 s left"
+    assert pace.left(replace(half, share=None)) == "9 min 00 s left"
+    assert pace.left(Status("score", 100, 100, 1.0)) == ""
+    assert pace.text(half) == "score: 10 of 100 pairs, 0.17 pairs/s, 1 min 00 s left"
+    assert pace.text(replace(half, note="2 workers")).endswith("left, 2 workers")
 
 
 def test_loading_before_the_first_piece_is_no_time_of_the_stage(clock: list[float]) -> None:
     pace = Pace("pairs")
     clock[0] += 500  # a model loads
-    pace.mark("score", 0)
+    pace.mark(Status("score", 0))
     clock[0] += 10
-    pace.mark("score", 1000)
-    assert pace.rate("score", 1000) == "100 pairs/s"
+    pace.mark(Status("score", 1000))
+    assert pace.rate(Status("score", 1000)) == "100 pairs/s"
 
 
 def test_shares_count_what_a_model_reads() -> None:
@@ -67,7 +68,7 @@ def test_without_a_terminal_there_is_a_line_each_half_minute_and_one_at_the_end(
 ) -> None:
     with caplog.at_level(logging.INFO, "reranking.progress"), Lines("pairs") as lines:
         for done in range(71):
-            lines("score", done, 70)
+            lines(Status("score", done, 70))
             clock[0] += 1
     assert caplog.messages == [
         "score: 30 of 70 pairs, 1 pairs/s, 40 s left",

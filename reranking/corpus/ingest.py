@@ -27,7 +27,7 @@ from reranking.corpus.ids import IdIndex, hash_values, id_words
 from reranking.corpus.indexes import bring_indexes_up_to_date
 from reranking.corpus.rejects import write_rejects
 from reranking.errors import InputError, MissingResource
-from reranking.progress import Progress, shares_of, silent
+from reranking.progress import Progress, Status, shares_of, silent
 from reranking.schemas import DOCUMENTS
 from reranking.sources.rows import Reject, Row
 from reranking.store import Database, equals, one_of
@@ -122,8 +122,8 @@ class _Ingest:
         progress: Progress,
     ) -> None:
         self.database, self.encoder, self.documents = database, encoder, documents
-        self.source_fp, self.column, self.commit_seconds = source_fp, column, commit_seconds
-        self.progress = progress
+        self.source_fp, self.column = source_fp, column
+        self.commit_seconds, self.progress = commit_seconds, progress
         self.report = IngestReport()
         self.started_at = datetime.now(UTC)
         self.template: dict[str, Any] = {"template": documents.text_template}
@@ -135,8 +135,7 @@ class _Ingest:
         self.stored = _stored_rows(database, documents.table)
         self.seen = np.zeros(len(self.stored), bool)
         self.faulty = np.zeros(len(self.stored), bool)
-        self.hidden = 0  # rejects that may be any row
-        self.new = IdIndex()
+        self.hidden, self.new = 0, IdIndex()  # hidden: rejects that may be any row
         self.types = ColumnTypes(documents.types)
 
     def decide_types(self, rows: Iterator[Row | Reject]) -> None:
@@ -154,7 +153,7 @@ class _Ingest:
         self._refuse_if_mostly_bad(window, rejects)
         self._write_rejects(rejects)
         self._write(self._changed(documents))
-        self.progress("ingest", self.report.rows, None)
+        self.progress(Status("ingest", self.report.rows))
 
     def _sort_out(self, window: list[Row | Reject]) -> tuple[list[Document], list[Reject]]:
         documents: list[Document] = []
@@ -257,7 +256,8 @@ class _Ingest:
                 if heavy >= _COMMIT_BYTES or time.monotonic() - last_commit >= self.commit_seconds:
                     self._commit(waiting)
                     last_commit, heavy = time.monotonic(), 0
-                self.progress("encode", start + len(part), len(documents), shares[start])
+                done = start + len(part)
+                self.progress(Status("encode", done, len(documents), shares[done - 1]))
         finally:
             self._commit(waiting)
 

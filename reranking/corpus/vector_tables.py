@@ -24,7 +24,7 @@ from reranking.corpus.filters import path_of
 from reranking.corpus.indexes import bring_vector_index_up_to_date
 from reranking.corpus.ingest import ENCODER_KEY, READY, Encoder
 from reranking.errors import InputError, MissingResource
-from reranking.progress import Progress, silent
+from reranking.progress import Progress, Status, silent
 from reranking.schemas import VECTORS
 from reranking.store import Database, one_of
 
@@ -169,7 +169,7 @@ class _Beside:
                         self._commit(waiting, schema)
                         last_commit = time.monotonic()
                     done += len(part)
-                    progress("encode", done, len(ids))
+                    progress(Status("encode", done, len(ids)))
             finally:
                 self._commit(waiting, schema)
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from reranking.corpus.corpus import texts_of
 from reranking.errors import RuntimeFailure
-from reranking.progress import Progress, silent, weights_of
+from reranking.progress import Progress, Status, silent, weights_of
 from reranking.runs.candidates import candidates_of
 from reranking.runs.pairs import Commits, PairScores, distinct_pairs, texts_by_hash
 from reranking.runs.run import Run
@@ -83,14 +83,14 @@ class Rescorer:
         weights = weights_of(queries)[query_index] + weights_of(documents)[document_index]
         weights /= weights.sum()
         done, share = 0, 0.0
-        self.progress("score", done, len(missing), share)
+        self.progress(Status("score", done, len(missing), share))
         started = time.monotonic()
         try:
             for positions, logits in scorer.batches(*batch):
                 commits.add(positions, logits)
                 done += len(positions)
                 share += float(weights[positions].sum())
-                self.progress("score", done, len(missing), share)
+                self.progress(Status("score", done, len(missing), share))
         finally:
             self.seconds += time.monotonic() - started
             commits.flush()

@@ -42,6 +42,11 @@ class Crew(Protocol):
 
     least: int  # workers without which the job is not begun
 
+    @property
+    def waiting(self) -> int:
+        """Workers that wait for a place on the cluster."""
+        ...
+
     def present(self) -> Mapping[str, Worker]:
         """The workers that are there now, by name; a dead one is not, a new one is."""
         ...
@@ -231,7 +236,7 @@ class _Shift:
         begun = bool(tally.done or self.losses or any(b.work for b in self.benches.values()))
         asked = any(bench.asked is not None for bench in self.benches.values())
         refused = "; ".join(f"{name}: {why}" for name, why in tally.refused.items())
-        if not self.benches and tally.refused and not begun:
+        if not self.benches and tally.refused and not begun and not self.crew.waiting:
             raise MissingPrerequisite(f"no worker can do this job. {refused}")
         waited = now - (self.said if self.told else self.began)
         if tally.workers or waited < (_REMIND if self.told else _SOON):

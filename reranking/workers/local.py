@@ -25,7 +25,7 @@ _POLL = 0.5  # seconds between two looks of a worker at its parent
 class _Fixed:
     """A crew that stays as it is."""
 
-    least = 1
+    least, waiting = 1, 0
 
     def __init__(self, workers: Mapping[str, Worker]) -> None:
         self._workers = workers

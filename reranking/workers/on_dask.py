@@ -74,6 +74,8 @@ def _as_number(number: int, work: Callable[..., Any], *args: Any) -> Any:  # noq
 
 
 class _DaskCrew:
+    waiting = 0  # who has no place is not told by the scheduler
+
     def __init__(self, client: Any, most: int | None, least: int, config: Config) -> None:  # noqa: ANN401
         self.client, self._most, self.least = client, most, least
         self._gpus, self._resources = gpus_wanted(config), config.execution.resources

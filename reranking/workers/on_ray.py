@@ -71,6 +71,11 @@ class _RayCrew:
         self._workers: dict[str, _RayWorker] = {}
         self._waiting: dict[str, tuple[_RayWorker, Any]] = {}
 
+    @property
+    def waiting(self) -> int:
+        """The actors that have no place yet."""
+        return len(self._waiting)
+
     def present(self) -> Mapping[str, Worker]:
         """The actors that run; one that waits for a place is not there yet."""
         import ray

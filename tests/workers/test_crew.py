@@ -44,7 +44,7 @@ class Fake:
 class Crew:
     """Those of the fakes that live."""
 
-    least = 1
+    least, waiting = 1, 0
 
     def __init__(self, *workers: Fake) -> None:
         self.workers = workers
