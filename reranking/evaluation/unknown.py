@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from reranking.corpus.corpus import columns_of, string_ids
-from reranking.judgments.lists import grades, stored_list
+from reranking.judgments.lists import stored_list
 from reranking.runs.run import Run
 
 _EXAMPLES = 5
@@ -36,9 +36,10 @@ def unknown_to(run: Run, judgment_list: str) -> Unknown:
     queries = set(run.query_rows.column("query_id").to_pylist())
     stored = stored_list(run.database, judgment_list)
     of_set = stored.filter(pc.equal(stored["query_set"], run.queries.name))
-    lost = sorted(set(of_set["query_id"].to_pylist()) - queries)
-    judged = pc.unique(grades(run.database, judgment_list, run.query_rows).table["doc_id"])
-    doc_ids = judged.to_pylist()
+    asked = of_set["query_id"].to_pylist()
+    lost = sorted(set(asked) - queries)
+    pairs = zip(asked, of_set["doc_id"].to_pylist(), strict=True)
+    doc_ids = sorted({doc_id for query_id, doc_id in pairs if query_id in queries})
     known: set[str] = set()
     for batch in columns_of(run.database, run.corpus, doc_ids, []):
         known.update(string_ids(batch.column(run.corpus.id), run.corpus))
