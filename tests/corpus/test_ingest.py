@@ -327,3 +327,27 @@ def test_writers_that_add_the_same_columns_at_once_both_succeed(tmp_path: Path) 
     schema = Database(str(tmp_path)).need("documents").schema
     assert [n for n in schema.names if n.startswith("column")] == names
     assert all(schema.field(n).nullable for n in names)
+
+
+def test_progress_counts_the_work_of_the_texts_that_are_encoded(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longest first: the first step of two of eight texts is most of the work."""
+    from reranking.corpus import ingest as module
+    from reranking.progress import Status
+
+    monkeypatch.setattr(module, "_STEP", 2)
+    told: list[Status] = []
+    texts = [{"doc_id": f"d{n}", "text": "x" * (950 if n < 2 else 50)} for n in range(8)]
+    ingest(
+        database,
+        lambda: iter(rows(*texts)),
+        CountingEncoder(),
+        Documents(),
+        source_fp="source",
+        progress=told.append,
+    )
+    steps = [status for status in told if status.stage == "encode"]
+    assert [status.done for status in steps] == [2, 4, 6, 8]
+    expected = [2000 / 2600, 2200 / 2600, 2400 / 2600, 1.0]  # 50 a text, and its characters
+    assert [status.share for status in steps] == pytest.approx(expected)
