@@ -37,6 +37,24 @@ class Worker(Protocol):
     def submit(self, work: Callable[..., Any], /, *args: Any) -> Future[Any]: ...
 
 
+def relayed(theirs: Future[Any], seen: Callable[[BaseException], BaseException]) -> Future[Any]:
+    """Return a future of an engine's result; `seen` has its error before those who wait for it."""
+    ours: Future[Any] = Future()
+
+    def hand_on(done: Future[Any]) -> None:
+        if not ours.set_running_or_notify_cancel():
+            return
+        try:
+            result = done.result()
+        except BaseException as error:
+            ours.set_exception(seen(error))
+        else:
+            ours.set_result(result)
+
+    theirs.add_done_callback(hand_on)
+    return ours
+
+
 class Crew(Protocol):
     """The workers of one engine."""
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
 from configs.schema import Config
-from reranking.workers.crew import Worker
+from reranking.workers.crew import Worker, relayed
 from reranking.workers.devices import place
 
 _CALLS = 100  # of a process, before a fresh one takes over: no leak grows for longer
@@ -55,7 +56,7 @@ def threads(config: Config) -> Iterator[_Fixed]:
 
 
 class _Process:
-    """A worker whose process, if it dies, is replaced before the next piece of work."""
+    """A worker whose process, once it is seen to be dead, is replaced."""
 
     def __init__(self, number: int, workers: int) -> None:
         self._spawn = multiprocessing.get_context("spawn")  # a forked LanceDB hangs
@@ -64,6 +65,7 @@ class _Process:
         self._start()
 
     def _start(self) -> None:
+        self.dead = False
         self.pool = ProcessPoolExecutor(
             1,
             mp_context=self._spawn,
@@ -74,11 +76,21 @@ class _Process:
 
     def submit(self, work: Callable[..., Any], /, *args: Any) -> Future[Any]:
         try:
-            return self.pool.submit(work, *args)
-        except BrokenProcessPool:
-            self.pool.shutdown(wait=False)
-            self._start()
-            return self.pool.submit(work, *args)
+            theirs = self.pool.submit(work, *args)
+        except BrokenProcessPool as error:  # it died while it had nothing to do
+            theirs = Future()
+            theirs.set_exception(error)
+        return relayed(theirs, partial(self._seen, self.pool))
+
+    def _seen(self, pool: ProcessPoolExecutor, error: BaseException) -> BaseException:
+        if pool is self.pool:  # and not one that was replaced already
+            self.dead = self.dead or isinstance(error, BrokenProcessPool)
+        return error
+
+    def replace(self) -> None:
+        """Begin again with a new process."""
+        self.pool.shutdown(wait=False)
+        self._start()
 
 
 class _Processes(_Fixed):
@@ -90,10 +102,8 @@ class _Processes(_Fixed):
 
     def present(self) -> Mapping[str, Worker]:
         for number, process in enumerate(self.processes):
-            # A pool that lost its process says so to nobody but the next caller.
-            if getattr(process.pool, "_broken", False):
-                process.pool.shutdown(wait=False)
-                process._start()
+            if process.dead:
+                process.replace()
                 self._lives[number] += 1
         return {
             f"process {number}" + (f" (start {life + 1})" if life else ""): process

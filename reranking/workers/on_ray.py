@@ -15,7 +15,7 @@ from typing import Any
 
 from configs.schema import Config
 from reranking.errors import MissingPrerequisite
-from reranking.workers.crew import Worker, lacking_extra
+from reranking.workers.crew import Worker, lacking_extra, relayed
 from reranking.workers.devices import gpus_wanted
 from reranking.workers.reach import need_answer
 
@@ -39,27 +39,13 @@ class _RayWorker:
         self.dead = False
 
     def submit(self, work: Callable[..., Any], /, *args: Any) -> Future[Any]:
-        ours: Future[Any] = Future()
-        theirs = self.actor.call.remote(work, *args).future()
+        return relayed(self.actor.call.remote(work, *args).future(), self._seen)
 
-        def hand_on(done: Future[Any]) -> None:
-            if ours.cancelled() or not ours.set_running_or_notify_cancel():
-                return
-            error = done.exception()
-            if error is None:
-                ours.set_result(done.result())
-            else:
-                self.dead = self.dead or _is_death(error)
-                ours.set_exception(getattr(error, "cause", None) or error)
+    def _seen(self, error: BaseException) -> BaseException:
+        import ray
 
-        theirs.add_done_callback(hand_on)
-        return ours
-
-
-def _is_death(error: BaseException) -> bool:
-    import ray
-
-    return isinstance(error, ray.exceptions.RayActorError)
+        self.dead = self.dead or isinstance(error, ray.exceptions.RayActorError)
+        return getattr(error, "cause", None) or error
 
 
 class _RayCrew:

@@ -298,8 +298,8 @@ def test_what_is_missing_is_said(
 
 
 def test_the_summary_is_markdown_that_links(report: Report) -> None:
-    text = markdown(report, "file:///tmp/r.html")
+    text = markdown(report, "file:///reports/r.html")
     assert "## Reranking makes hybrid search worse" in text
     assert text.count("\n| ") == 1 + 6  # two measures on three query types, below the header
-    assert "[The whole report](<file:///tmp/r.html>)" in text
+    assert "[The whole report](<file:///reports/r.html>)" in text
     assert "rank-biased overlap" in markdown(without_judgments(report))
