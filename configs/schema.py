@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from configs.blending import Blend, Fusion, metric_fault
 from configs.documents import Documents
 from configs.evaluation import ComparisonSettings, Gate, Judgments
 from configs.execution import Execution
@@ -48,6 +49,17 @@ class Search(Part):
     nprobes: int | None = Field(None, ge=1, description="IVF partitions searched")
     refine_factor: int | None = Field(None, ge=1, description="re-rank PQ hits exactly")
     chunk_queries: int = Field(1000, ge=1, description="queries searched and scored together")
+    fusion: Fusion | None = Field(
+        None, description="how hybrid's first stage joins its legs; None: rrf, as LanceDB"
+    )
+
+    @model_validator(mode="after")
+    def _joins_something(self) -> Search:
+        if self.fusion is not None and "hybrid" not in self.query_types:
+            raise ValueError("fusion joins the legs of hybrid search, which query_types lacks")
+        if fault := metric_fault(self.metric, self.fusion):
+            raise ValueError(fault)
+        return self
 
     @property
     def legs(self) -> tuple[str, ...]:
@@ -153,6 +165,9 @@ class Rerank(Part):
     refine: Literal["float32"] | None = Field(
         None, description="after half precision: score again what may be among the top_k"
     )
+    blend: Blend | None = Field(
+        None, description="the final score is the raw logit with the legs' scores; None: it alone"
+    )
     prompt: str | None = Field(None, description="instruction; None: the model's own, if any")
     prompt_name: str | None = Field(None, description="one of the prompts in the model's folder")
     label: int | str | None = Field(
@@ -175,6 +190,11 @@ class Rerank(Part):
             raise ValueError(
                 "refine scores again what half precision leaves near the top_k-th rank: give a "
                 "top_k, and precision bfloat16, float16 or auto"
+            )
+        if self.refine and self.blend is not None and self.blend.method == "ranks":
+            raise ValueError(
+                "refine knows how far a logit may be off, not a rank: blend by scores, or leave "
+                "out refine"
             )
         return self
 
@@ -240,6 +260,14 @@ class Config(Part):
             raise ValueError("results.publish must not be the documents table")
         if self.candidates is not None and self.search.where:
             raise ValueError("candidates are not searched: search.where cannot filter them")
+        blend = None if self.rerank is None else self.rerank.blend
+        if fault := metric_fault(self.search.metric, blend):
+            raise ValueError(fault)
+        if self.candidates is not None and (blend is not None or self.search.fusion is not None):
+            raise ValueError(
+                "candidates are one given ranking: there are no legs to fuse (search.fusion) or to "
+                "blend with (rerank.blend)"
+            )
         if self.gates and self.judgments is None:
             raise ValueError("gates need judgments: name a judgments.judgment_list")
         return self

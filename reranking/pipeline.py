@@ -296,9 +296,8 @@ class Pipeline:
             self.search_of(corpus),
             encoder=None if self.encoder is None else self.encoder.fingerprint,
             reranker=self.reranker,
-            return_score="relevance" if config.rerank is None else config.rerank.return_score,
-            top_k=None if config.rerank is None else config.rerank.top_k,
             refiner=self.refiner,
+            rerank=config.rerank,
             ranking=None if ranking is None else ranking.content,
             force=force,
         )

@@ -19,10 +19,12 @@ from lancedb.rerankers import Reranker
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from configs.blending import Blend
 from configs.schema import Rerank
 from reranking.arrow import frame
 from reranking.errors import ConfigError, RuntimeFailure
 from reranking.fingerprints import text_hash, text_hashes
+from reranking.runs.fusion import Legs, blended
 from reranking.runs.pairs import PairScores
 from reranking.runs.ranking import activated
 from reranking.scoring.crossencoder import find_cross_encoder
@@ -36,7 +38,10 @@ class CrossEncoderReranker(Reranker):  # type: ignore[misc]  # LanceDB's classes
     """A cross-encoder for vector, FTS and hybrid queries; `return_score` "all" for all three.
 
     Pairs are batched by tokens, so `batch_size` is accepted and not needed. `database` is the URI
-    of a rescore database whose pair scores are used and added to.
+    of a rescore database whose pair scores are used and added to. `blend` is `rerank.blend` of a
+    config: what it weighs is read from the legs' columns, distances being cosine distances. In
+    hybrid search LanceDB rescales both columns before a reranker sees them, so there it must have
+    scale min-max or the method ranks.
     """
 
     def __init__(
@@ -57,25 +62,27 @@ class CrossEncoderReranker(Reranker):  # type: ignore[misc]  # LanceDB's classes
         prompt_name: str | None = None,
         label: int | str | None = None,
         answer_tokens: Mapping[str, str] | None = None,
+        blend: Blend | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(return_score)
         self.column = column
         self.database = None if database is None else Database(database)
-        self.model = find_cross_encoder(
-            _settings(
-                model_name=model_name,
-                revision=revision,
-                device=device,
-                max_length=max_length,
-                activation=activation,
-                precision=precision,
-                prompt=prompt,
-                prompt_name=prompt_name,
-                label=label,
-                answer_tokens=answer_tokens,
-                trust_remote_code=trust_remote_code,
-            )
+        settings = _settings(
+            model_name=model_name,
+            revision=revision,
+            device=device,
+            max_length=max_length,
+            activation=activation,
+            precision=precision,
+            prompt=prompt,
+            prompt_name=prompt_name,
+            label=label,
+            answer_tokens=answer_tokens,
+            trust_remote_code=trust_remote_code,
+            blend=blend,
         )
+        self.blend = settings.blend
+        self.model = find_cross_encoder(settings)
 
     def __str__(self) -> str:
         return f"CrossEncoderReranker(model_name={self.model.settings.model_name})"
@@ -87,20 +94,25 @@ class CrossEncoderReranker(Reranker):  # type: ignore[misc]  # LanceDB's classes
 
     def rerank_vector(self, query: Any, vector_results: pa.Table) -> pa.Table:
         """The vector leg's rows by score; without `_distance` unless all scores are returned."""
-        return self._reranked(query, vector_results, drop=["_distance"])
+        legs = None if self.blend is None else _legs(vector_results, vector_results, None)
+        return self._reranked(query, vector_results, legs, drop=["_distance"])
 
     def rerank_fts(self, query: Any, fts_results: pa.Table) -> pa.Table:
         """The FTS leg's rows by score; without `_score` unless all scores are returned."""
-        return self._reranked(query, fts_results, drop=["_score"])
+        legs = None if self.blend is None else _legs(fts_results, None, fts_results)
+        return self._reranked(query, fts_results, legs, drop=["_score"])
 
     def rerank_hybrid(
         self, query: Any, vector_results: pa.Table, fts_results: pa.Table
     ) -> pa.Table:
         """Both legs' rows, each once, by score; null where a leg did not find a row."""
-        union = _union(vector_results, fts_results)
-        return self._reranked(query, union, drop=["_distance", "_score"])
+        union, legs = _union(vector_results, fts_results), None
+        if self.blend is not None:
+            _need_known_scale(self.blend)
+            legs = _legs(union, vector_results, fts_results)
+        return self._reranked(query, union, legs, drop=["_distance", "_score"])
 
-    def _reranked(self, query: Any, rows: pa.Table, drop: list[str]) -> pa.Table:
+    def _reranked(self, query: Any, rows: pa.Table, legs: Legs | None, drop: list[str]) -> pa.Table:
         if self.column not in rows.column_names:
             raise ConfigError(
                 f"column {self.column!r} is not among the results' columns {rows.column_names}; "
@@ -108,11 +120,16 @@ class CrossEncoderReranker(Reranker):  # type: ignore[misc]  # LanceDB's classes
             )
         texts = ["" if t is None else t for t in rows[self.column].to_pylist()]
         logits = self._logits(_text_of(query), texts)
-        scores = activated(pl.Series(logits, dtype=pl.Float32), self.model.activation)
+        if legs is None or self.blend is None:
+            order = logits
+            scores = activated(pl.Series(logits, dtype=pl.Float32), self.model.activation)
+        else:
+            order = blended(logits.astype(np.float64)[None], legs, self.blend)[0]
+            scores = pl.Series(order, dtype=pl.Float32)
         scored = rows.append_column("_relevance_score", scores.to_arrow())
         if self.score == "relevance":
             scored = scored.drop_columns([n for n in drop if n in scored.column_names])
-        return scored.take(pa.array(np.argsort(-logits, kind="stable")))
+        return scored.take(pa.array(np.argsort(-order, kind="stable")))
 
     def _logits(self, query: str, texts: list[str]) -> NDArray[np.float32]:
         """One raw logit per text; each distinct text is scored, or looked up, once."""
@@ -191,3 +208,31 @@ def _union(vector: pa.Table, fts: pa.Table) -> pa.Table:
             values = leg[name].combine_chunks().take(places)
             rows = rows.set_column(rows.column_names.index(name), name, values)
     return rows
+
+
+def _need_known_scale(blend: Blend) -> None:
+    if blend.method == "scores" and blend.scale == "raw":
+        raise ConfigError(
+            "a blend of raw scores cannot be had in LanceDB's hybrid search, which rescales both "
+            "legs' scores before a reranker sees them: give it scale 'min-max' or method 'ranks', "
+            "search by vector or by text alone, or leave it to `rescore run`, which has the scores"
+        )
+
+
+def _legs(rows: pa.Table, vector: pa.Table | None, fts: pa.Table | None) -> Legs:
+    """What each leg gave the rows, as one query: a leg's results come best first."""
+    columns = []
+    for leg, name in ((vector, "_distance"), (fts, "_score")):
+        found = leg is not None and leg.num_rows and name in rows.column_names
+        ranks = _places(rows, leg) + 1.0 if found else np.full(rows.num_rows, np.nan)
+        values = rows[name].to_numpy() if found else np.full(rows.num_rows, np.nan)
+        columns += [ranks[None], np.asarray(values, np.float64)[None]]
+    return Legs(*columns)
+
+
+def _places(rows: pa.Table, leg: pa.Table) -> NDArray[np.float64]:
+    """Where each row stands in the leg's results, NaN where it does not."""
+    if rows is leg:
+        return np.arange(rows.num_rows, dtype=np.float64)
+    places = pc.index_in(rows["_rowid"], value_set=leg["_rowid"].combine_chunks())
+    return np.asarray(pc.cast(places, pa.float64()).to_numpy(), np.float64)

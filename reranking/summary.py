@@ -10,8 +10,9 @@ from typing import Any
 
 from configs.schema import Config
 from reranking.progress import duration
+from reranking.runs.rates import scoring_rate
 from reranking.runs.refine import REFINED
-from reranking.runs.run import Run, scoring_rate
+from reranking.runs.run import Run
 
 log = logging.getLogger(__name__)
 

@@ -83,9 +83,9 @@ def _placed(run: Run, rows: pl.DataFrame, query_type: str) -> dict[str, Placemen
     candidates = rows.to_arrow()
     if not candidates.num_rows:
         return {}
-    first = _ranks(candidates, None, query_type)
+    first = _ranks(run, candidates, None, query_type)
     scores = None if run.reranker is None else _scores(run, candidates)
-    full = first if scores is None else _ranks(candidates, scores.to_arrow(), query_type)
+    full = first if scores is None else _ranks(run, candidates, scores.to_arrow(), query_type)
     logits = {} if scores is None else _logits(scores)
     published = _published(run, rows["query_id"][0], query_type)
     return {
@@ -106,10 +106,17 @@ def _placed(run: Run, rows: pl.DataFrame, query_type: str) -> dict[str, Placemen
     }
 
 
-def _ranks(candidates: pa.Table, scores: pa.Table | None, query_type: str) -> dict[str, int]:
+def _ranks(
+    run: Run, candidates: pa.Table, scores: pa.Table | None, query_type: str
+) -> dict[str, int]:
     """Rank all candidates, none cut off: {document: rank}."""
     ranked = rank_results(
-        candidates, scores, query_types=[query_type], limit=candidates.num_rows
+        candidates,
+        scores,
+        query_types=[query_type],
+        limit=candidates.num_rows,
+        fusion=run.search.fusion,
+        blend=run.blend,
     ).to_pydict()
     return dict(zip(ranked["doc_id"], ranked["rank"], strict=True))
 

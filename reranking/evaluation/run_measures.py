@@ -111,6 +111,7 @@ def rankings(run: Run, stage: str) -> Iterator[pa.Table]:
             None,
             query_types=run.search.query_types,
             limit=run.search.limit,
+            fusion=run.search.fusion,
         )
 
 

@@ -55,6 +55,8 @@ class Side:
             "reranker": None if self.stage == FIRST else _named(row),
             "column": run.corpus.scored,
             "top_k": None if self.stage == FIRST else run.top_k,
+            "fusion": run.search.fusion and run.search.fusion.named or None,
+            "blend": None if self.stage == FIRST or run.blend is None else run.blend.named,
         }
 
     @property

@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from typing import Any
 
-from configs.schema import Config, Search
+from configs.blending import Blend, Fusion, metric_fault
+from configs.schema import Config, Rerank, Search
 from reranking import fingerprints
 from reranking.corpus.corpus import Corpus, content_digest
 from reranking.corpus.filters import typed_where
 from reranking.corpus.indexes import need_fts, vector_index
 from reranking.corpus.queries import QuerySet
+from reranking.errors import ConfigError
 from reranking.runs.run import (
     TABLE,
     Run,
@@ -39,17 +41,22 @@ def plan_run(
     *,
     encoder: str | None,
     reranker: Reranker | None,
-    return_score: str,
-    top_k: int | None,
+    rerank: Rerank | None,
     refiner: Reranker | None = None,
     ranking: str | None = None,
     force: bool = False,
 ) -> Run:
     """Return the run that these inputs name: finished already, begun, or new. Nothing is written.
 
-    `search` has its metric resolved. `ranking` names the content of a given ranking, which then
-    stands for the search.
+    `search` has its metric resolved; `rerank` says what `reranker`'s scores are published as, None
+    publishes the first stage. `ranking` names the content of a given ranking, which then stands
+    for the search.
     """
+    blend = None if rerank is None else rerank.blend
+    return_score = "relevance" if rerank is None else rerank.return_score
+    top_k = None if rerank is None else rerank.top_k
+    if fault := metric_fault(search.metric, search.fusion, blend):
+        raise ConfigError(fault)
     content, _ = content_digest(database, corpus, search.where)
     if ranking is None:
         search_inputs = _search_inputs(database, corpus, search, encoder)
@@ -70,6 +77,7 @@ def plan_run(
             "activation": None if reranker is None else reranker.activation,
             "top_k": top_k,
             **({} if refiner is None else {"refiner": refiner.fingerprint.hex()}),
+            **_joining(search.fusion, blend),
         }
     )
     published = published_epoch(database, run_id)
@@ -90,7 +98,14 @@ def plan_run(
         least_epoch=epoch if force else 0,
         finished=published is not None and not force,
         refiner=None if refiner is None else refiner.fingerprint.hex(),
+        blend=blend,
     )
+
+
+def _joining(fusion: Fusion | None, blend: Blend | None) -> dict[str, Any]:
+    """What names how scores are joined; nothing if it is as it always was."""
+    named = {"fusion": fusion and fusion.named, "blend": blend and blend.named}
+    return {name: value for name, value in named.items() if value}
 
 
 def _search_inputs(

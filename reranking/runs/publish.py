@@ -84,6 +84,8 @@ def _batches(
             top_k=run.top_k,
             return_score=run.return_score,
             activation=run.activation,
+            fusion=run.search.fusion,
+            blend=run.blend,
         )
         yield from ranked.cast(schema).to_batches()
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from reranking.arrow import frame
 from reranking.runs.candidates import candidates_of
 from reranking.runs.pairs import KEY, PairScores, distinct_pairs
-from reranking.runs.ranking import cut_of, rank_results, rows_of
+from reranking.runs.ranking import cut_of, rank_results, rows_of, with_joined_scores
 from reranking.runs.rerank import Rescorer
 from reranking.runs.run import Run
 
@@ -120,15 +120,18 @@ def margin_of(probes: pl.DataFrame) -> float:
 def above_cuts(candidates: pa.Table, scores: pl.DataFrame, run: Run, margin: float) -> pl.DataFrame:
     """The rows of `scores` at most `margin` below the last kept one of one of their rankings.
 
-    Pure; `scores` has query_hash, doc_hash and score.
+    Pure; `scores` has query_hash, doc_hash and score. With a blend, which adds the same to both
+    logits of a pair, it is the blended score that is cut by.
     """
     rows = frame(candidates).join(scores.select(*KEY, "score"), on=KEY)
     cut = cut_of(run.search.limit, run.top_k)
     last = pl.col("score").sort(descending=True).head(cut).last().over("query_id")
-    near = [
-        rows_of(rows, t).filter(pl.col("score") >= last - margin).select(KEY)
-        for t in run.search.query_types
-    ]
+    near = []
+    for query_type in run.search.query_types:
+        view = rows_of(rows, query_type)
+        if run.blend is not None:
+            view = with_joined_scores(view, query_type, run.blend)
+        near.append(view.filter(pl.col("score") >= last - margin).select(KEY))
     return scores.join(pl.concat(near), on=KEY, how="semi", maintain_order="left")
 
 
@@ -148,6 +151,7 @@ def _tops(
         query_types=run.search.query_types,
         limit=run.search.limit,
         top_k=run.top_k,
+        blend=run.blend,
     )
     groups = frame(ranked).group_by("query_id", "query_type", maintain_order=True)
     return {key: rows.sort("rank")["doc_id"].to_list() for key, rows in groups}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import pyarrow as pa
 from pydantic import ValidationError
 
+from configs.blending import Blend
 from configs.schema import Config, Search
 from reranking.corpus.corpus import Corpus
 from reranking.corpus.queries import QuerySet, read_queries
@@ -84,6 +85,7 @@ class Run:
     least_epoch: int
     finished: bool
     refiner: str | None = None
+    blend: Blend | None = None
     row: RunRow | None = field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -101,6 +103,7 @@ class Run:
                 queries=QuerySet(**values["queries"]),
                 row=row,
                 search=Search(**search),
+                blend=Blend(**values["blend"]) if values.get("blend") else None,
                 **{k: values[k] for k in _PLAIN if k in values},
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -115,6 +118,8 @@ class Run:
         for name in _PLAIN:
             own[name] = getattr(self, name)
         search = self.search.model_dump(mode="json", exclude={"chunk_queries"})
+        if self.blend is not None:  # without it plans stay as earlier versions wrote them
+            own["blend"] = self.blend.named
         corpus, queries = self.corpus.stored(), vars(self.queries)
         return json.dumps({**own, "search": search, "corpus": corpus, "queries": queries})
 
@@ -254,7 +259,9 @@ class Run:
 
 
 _PLAIN = tuple(
-    f.name for f in fields(Run) if f.name not in ("database", "corpus", "queries", "search", "row")
+    f.name
+    for f in fields(Run)
+    if f.name not in ("database", "corpus", "queries", "search", "blend", "row")
 )
 
 
@@ -372,18 +379,6 @@ def newest_done(database: Database, pipeline: str) -> Run:
             "another run with --run (`rescore runs` lists them)"
         )
     return runs[0]
-
-
-def scoring_rate(database: Database, reranker: str) -> float | None:
-    """Return pairs per second of the newest run that scored with the reranker; None if none did."""
-    columns = ["started_at", "counts_json", "seconds_json"]
-    rows = database.read(TABLE, equals("reranker", reranker), columns).to_pylist()
-    for row in sorted(rows, key=lambda r: r["started_at"], reverse=True):
-        scored = json.loads(row["counts_json"]).get("scored", 0)
-        seconds = json.loads(row["seconds_json"]).get("score", 0.0)
-        if scored and seconds:
-            return float(scored / seconds)
-    return None
 
 
 def write_row(database: Database, row: Mapping[str, Any], *, update: bool = True) -> None:

@@ -18,13 +18,18 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from lancedb.query import MatchQuery
-from lancedb.rerankers import CrossEncoderReranker
+from lancedb.rerankers import CrossEncoderReranker, RRFReranker
 
+from configs.blending import Blend
 from configs.documents import Encoder
 from configs.load import load_config
 from reranking.arrow import frame
 from reranking.corpus.queries import read_queries
+from reranking.errors import ConfigError
 from reranking.reranker import CrossEncoderReranker as DropIn
+from reranking.runs.candidates import candidates_of
+from reranking.runs.pairs import PairScores
+from reranking.runs.ranking import rank_results
 from reranking.runs.run import Run
 from reranking.store import Database
 from tests.conftest import real_data
@@ -279,6 +284,108 @@ def test_the_drop_in_equals_lancedb(
         assert set(answers[0].columns) == set(answers[1].columns)
         compare(answers[0], answers[1], query_type, set(), run.search.limit)
     oracle.rerankers[return_score] = theirs
+
+
+def inner_ties(found: pl.DataFrame, query_id: str) -> set[str]:
+    """Documents of equal scores in a leg: LanceDB ranks them in any order, we by their ids."""
+    rows = found.filter(query_id=query_id)
+    tied = [
+        rows.filter(pl.col(value).is_not_null() & pl.col(value).is_duplicated())["doc_id"]
+        for value in ("_distance", "_score")
+    ]
+    return set(pl.concat(tied))
+
+
+def test_the_first_stage_of_hybrid_search_equals_lancedb(
+    runs: dict[str, Run], oracles: dict[str, Oracle]
+) -> None:
+    """Scores equal those of LanceDB's RRFReranker, and so does the order where scores differ."""
+    run, oracle = runs["relevance"], oracles["relevance"]
+    chunks = [candidates_of(run, chunk) for chunk in run.chunks]
+    first = frame(
+        rank_results(pa.concat_tables(chunks), None, query_types=["hybrid"], limit=run.search.limit)
+    )
+    theirs, oracle.rerankers["relevance"] = oracle.rerankers["relevance"], RRFReranker()
+    found = frame(pa.concat_tables(chunks))
+    exact = 0
+    for row in run.query_rows.to_pylist()[len(EDGE_CASES) :]:
+        loose = oracle.loose(row["query_id"], row["text"])
+        answer = oracle.answer(row["query_id"], row["text"], "hybrid", "relevance")
+        mine = first.filter(query_id=row["query_id"])
+        scores = answer["_relevance_score"].to_list()
+        ties = inner_ties(found, row["query_id"])
+        free = loose["vector"] | loose["fts"] | ties
+        if not free:
+            assert mine["_relevance_score"].to_list() == scores  # bit for bit
+        sure = [
+            [
+                (d, s)
+                for d, s in t.select("doc_id", "_relevance_score").iter_rows()
+                if d not in free and s > scores[-1]
+            ]
+            for t in (mine, answer)
+        ]
+        assert dict(sure[0]) == dict(sure[1])
+        assert [s for _, s in sure[0]] == [s for _, s in sure[1]]
+        exact += len(sure[0])
+    oracle.rerankers["relevance"] = theirs
+    assert exact >= 60
+
+
+@pytest.mark.parametrize(
+    "blend", [Blend(vector=3, fts=2, scale="min-max"), Blend(method="ranks", vector=1, fts=1)]
+)
+def test_the_drop_in_blends_as_the_run_does(
+    runs: dict[str, Run], oracles: dict[str, Oracle], cross_encoder: Path, blend: Blend
+) -> None:
+    run, oracle = runs["all"], oracles["all"]
+    database = run.database.uri
+    online = DropIn(str(cross_encoder), return_score="all", database=database, blend=blend)
+    scores = PairScores(
+        run.database, bytes.fromhex(str(run.reranker)), run.query_rows["text_hash"].to_pylist()
+    )
+    chunks = [candidates_of(run, chunk) for chunk in run.chunks]
+    found = frame(pa.concat_tables(chunks))
+    known = scores.known.select("query_hash", "doc_hash", "score").to_arrow()
+    ranked = frame(
+        rank_results(
+            pa.concat_tables(chunks),
+            known,
+            query_types=run.search.query_types,
+            limit=run.search.limit,
+            return_score="all",
+            blend=blend,
+        )
+    )
+    theirs, oracle.rerankers["all"] = oracle.rerankers["all"], online
+    exact = 0
+    for row in read_queries(database_of(run), run.queries).to_pylist()[len(EDGE_CASES) :]:
+        loose = oracle.loose(row["query_id"], row["text"])
+        for query_type in ("vector", "fts", "hybrid"):
+            legs = ("vector", "fts") if query_type == "hybrid" else (query_type,)
+            mine = ranked.filter(query_type=query_type, query_id=row["query_id"])
+            if set().union(*(loose[leg] for leg in legs)):
+                continue
+            answer = oracle.answer(row["query_id"], row["text"], query_type, "all")
+            ties = inner_ties(found, row["query_id"]) if blend.method == "ranks" else set()
+            mine, answer = (t.filter(~pl.col("doc_id").is_in(ties)) for t in (mine, answer))
+            compare(mine, answer, query_type, ties, run.search.limit)
+            exact += 1
+    oracle.rerankers["all"] = theirs
+    assert exact >= 20
+
+
+def test_the_drop_in_refuses_scores_that_lancedb_rescaled(
+    cross_encoder: Path, oracles: dict[str, Oracle]
+) -> None:
+    oracle, online = oracles["all"], DropIn(str(cross_encoder), blend={"vector": 10})
+    theirs, oracle.rerankers["all"] = oracle.rerankers["all"], online
+    with pytest.raises(ConfigError, match="rescales both legs' scores .* scale 'min-max'"):
+        oracle.answer("q013", "river stone", "hybrid", "all")
+    assert len(oracle.answer("q013", "river stone", "vector", "all"))
+    oracle.rerankers["all"] = theirs
+    with pytest.raises(ConfigError, match="blend adds nothing"):
+        DropIn(str(cross_encoder), blend={"vector": 0})
 
 
 def test_the_drop_in_shares_the_stored_scores_of_the_run(

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from configs.blending import Blend
 from configs.load import ConfigFault, load_config
 from reranking.arrow import frame
 from reranking.errors import ConfigError, RuntimeFailure
@@ -47,10 +48,11 @@ def test_exact_logits_rank_above_all_others() -> None:
 class _Plan:
     """As much of a plan as a ranking needs."""
 
-    def __init__(self, top_k: int) -> None:
+    def __init__(self, top_k: int, blend: Blend | None = None) -> None:
         from reranking.runs.search import Search
 
         self.search, self.top_k = Search(query_types=("vector", "fts", "hybrid"), limit=10), top_k
+        self.blend = blend
 
 
 def test_what_is_within_the_margin_of_a_cut_by_hand() -> None:
@@ -68,6 +70,22 @@ def test_what_is_within_the_margin_of_a_cut_by_hand() -> None:
     assert near(2, 0.0) == "abde"
     assert near(2, 0.2) == "abcde"
     assert near(9, 0.0) == "abcde"  # fewer candidates than ranks: all are above the cut
+
+
+def test_a_blend_decides_what_is_near_the_cut() -> None:
+    from reranking.runs.refine import above_cuts
+
+    legs = [("a", 1, None), ("b", 2, None), ("c", 3, None)]  # cosines .9, .8, .7
+    known = frame(scores(a=1.0, b=1.5, c=2.0))
+
+    def near(blend: Blend | None) -> str:
+        plan: Any = _Plan(1, blend)
+        found = above_cuts(candidates(*legs), known, plan, 0.4)
+        return "".join(sorted(h.decode()[0] for h in found["doc_hash"].to_list()))
+
+    assert near(None) == "c"  # b is .5 below
+    assert near(Blend(vector=10)) == "a"  # 10, 9.5 and 9: b is .5 below again
+    assert near(Blend(vector=6)) == "abc"  # 6.4, 6.3 and 6.2
 
 
 def test_the_margin_is_twice_the_largest_gap() -> None:
