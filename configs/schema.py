@@ -200,7 +200,7 @@ class Rerank(Part):
 
 
 class Keep(Part):
-    runs: int = Field(30, ge=1, description="newest finished runs of a pipeline that stay")
+    runs: int = Field(30, ge=1, description="newest finished runs of the same settings that stay")
     days: int = Field(90, ge=0, description="younger runs stay as well")
     scores: Literal["all", "used"] = Field(
         "all", description="used: maintain drops scores that nothing asks for any more"

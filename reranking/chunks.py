@@ -20,12 +20,13 @@ from reranking.errors import RuntimeFailure
 from reranking.pipeline import Pipeline
 from reranking.progress import Progress, Status, duration, unwatched
 from reranking.runs.candidates import search_and_store
+from reranking.runs.listing import find_run
 from reranking.runs.pairs import TABLE
 from reranking.runs.plan import finish_run
 from reranking.runs.publish import publish_results, run_counts
 from reranking.runs.refine import Refined, Refiner, refined_counts
 from reranking.runs.rerank import Rescorer
-from reranking.runs.run import Run, find_run
+from reranking.runs.run import Run
 from reranking.scoring.crossencoder import Reranker
 from reranking.scoring.scorer import Scorer
 from reranking.steps import Here, step, tried

@@ -9,11 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from configs.source import masked
 from reranking import chunks
 from reranking.errors import GateFailed, RuntimeFailure
 from reranking.pipeline import Pipeline
+from reranking.runs.plan import note_end
 from reranking.runs.run import Run
 from reranking.summary import Summary
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_REASON = 1000  # characters kept of why a run ended
 _CHANGES = 3  # of somebody else's table, while one run reads it
 
 
@@ -122,11 +126,16 @@ def score(pipeline: Pipeline, plan: Callable[[], Run], summary: Summary) -> Run:
         try:
             _score(pipeline, run, summary)
             return run
+        except (KeyboardInterrupt, SystemExit):
+            _note(run, "stopped", "stopped from outside, by Ctrl-C or SIGTERM")
+            raise
         except Exception as error:
             happened = None if run.corpus.managed else pipeline.fate(run)
             if happened is None:
+                _note(run, "failed", f"{type(error).__name__}: {error}")
                 raise
             if not left:
+                _note(run, "failed", happened)
                 raise RuntimeFailure(
                     f"{happened}, for the {_CHANGES + 1}th time. Start the command again when its "
                     "owner is done, or name a version that stays: documents.version"
@@ -135,6 +144,12 @@ def score(pipeline: Pipeline, plan: Callable[[], Run], summary: Summary) -> Run:
             summary.begun_again()
             pipeline.resident = threading.local()
     raise AssertionError("unreachable")
+
+
+def _note(run: Run, status: str, reason: str) -> None:
+    """Store how the run ended, if that can be: what ended it is raised in any case."""
+    with suppress(Exception):
+        note_end(run, status, masked(" ".join(reason.split()))[:_REASON])
 
 
 def _score(pipeline: Pipeline, run: Run, summary: Summary) -> None:

@@ -25,8 +25,10 @@ from reranking.corpus.queries import (
     store_queries,
 )
 from reranking.errors import ConfigError
-from reranking.runs.plan import begin_run, pipeline_digest, plan_run
-from reranking.runs.run import Run, find_run, newest_done, stored_row
+from reranking.runs.listing import find_run, newest_done
+from reranking.runs.plan import begin_run, plan_run
+from reranking.runs.run import Run, stored_row
+from reranking.runs.settings import pipeline_of
 from reranking.scoring.crossencoder import Reranker, find_cross_encoder, need_devices
 from reranking.scoring.encoder import SentenceEncoder
 from reranking.steps import Executor, Here, step
@@ -122,11 +124,6 @@ class Pipeline:
             )
         return find_cross_encoder(settings.model_copy(update={"precision": settings.refine}))
 
-    @cached_property
-    def digest(self) -> str:
-        """What names the pipeline: its nights are runs of one history."""
-        return pipeline_digest(self.config)
-
     @property
     def by_vectors(self) -> bool:
         """Whether the configured search has a vector leg."""
@@ -146,7 +143,7 @@ class Pipeline:
     def stored_run(self, run: str | None = None) -> Run:
         """Return the run that is named, or the newest finished one of this pipeline."""
         database = Database(self.config.database, must_exist=True)
-        return find_run(database, run) if run else newest_done(database, self.digest)
+        return find_run(database, run) if run else newest_done(database, self.config)
 
     def corpus(self) -> Corpus:
         """Pin the documents table; raises InputError if its vectors come from another encoder."""
@@ -319,7 +316,7 @@ class Pipeline:
         return begin_run(
             run,
             {
-                "pipeline": self.digest,
+                "pipeline": str(pipeline_of(self.config)),
                 "encoder": None if encoder is None else encoder.fingerprint,
                 "reranker_model": None if reranker is None else reranker.name,
                 "reranker_revision": None if reranker is None else reranker.revision,

@@ -138,7 +138,12 @@ RUNS = _table(
     _nn("seconds_json", pa.string()),
     _nn("started_at", TIME),
     pa.field("finished_at", TIME),
+    pa.field("failure", pa.string()),
+    pa.field("committed_at", TIME),
 )
+"""`pipeline` names query set and documents table (of earlier versions: a digest of the settings);
+`failure` says why an unfinished run ended; `committed_at` when it last committed scores, about.
+"""
 
 PROMOTIONS = _table(
     _key(1, "name", pa.string()),

@@ -112,12 +112,15 @@ class Database:
     def ensure(self, name: str, schema: pa.Schema, needs: Sequence[str] | None = None) -> Any:
         """The table, created empty where it is missing; a racing creator is met half-way.
 
-        Raises MissingResource where a table of that name lacks the columns `needs` (None: all).
+        Columns that came after the table was made are added, empty. Raises MissingResource where a
+        table of that name lacks the columns `needs` (None: all that must not be null).
         """
         table = self.open(name)
         if table is None:
             table = self._create(name, schema)
         lacking = [n for n in needs or schema.names if n not in table.schema.names]
+        if lacking and not needs and all(schema.field(n).nullable for n in lacking):
+            return self.add_columns(name, schema)
         if lacking:
             raise MissingResource(
                 f"table {name!r} in {self.uri} is not rescore's: it lacks {lacking}. "
@@ -144,7 +147,7 @@ class Database:
             )
         return table
 
-    def add_columns(self, name: str, fields: Sequence[pa.Field]) -> Any:
+    def add_columns(self, name: str, fields: Iterable[pa.Field]) -> Any:
         """The table, with those of the fields that it lacks added as empty columns."""
 
         def add() -> Any:
@@ -343,8 +346,7 @@ class Database:
 
 def _lacks_vectors(data: pa.Table) -> bool:
     """Whether a row has no vector of some encoder, which LanceDB takes for a mistake."""
-    vectors = [c for c in data.columns if pa.types.is_fixed_size_list(c.type)]
-    return any(column.null_count for column in vectors)
+    return any(c.null_count for c in data.columns if pa.types.is_fixed_size_list(c.type))
 
 
 def equals(column: str, value: object) -> Expr:
@@ -358,9 +360,7 @@ def one_of(column: str, values: Iterable[Any]) -> Expr:
 
 
 def _query(table: Any, where: Expr | None, columns: list[str] | None) -> Any:
-    query = table.search()
-    if where is not None:
-        query = query.where(where)
+    query = table.search() if where is None else table.search().where(where)
     return query if columns is None else query.select(columns)
 
 

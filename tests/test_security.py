@@ -21,7 +21,7 @@ from configs.schema import Rerank
 from reranking.errors import ConfigError, MissingPrerequisite
 from reranking.models.files import read_model_files
 from reranking.models.resolve import resolve_model
-from reranking.runs.run import find_run
+from reranking.runs.listing import find_run
 from reranking.scoring.crossencoder import find_cross_encoder
 from reranking.scoring.load import load_stock
 from tests.conftest import REPOSITORY

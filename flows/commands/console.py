@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,6 +80,7 @@ Server = Annotated[
     typer.Option("--server", help="record a flow run, on a temporary server if none is set"),
 ]
 
+_TOLD = 5  # rejected rows
 CANCELLED = "Stopped. What was committed is kept: start the same command again to continue."
 
 
@@ -86,13 +88,15 @@ CANCELLED = "Stopped. What was committed is kept: start the same command again t
 class Answer:
     """What a command found: `values` for --json, `show` prints them for people.
 
-    `fault` is an error that the command ends with after its values were shown.
+    `fault` is an error that the command ends with after its values were shown. `database` is where
+    rows were rejected: the first of them are told if that makes the exit code.
     """
 
     values: dict[str, Any] | list[dict[str, Any]]
     show: Callable[[Any], None]
     code: int = EXIT_DONE
     fault: RescoreError | None = None
+    database: str | None = None
 
 
 def line(text: str) -> Callable[[Any], None]:
@@ -132,15 +136,11 @@ def command(function: Callable[..., Answer]) -> Callable[..., None]:
 
         calm_libraries()
         _readable_anywhere()
+        began = datetime.now(UTC)
         try:
             with _stoppable(), logged(verbose=verbose, quiet=quiet, file=log_file):
                 answer = function(*args, **kwargs)
-                if as_json:
-                    echo(json.dumps(answer.values, default=str).replace("\x7f", "\\u007f"))
-                else:
-                    answer.show(answer.values)
-                if answer.fault is not None:
-                    raise answer.fault
+                _give(answer, as_json, began)
         except RescoreError as error:
             _fail(str(error), error.exit_code)
         except KeyboardInterrupt:
@@ -168,6 +168,18 @@ def command(function: Callable[..., Answer]) -> Callable[..., None]:
         parameters=[*signature.parameters.values(), *own]
     )
     return app.command()(run)
+
+
+def _give(answer: Answer, as_json: bool, began: datetime) -> None:
+    """Print what a command found; raises the fault that it ends with."""
+    if as_json:
+        echo(json.dumps(answer.values, default=str).replace("\x7f", "\\u007f"))
+    else:
+        answer.show(answer.values)
+    if answer.fault is not None:
+        raise answer.fault
+    if answer.code == EXIT_REJECTS and answer.database is not None:
+        _tell_rejects(answer.database, began)
 
 
 @contextmanager
@@ -207,6 +219,24 @@ def _fail(message: str, code: int) -> None:
 
     echo(f"rescore: {masked(message)}", err=True)
     raise typer.Exit(code)
+
+
+def _tell_rejects(uri: str, began: datetime) -> None:
+    """Print the first of the rows that the command rejected."""
+    from configs.source import masked
+    from reranking.corpus.rejects import stored_rejects
+    from reranking.store import Database
+
+    rows = [row for row in stored_rejects(Database(uri)) if row["rejected_at"] >= began]
+    for row in rows[:_TOLD]:
+        which = f"row {row['row_number']}" + (f", id {row['id']}" if row["id"] else "")
+        echo(f"rejected: {which}: {row['reason']}", err=True)
+    more = f"{len(rows) - _TOLD:,} more; " if len(rows) > _TOLD else ""
+    echo(
+        f"rejected: {more}`rescore rejects --database {masked(uri)}` lists them, --allow-rejects "
+        "makes the exit code 0",
+        err=True,
+    )
 
 
 def read_config(path: Path, overrides: list[str] | None) -> Config:

@@ -38,8 +38,8 @@ def explain(
     uri, _ = database_of(config, database)
     from reranking.evaluation.explain import explain as explained
     from reranking.evaluation.sides import find_side
+    from reranking.runs.listing import find_run
     from reranking.runs.promotion import promoted_run
-    from reranking.runs.run import find_run
     from reranking.store import Database
 
     opened = Database(uri, must_exist=True)

@@ -40,7 +40,8 @@ def ingest(
         raise ConfigError("the config has no documents.source: there is nothing to ingest")
     report = do("ingest", settings, server=server)
     code = exit_code(report["rejected"], allow_rejects)
-    return Answer({"status": "done", **report}, _show_ingest, code)
+    values = {"status": "done", **report}
+    return Answer(values, _show_ingest, code, database=settings.database)
 
 
 def _show_ingest(values: dict[str, Any]) -> None:
@@ -74,7 +75,8 @@ def run(
         values = do("rescore", settings, force, serve, server=server)
     except GateFailed as failed:
         return Answer(failed.values, _show_run, fault=failed)
-    return Answer(values, _show_run, exit_code(values["rejected"], allow_rejects))
+    code = exit_code(values["rejected"], allow_rejects)
+    return Answer(values, _show_run, code, database=settings.database)
 
 
 def _is_what_if(settings: Config, file: Path, overrides: list[str] | None) -> bool:
@@ -84,9 +86,9 @@ def _is_what_if(settings: Config, file: Path, overrides: list[str] | None) -> bo
     """
     if not overrides or settings.results.table is None:
         return False
-    from reranking.runs.plan import pipeline_digest
+    from reranking.runs.settings import same_inputs
 
-    if pipeline_digest(settings) == pipeline_digest(read_config(file, None)):
+    if same_inputs(settings, read_config(file, None)):
         return False
     echo(
         f"table {settings.results.table!r} is left as it is: --set makes another run than the "
@@ -123,13 +125,15 @@ def quickstart(
     from flows.commands.preset import prepare
 
     config = prepare(folder)
-    values = do("rescore", read_config(config, None), server=True)
+    settings = read_config(config, None)
+    values = do("rescore", settings, server=True)
 
     def show(values: dict[str, Any]) -> None:
         _show_run(values)
         echo(f"\nNext: rescore show {values['run_id'][:8]} --config {config}")
 
-    return Answer(values, show, exit_code(values["rejected"], False))
+    code = exit_code(values["rejected"], False)
+    return Answer(values, show, code, database=settings.database)
 
 
 @command
@@ -205,7 +209,8 @@ def import_run(
     promote(Database(settings.database, must_exist=True), values["run_id"], name)
     values["promoted_as"] = name
     text = f"{name} is run {values['run_id'][:8]}: {values['queries']} queries"
-    return Answer(values, line(text), exit_code(values["rejected"], allow_rejects))
+    code = exit_code(values["rejected"], allow_rejects)
+    return Answer(values, line(text), code, database=settings.database)
 
 
 def _candidates(file: Path, format: str, query_type: str) -> dict[str, Any]:

@@ -108,7 +108,8 @@ def label(
     fault = None
     if values["status"] == "not demonstrable":
         fault = GateFailed(f"{values['refused'][values['apply']]}; nothing was labelled")
-    return Answer(values, _show_labels, exit_code(values.get("rejected", 0), allow_rejects), fault)
+    code = exit_code(values.get("rejected", 0), allow_rejects)
+    return Answer(values, _show_labels, code, fault, settings.database)
 
 
 def _show_labels(values: dict[str, Any]) -> None:

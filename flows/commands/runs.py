@@ -29,12 +29,17 @@ if TYPE_CHECKING:
 def runs(config: ConfigOption = None, database: DatabaseOption = None) -> Answer:
     """List the runs of a database, newest first."""
     opened = _open(config, database)
+    from reranking.runs.listing import list_rows
     from reranking.runs.promotion import promoted_names
-    from reranking.runs.run import list_rows
+    from reranking.runs.settings import differing
 
     names = promoted_names(opened)
-    rows = [row | {"promoted_as": names.get(row["run_id"], [])} for row in list_rows(opened)]
-    return Answer(rows, _show_runs)
+    rows = list_rows(opened)
+    answer = [
+        row | {"promoted_as": names.get(row["run_id"], []), "differs": differs}
+        for row, differs in zip(rows, differing(rows), strict=True)
+    ]
+    return Answer(answer, _show_runs)
 
 
 def _open(config: Path | None, database: str | None) -> Any:
@@ -46,9 +51,11 @@ def _open(config: Path | None, database: str | None) -> Any:
 
 
 def _show_runs(rows: list[dict[str, Any]]) -> None:
-    from flows.commands.tables import runs_table, show
+    from flows.commands.tables import runs_table, show, unfinished_lines
 
     show(runs_table(rows))
+    for text in unfinished_lines(rows):
+        echo(text)
 
 
 @command
@@ -56,8 +63,8 @@ def show(run_id: RunId, config: ConfigOption = None, database: DatabaseOption = 
     """Show one run: inputs, fingerprints, counts, times, measures."""
     opened = _open(config, database)
     from reranking.evaluation.run_measures import stored_means
+    from reranking.runs.listing import find_run
     from reranking.runs.promotion import promoted_names
-    from reranking.runs.run import find_run
 
     row = find_run(opened, run_id).stored
     promoted = promoted_names(opened).get(row["run_id"], [])
@@ -111,7 +118,7 @@ def export(
     """Write a run's results to a file."""
     opened = _open(config, database)
     from reranking.runs.export import export_results
-    from reranking.runs.run import find_run
+    from reranking.runs.listing import find_run
 
     rows = export_results(find_run(opened, run_id), format, out, query_type)
     return Answer({"rows": rows, "file": str(out)}, line(f"{rows} rows -> {out}"))
@@ -135,8 +142,8 @@ def promote(
     if publish:
         _need_table(settings)
     from reranking.runs.consumers import check_owner, publish_for_consumers
+    from reranking.runs.listing import find_run
     from reranking.runs.promotion import promote as give_name
-    from reranking.runs.run import find_run
     from reranking.store import Database
 
     opened = Database(uri, must_exist=True)
@@ -186,7 +193,7 @@ def publish(run_id: RunId, config: ConfigFile) -> Answer:
     """Bring the consumers' table of a config to a finished run's results: also the way back."""
     settings = _need_table(read_config(config, None))
     from reranking.runs.consumers import publish_for_consumers
-    from reranking.runs.run import find_run
+    from reranking.runs.listing import find_run
     from reranking.store import Database
 
     run = find_run(Database(settings.database, must_exist=True), run_id)

@@ -13,6 +13,7 @@ from rich.text import Text
 from flows.commands.console import printable
 from reranking.numbers import cells as texts
 from reranking.numbers import published_line
+from reranking.runs.settings import shown
 
 
 def show(*tables: Table | Text | None) -> None:
@@ -132,9 +133,9 @@ def _colored(change: str) -> Text:
 
 
 def runs_table(rows: list[dict[str, Any]]) -> Table:
-    """One line per run."""
+    """One line per run, and under it why it is unfinished; `differs` is what others have not."""
     columns = ["run", "status", "query set", "types", "reranker", "queries", "pairs", "started"]
-    columns.append("promoted as")
+    columns += ["promoted as", "differs"]
     table = new_table(f"{len(rows)} runs", columns, ["queries", "pairs"])
     for row in rows:
         counts = row["counts"]
@@ -149,8 +150,20 @@ def runs_table(rows: list[dict[str, Any]]) -> Table:
             _number(counts.get("pairs")),
             f"{row['started_at']:%Y-%m-%d %H:%M}",
             ", ".join(row["promoted_as"]),
+            "; ".join(f"{what} {shown(value)}" for what, value in row["differs"].items()),
         )
     return table
+
+
+def unfinished_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """One line per run without results: since when nothing was committed, and why it ended."""
+    lines = []
+    for row in rows:
+        if row["status"] != "done":
+            reason = f": {row['failure']}" if row["failure"] else ""
+            last = f"{row['committed_at']:%Y-%m-%d %H:%M}"
+            lines.append(f"{row['run_id'][:8]} {row['status']}, last commit {last} UTC{reason}")
+    return lines
 
 
 def details_tables(row: Mapping[str, Any]) -> list[Table | None]:

@@ -151,7 +151,8 @@ def _moves(documents: Iterable[Mapping[str, Any]]) -> list[str]:
 def history_table(rows: list[dict[str, Any]], measure: str) -> Table:
     """One line per run and query type, oldest first."""
     columns = ["started", "run", "reranker", "query type", "first stage", measure, "change"]
-    table = new_table(f"{measure} over {len(rows)} rows", [*columns, "queries"], columns[4:])
+    more = ["queries", "set otherwise"]
+    table = new_table(f"{measure} over {len(rows)} rows", [*columns, *more], columns[4:])
     for row in rows:
         change = "" if row["change"] is None else f"{row['change']:+.3f}"
         add_row(
@@ -164,6 +165,7 @@ def history_table(rows: list[dict[str, Any]], measure: str) -> Table:
             _number(row["value"]),
             change,
             row["queries"],
+            "; ".join(row["changed"]),
         )
     return table
 

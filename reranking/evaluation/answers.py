@@ -7,7 +7,7 @@ from typing import Any
 
 from configs.evaluation import ComparisonSettings, Judgments
 from configs.schema import Config
-from reranking.errors import ConfigError
+from reranking.errors import ConfigError, MissingResource
 from reranking.evaluation.gates import gate_run
 from reranking.evaluation.measures import parse_measures
 from reranking.evaluation.run_comparison import Comparisons, asked_measures, compare_sides
@@ -15,8 +15,9 @@ from reranking.evaluation.run_measures import evaluate_run, means, slice_means
 from reranking.evaluation.run_measures import history as measured_history
 from reranking.evaluation.sides import find_side, judgments_of
 from reranking.evaluation.unknown import unknown_to
-from reranking.runs.plan import pipeline_digest
-from reranking.runs.run import Run, done_runs, find_run, newest_done
+from reranking.runs.listing import done_runs, find_run, newest_done
+from reranking.runs.run import Run
+from reranking.runs.settings import pipeline_of
 from reranking.store import Database
 
 
@@ -77,7 +78,7 @@ def evaluate(config: Config, run: str | None) -> dict[str, Any]:
     """Return the measures of a stored run (None: the pipeline's newest finished one), its gates."""
     assert config.judgments is not None
     database = Database(config.database, must_exist=True)
-    chosen = find_run(database, run) if run else newest_done(database, pipeline_digest(config))
+    chosen = find_run(database, run) if run else newest_done(database, config)
     primary = config.comparison.primary
     asked = tuple(dict.fromkeys([primary, *config.judgments.measures]))
     done = evaluate_run(
@@ -109,13 +110,20 @@ def history(
     judgment_list: str | None,
     last: int,
 ) -> list[dict[str, Any]]:
-    """Return the measure of the newest `last` runs, of the config's pipeline or of all."""
+    """Return the measure of the newest `last` runs, of the config's pipeline or of all.
+
+    `changed` says what a run was set to otherwise than the one before it: another model goes on.
+    """
     opened = Database(database, must_exist=True)
     name = str(parse_measures([measure])[0])
-    pipeline = None if config is None else pipeline_digest(config)
+    pipeline = None if config is None else pipeline_of(config)
     runs = done_runs(opened, pipeline)[:last]
     if not runs:
-        newest_done(opened, pipeline or "")
+        whose = "" if pipeline is None else f" of the pipeline {pipeline}"
+        raise MissingResource(
+            f"no finished run{whose} in {opened.uri}: start `rescore run` first (`rescore runs` "
+            "lists the others)"
+        )
     named = None if config is None or config.judgments is None else config.judgments.judgment_list
     newest = find_side(opened, runs[0].run_id)
     chosen = judgments_of([newest], judgment_list or named)
@@ -127,5 +135,6 @@ def history(
         chosen,
         name,
         ignore_identical_ids=config is not None and config.ignore_identical_ids,
+        together=pipeline is not None,
     )
     return [row for row in rows if query_type in (None, row["query_type"])]

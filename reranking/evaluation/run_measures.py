@@ -16,6 +16,7 @@ from reranking.judgments.lists import Grades, grades
 from reranking.runs.candidates import candidates_of
 from reranking.runs.ranking import rank_results
 from reranking.runs.run import Run
+from reranking.runs.settings import changes
 from reranking.schemas import METRICS
 from reranking.store import Database, equals
 
@@ -116,16 +117,22 @@ def rankings(run: Run, stage: str) -> Iterator[pa.Table]:
 
 
 def history(
-    runs: Sequence[Run], judgment_list: str, measure: str, *, ignore_identical_ids: bool = False
+    runs: Sequence[Run],
+    judgment_list: str,
+    measure: str,
+    *,
+    ignore_identical_ids: bool = False,
+    together: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the measure's means of each run, oldest run first, one row per query type.
 
     All on the grades that hold today: what an earlier night did not measure is measured now.
     `change` is the difference to the run before it of the same pipeline and query type, of the
-    last stage; it is null if the runs do not rest on the same judged queries.
+    last stage; it is null if the runs do not rest on the same judged queries. `changed` lists what
+    was set otherwise than for that run. With `together` all runs are nights of one pipeline.
     """
     rows: list[dict[str, Any]] = []
-    before: dict[tuple[str, str], dict[str, Any]] = {}
+    before: dict[tuple[str, str], tuple[dict[str, Any], Run]] = {}
     for run in sorted(runs, key=lambda r: r.stored["started_at"]):
         done = evaluate_run(
             run, judgment_list, [measure], ignore_identical_ids=ignore_identical_ids
@@ -134,8 +141,8 @@ def history(
             if mean["measure"] != measure:
                 continue
             value = mean["first"] if mean["reranked"] is None else mean["reranked"]
-            key = (run.stored["pipeline"], mean["query_type"])
-            last = before.get(key)
+            key = ("" if together else run.stored["pipeline"], mean["query_type"])
+            last, night = before.get(key, (None, None))
             same = last is not None and last["judgments"] == done.judgments_fp
             row = {
                 "run_id": run.run_id,
@@ -146,8 +153,9 @@ def history(
                 **mean,
                 "value": value,
                 "change": value - last["value"] if last is not None and same else None,
+                "changed": [] if night is None else changes(night.stored, run.stored),
             }
-            before[key] = row
+            before[key] = row, run
             rows.append(row)
     return rows
 

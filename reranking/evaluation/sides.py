@@ -17,8 +17,9 @@ import pyarrow as pa
 from reranking.errors import InputError, MissingResource
 from reranking.evaluation.run_measures import rankings
 from reranking.judgments.lists import choose_list
+from reranking.runs.listing import find_run
 from reranking.runs.promotion import promoted_run
-from reranking.runs.run import Run, RunRow, find_run
+from reranking.runs.run import Run, RunRow
 from reranking.store import Database
 
 FIRST: Final = "first"

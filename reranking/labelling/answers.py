@@ -31,8 +31,8 @@ from reranking.labelling.label_sets import (
 )
 from reranking.labelling.rules import RuleReport
 from reranking.labelling.run_labels import Bench, Labelled, bench, label_run
-from reranking.runs.plan import pipeline_digest
-from reranking.runs.run import Run, find_run, newest_done
+from reranking.runs.listing import find_run, newest_done
+from reranking.runs.run import Run
 from reranking.steps import step
 from reranking.store import Database
 
@@ -46,7 +46,7 @@ def open_database(config: Config) -> Database:
 
 def run_of(database: Database, config: Config, run: str | None) -> Run:
     """The named run, or the newest finished run of the config's pipeline."""
-    return find_run(database, run) if run else newest_done(database, pipeline_digest(config))
+    return find_run(database, run) if run else newest_done(database, config)
 
 
 def labels_of(config: Config) -> Labels:

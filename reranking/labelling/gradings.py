@@ -28,7 +28,8 @@ from reranking.labelling.kappa import (
 )
 from reranking.labelling.label_sets import find_label_set, read_labels, stale_labels
 from reranking.labelling.run_labels import Bench
-from reranking.runs.run import Run, find_run
+from reranking.runs.listing import find_run
+from reranking.runs.run import Run
 from reranking.store import Database, equals
 
 KINDS = ("labels", "judgments", "run")

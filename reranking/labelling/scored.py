@@ -15,8 +15,9 @@ from reranking.corpus.queries import read_queries
 from reranking.errors import InputError, MissingResource, RuntimeFailure
 from reranking.labelling.judged import PAIR_COLUMNS
 from reranking.runs.candidates import candidates_of
+from reranking.runs.listing import list_rows
 from reranking.runs.pairs import KEY, PairScores
-from reranking.runs.run import Run, list_rows, published_epoch
+from reranking.runs.run import Run, published_epoch
 from reranking.store import Database
 
 

@@ -18,7 +18,7 @@ from reranking.judgments.lists import current_wording, read_lists
 from reranking.labelling.answers import labels_of, open_database, run_of
 from reranking.labelling.run_labels import bench
 from reranking.labelling.run_worklist import Order, import_answers, list_grades, work, write_work
-from reranking.runs.run import find_run
+from reranking.runs.listing import find_run
 from reranking.store import Database
 
 

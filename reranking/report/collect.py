@@ -40,7 +40,9 @@ from reranking.report.content import (
     ShownQuery,
 )
 from reranking.report.figures import distributions, most_changed, slice_rows, with_grades
-from reranking.runs.run import Run, done_runs
+from reranking.runs.listing import done_runs
+from reranking.runs.run import Run
+from reranking.runs.settings import pipeline_of_row
 from reranking.store import Database
 
 RANKS: Final = 10
@@ -279,7 +281,7 @@ def _history(comparisons: Comparisons, base: Side | None) -> History | None:
     if judgment_list is None:
         return None
     run = comparisons.side.run
-    done = done_runs(run.database, run.stored["pipeline"])
+    done = done_runs(run.database, pipeline_of_row(run.stored))
     of_set = [r for r in done if r.queries.name == run.queries.name]
     measure = str(parse_measures([comparisons.settings.primary])[0])
     decides = comparisons.query_type(base)
@@ -288,10 +290,18 @@ def _history(comparisons: Comparisons, base: Side | None) -> History | None:
         judgment_list,
         measure,
         ignore_identical_ids=comparisons.ignore_identical_ids,
+        together=True,
     )
     deciding = [r for r in rows if r["query_type"] == decides]
     points = tuple(
-        HistoryPoint(r["run_id"], r["started_at"], r["first"], r["reranked"], r["queries"])
+        HistoryPoint(
+            r["run_id"],
+            r["started_at"],
+            r["first"],
+            r["reranked"],
+            r["queries"],
+            tuple(r["changed"]),
+        )
         for r in deciding
     )
     alike = len({r["judgments"] for r in deciding}) <= 1

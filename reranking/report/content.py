@@ -83,6 +83,7 @@ class HistoryPoint:
     first: float | None
     reranked: float | None
     queries: int
+    changed: tuple[str, ...] = ()  # what was set otherwise than for the run before
 
 
 @dataclass(frozen=True)

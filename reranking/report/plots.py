@@ -88,6 +88,8 @@ def history(past: History, current: str) -> Markup:
         if (len(points) - 1 - i) % every == 0:
             parts.append(label(across(i), height - 18, f"{point.at:%d %b}", "tick"))
             parts.append(label(across(i), height - 4, f"{point.at:%H:%M}", "hint"))
+        if point.changed:
+            parts.append(line(across(i), 12, across(i), height - 40, "ideal"))
     ends = _apart([tall(v[-1]) if v[-1] is not None else None for v in stages.values()])
     for (name, values), kind, y in zip(stages.items(), ("first", "reranked"), ends, strict=True):
         parts += _series(

@@ -1,4 +1,4 @@
 """Runs: planned, searched, scored, ranked, published, exported, promoted.
 
-Public: `run.Run`, `run.find_run`, `run.list_runs`.
+Public: `run.Run`, `listing.find_run`, `listing.list_runs`.
 """

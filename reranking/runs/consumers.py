@@ -23,9 +23,10 @@ from reranking.arrow import frame
 from reranking.corpus.corpus import Corpus, columns_of, string_ids
 from reranking.errors import ConfigError, MissingResource
 from reranking.fingerprints import canonical
+from reranking.runs.listing import find_run
 from reranking.runs.promotion import promoted_run
 from reranking.runs.publish import SCORE_FIELDS
-from reranking.runs.run import Run, find_run, stored_row
+from reranking.runs.run import Run, stored_row
 from reranking.schemas import results_schema, shared_schema
 from reranking.store import Database, equals
 

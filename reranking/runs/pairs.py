@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import polars as pl
@@ -72,10 +72,18 @@ class PairScores:
 
 
 class Commits:
-    """Collects scores as they come and commits them every `seconds`."""
+    """Collects scores as they come and commits them every `seconds`; `committed` is told of it."""
 
-    def __init__(self, store: PairScores, pairs: pl.DataFrame, epoch: int, seconds: float) -> None:
+    def __init__(
+        self,
+        store: PairScores,
+        pairs: pl.DataFrame,
+        epoch: int,
+        seconds: float,
+        committed: Callable[[], None],
+    ) -> None:
         self.store, self.pairs, self.epoch, self.seconds = store, pairs, epoch, seconds
+        self.committed = committed
         self._positions: list[NDArray[np.int64]] = []
         self._logits: list[NDArray[np.float32]] = []
         self._last = time.monotonic()
@@ -93,6 +101,7 @@ class Commits:
             positions, logits = np.concatenate(self._positions), np.concatenate(self._logits)
             self._positions, self._logits = [], []
             self.store.add(self.pairs[positions].with_columns(score=pl.Series(logits)), self.epoch)
+            self.committed()
         self._last = time.monotonic()
 
 

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from typing import Any
 
+import pyarrow as pa
+
 from configs.blending import Blend, Fusion, metric_fault
-from configs.schema import Config, Rerank, Search
+from configs.schema import Rerank, Search
 from reranking import fingerprints
 from reranking.corpus.corpus import Corpus, content_digest
 from reranking.corpus.filters import typed_where
@@ -27,6 +29,7 @@ from reranking.runs.run import (
     with_versions,
     write_row,
 )
+from reranking.schemas import RUNS
 from reranking.scoring.crossencoder import Reranker
 from reranking.store import Database
 
@@ -142,36 +145,6 @@ def _forced_epoch(database: Database, run_id: str, published: int | None) -> int
     return 1 + max((int(r["epoch"]) for r in rows), default=0)
 
 
-def pipeline_digest(config: Config) -> str:
-    """Digest what stays the same from night to night: what decides results, sources for contents.
-
-    Knobs of the machine, and what is done with finished results, make no other pipeline.
-    """
-    machine = {"device", "batch_size", "batch_tokens", "window_rows", "commit_seconds"}
-
-    def kept(value: object) -> object:
-        if isinstance(value, dict):
-            return {k: kept(v) for k, v in value.items() if k not in machine}
-        return [kept(v) for v in value] if isinstance(value, list | tuple) else value
-
-    later = {
-        "name",
-        "schedule",
-        "results",
-        "judgments",
-        "comparison",
-        "gates",
-        "labels",
-        "training",
-        "keep",
-    }
-    # without defaults: a newer release's new keys must not end a pipeline
-    values = config.model_dump(
-        mode="json", exclude_defaults=True, exclude={"database", "execution", *later}
-    )
-    return fingerprints.fingerprint(fingerprints.canonical(kept(values)))
-
-
 def begin_run(run: Run, description: Mapping[str, Any]) -> Run:
     """Pin the run's inputs by tags and write its row; the run with the versions that are pinned.
 
@@ -182,7 +155,7 @@ def begin_run(run: Run, description: Mapping[str, Any]) -> Run:
     stored = stored_row(database, run.run_id)
     if stored is not None and (kept := _still_pinned(run, stored)) is not None:
         if int(stored["epoch"]) >= run.epoch:
-            return replace(kept, row=decoded(stored))
+            return replace(kept, row=decoded(_at_work(run, stored)))
         run = kept
     tag = tag_of(run.run_id)
     for table, version in _pinned_tables(run):
@@ -206,6 +179,7 @@ def begin_run(run: Run, description: Mapping[str, Any]) -> Run:
         "plan_json": run.plan_json(),
         "counts_json": "{}",
         "seconds_json": "{}",
+        "failure": None,
         "started_at": datetime.now(UTC) if stored is None else stored["started_at"],
         **description,
     }
@@ -213,6 +187,31 @@ def begin_run(run: Run, description: Mapping[str, Any]) -> Run:
     if stored is None:
         return begin_run(run, description)  # a racing process may have been first
     return replace(run, row=decoded(row))
+
+
+def _at_work(run: Run, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored row of a run that goes on: what ended it before is over."""
+    row = dict(stored)
+    if row["status"] in ("failed", "stopped"):
+        row |= {"status": "running", "failure": None}
+        write_row(run.database, row)
+    return row
+
+
+def note_end(run: Run, status: str, reason: str) -> None:
+    """Store how work on an unfinished run ended, as far as its process can say so."""
+    row = stored_row(run.database, run.run_id)
+    if row is not None and row["status"] != "done":
+        write_row(run.database, row | {"status": status, "failure": reason})
+
+
+def note_commit(run: Run) -> None:
+    """Store that the run commits now; its row is not made anew where somebody dropped it."""
+    if run.database.open(TABLE) is None:
+        return
+    marks = pa.schema([RUNS.field(name) for name in ("run_id", "committed_at")])
+    row = {"run_id": run.run_id, "committed_at": datetime.now(UTC)}
+    run.database.merge(TABLE, pa.Table.from_pylist([row], marks), marks, insert=False)
 
 
 def _pinned_tables(run: Run) -> list[tuple[str, int]]:
@@ -258,6 +257,7 @@ def finish_run(
     row = need_row(run)
     row |= {
         "status": "done",
+        "failure": None,
         "counts_json": json.dumps(dict(counts)),
         "seconds_json": json.dumps({k: round(v, 3) for k, v in seconds.items()}),
         "score_path": score_path or row["score_path"],

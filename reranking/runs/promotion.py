@@ -11,7 +11,8 @@ import pyarrow as pa
 from reranking.corpus.vector_moves import Moved, move_in
 from reranking.corpus.vector_tables import SUPPLIED
 from reranking.errors import ConfigError
-from reranking.runs.run import Run, find_run
+from reranking.runs.listing import find_run
+from reranking.runs.run import Run
 from reranking.schemas import PROMOTIONS
 from reranking.store import Database, equals
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from reranking.errors import RuntimeFailure
 from reranking.progress import Progress, Status, silent, weights_of
 from reranking.runs.candidates import candidates_of
 from reranking.runs.pairs import Commits, PairScores, distinct_pairs, texts_by_hash
+from reranking.runs.plan import note_commit
 from reranking.runs.run import Run
 from reranking.scoring.scorer import Scorer
 
 log = logging.getLogger(__name__)
 
+_NOTED = 120.0  # seconds between two marks of a run at work
 _PROBES = 8  # stored pairs scored again when a model is loaded
 _TOLERANCE = {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.4}
 
@@ -53,6 +56,7 @@ class Rescorer:
         self.store = PairScores(run.database, bytes.fromhex(reranker), hashes, run.least_epoch)
         self.scorer: Scorer | None = None
         self.seconds = 0.0  # in the scorer, load time aside
+        self._noted = -math.inf
 
     def score_chunk(self, chunk: int) -> ChunkCounts:
         """Score the chunk's missing pairs."""
@@ -78,7 +82,7 @@ class Rescorer:
 
     def _score(self, scorer: Scorer, chunk: int, missing: pl.DataFrame) -> None:
         batch = self._texts(chunk, missing)
-        commits = Commits(self.store, missing, self.run.epoch, self.commit_seconds)
+        commits = Commits(self.store, missing, self.run.epoch, self.commit_seconds, self._committed)
         queries, documents, query_index, document_index = batch
         weights = weights_of(queries)[query_index] + weights_of(documents)[document_index]
         weights /= weights.sum()
@@ -94,6 +98,12 @@ class Rescorer:
         finally:
             self.seconds += time.monotonic() - started
             commits.flush()
+
+    def _committed(self) -> None:
+        """Say now and then that this run commits: each mark makes a version of `runs`."""
+        if time.monotonic() - self._noted >= _NOTED:
+            note_commit(self.run)
+            self._noted = time.monotonic()
 
     def _texts(
         self, chunk: int, pairs: pl.DataFrame

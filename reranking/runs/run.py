@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -19,6 +19,7 @@ from reranking.corpus.queries import QuerySet, read_queries
 from reranking.errors import ConfigError, MissingResource
 from reranking.notebook import html_table
 from reranking.runs.ranking import score_columns
+from reranking.runs.settings import pipeline_of_row, settings_of_row
 from reranking.schemas import RUNS
 from reranking.store import Database, equals
 
@@ -31,7 +32,10 @@ TABLE = "runs"
 
 
 class RunRow(TypedDict):
-    """A row of the table `runs` as it is read: the schema RUNS, with counts and seconds decoded."""
+    """A row of the table `runs` as it is read: the schema RUNS, with counts and seconds decoded.
+
+    `pipeline` names what it is a night of, `settings` digests what that pipeline was set to.
+    """
 
     run_id: str
     search_id: str
@@ -40,6 +44,7 @@ class RunRow(TypedDict):
     query_set: str
     query_types: list[str]
     pipeline: str
+    settings: str
     queries_version: int
     queries_content: str
     documents_table: str
@@ -58,6 +63,8 @@ class RunRow(TypedDict):
     seconds: dict[str, float]
     started_at: datetime
     finished_at: datetime | None
+    failure: str | None
+    committed_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -304,81 +311,20 @@ def need_row(run: Run) -> dict[str, Any]:
     return row
 
 
-def list_runs(database: Database) -> list[Run]:
-    """Return all runs, newest first, with their status as the tables say it.
-
-    `done` if the results are published, `abandoned` if a later run of the same pipeline has
-    begun (its inputs changed meanwhile), else `running`: at work, or waiting to be continued.
-    """
-    return [Run.of_row(database, row) for row in list_rows(database)]
-
-
-def list_rows(database: Database) -> list[RunRow]:
-    """Return the rows of `list_runs` alone."""
-    rows = [decoded(row) for row in database.read(TABLE).to_pylist()]
-    names = set(database.names())
-    newest: dict[str, datetime] = {}
-    for row in rows:
-        newest[row["pipeline"]] = max(row["started_at"], newest.get(row["pipeline"], _EPOCH))
-    for row in rows:
-        if _is_published(database, row, names):
-            row["status"] = "done"
-        else:
-            later = row["started_at"] < newest[row["pipeline"]]
-            row["status"] = "abandoned" if later else "running"
-    return sorted(rows, key=lambda r: r["started_at"], reverse=True)
-
-
 def decoded(row: Mapping[str, Any]) -> RunRow:
-    """Return a row of the schema RUNS with its counts and seconds as dictionaries."""
+    """Return a row of the schema RUNS with its counts and seconds as dictionaries.
+
+    Its pipeline is named as today, whatever version wrote it.
+    """
     values: Any = dict(row)
+    values["settings"] = settings_of_row(row)
+    values["pipeline"] = str(pipeline_of_row(row))
+    for late in ("failure", "committed_at"):  # columns that earlier versions did not write
+        values.setdefault(late, None)
     values["counts"] = json.loads(values.pop("counts_json"))
     values["seconds"] = json.loads(values.pop("seconds_json"))
     typed: RunRow = values
     return typed
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _is_published(database: Database, row: Mapping[str, Any], names: set[str]) -> bool:
-    """Whether the results exist; a name alone may be the folder of a killed publisher."""
-    name = results_name(row["run_id"])
-    return name in names and (row["status"] == "done" or database.open(name) is not None)
-
-
-def find_run(database: Database, run: str) -> Run:
-    """Return the run whose id is, or begins with, `run`.
-
-    Raises MissingResource if there is none or several.
-    """
-    rows = list_rows(database)
-    matching = [r for r in rows if r["run_id"].startswith(run)] if run else []
-    if len(matching) != 1:
-        known = ", ".join(r["run_id"][:8] for r in rows[:10]) or "none"
-        what = "no run" if not matching else f"{len(matching)} runs"
-        raise MissingResource(f"{what} {run!r} in {database.uri} (newest: {known})")
-    return Run.of_row(database, matching[0])
-
-
-def done_runs(database: Database, pipeline: str | None = None) -> list[Run]:
-    """Return the finished runs, newest first; of one pipeline if it is given."""
-    return [
-        Run.of_row(database, row)
-        for row in list_rows(database)
-        if row["status"] == "done" and pipeline in (None, row["pipeline"])
-    ]
-
-
-def newest_done(database: Database, pipeline: str) -> Run:
-    """Return the newest finished run of a pipeline; raises MissingResource if there is none."""
-    runs = done_runs(database, pipeline)
-    if not runs:
-        raise MissingResource(
-            f"no finished run of this config in {database.uri}: start `rescore run` first, or name "
-            "another run with --run (`rescore runs` lists them)"
-        )
-    return runs[0]
 
 
 def write_row(database: Database, row: Mapping[str, Any], *, update: bool = True) -> None:

@@ -14,8 +14,9 @@ from reranking.corpus.ingest import READY
 from reranking.corpus.vector_columns import FIRST_COLUMN, encoder_column, vector_columns
 from reranking.corpus.vector_tables import SUPPLIED, keep_vectors, vector_tables
 from reranking.errors import InputError
+from reranking.runs.listing import find_run, list_rows
 from reranking.runs.promotion import promoted_names, promoted_run
-from reranking.runs.run import Run, RunRow, find_run, list_rows
+from reranking.runs.run import Run, RunRow
 from reranking.store import Database
 
 

@@ -20,7 +20,8 @@ import pyarrow as pa
 from configs.schema import Keep
 from reranking.corpus.corpus import Corpus, hashes_of
 from reranking.corpus.ingest import READY
-from reranking.runs.run import Run, RunRow, list_rows
+from reranking.runs.listing import list_rows
+from reranking.runs.run import Run, RunRow
 from reranking.store import Database, one_of
 from reranking.upkeep.columns import extra_columns, move_columns, superseded_tables
 from reranking.upkeep.orphans import (

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from reranking.arrow import frame
-from reranking.runs.run import list_rows
+from reranking.runs.listing import list_rows
 from reranking.schemas import TABLES
 from reranking.store import Database, equals, one_of
 from reranking.upkeep.retention import drop_search, unfinished_runs

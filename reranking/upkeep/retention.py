@@ -11,9 +11,10 @@ from typing import Any
 
 from configs.schema import Keep
 from reranking.errors import ConfigError
+from reranking.runs.listing import find_run
 from reranking.runs.plan import tag_of
 from reranking.runs.promotion import promoted_names
-from reranking.runs.run import TABLE, find_run, published_epoch, results_name
+from reranking.runs.run import TABLE, published_epoch, results_name
 from reranking.store import Database, equals
 
 log = logging.getLogger(__name__)
@@ -93,21 +94,22 @@ def runs_to_drop(
 ) -> list[Mapping[str, Any]]:
     """The rows of `runs` that `keep` lets go, oldest first. Pure.
 
+    Runs count by their settings: a what-if, or another model, takes no place of the nightly runs.
     Held runs stay, and count among the newest. An unfinished run stays while no later run of its
-    pipeline has begun, and for a day in any case: it may be at work.
+    settings has begun, and for a day in any case: it may be at work.
     """
     kept, waiting = set(held), set(unfinished)
     begun: set[str] = set()
     finished: Counter[str] = Counter()
     dropped: list[Mapping[str, Any]] = []
     for row in sorted(rows, key=lambda r: (r["started_at"], r["run_id"]), reverse=True):
-        pipeline, age = row["pipeline"], now - row["started_at"]
+        settings, age = row["settings"], now - row["started_at"]
         if row["run_id"] in waiting:
-            stays = pipeline not in begun or age < AT_WORK
+            stays = settings not in begun or age < AT_WORK
         else:
-            finished[pipeline] += 1
-            stays = finished[pipeline] <= keep.runs
-        begun.add(pipeline)
+            finished[settings] += 1
+            stays = finished[settings] <= keep.runs
+        begun.add(settings)
         if not (stays or age < timedelta(days=keep.days) or row["run_id"] in kept):
             dropped.append(row)
     return dropped[::-1]

@@ -13,7 +13,7 @@ from lancedb.index import FTS
 
 from configs.documents import Encoder
 from reranking.errors import InputError, MissingPrerequisite
-from reranking.runs.run import find_run
+from reranking.runs.listing import find_run
 from reranking.scoring.encoder import SentenceEncoder
 from tests.support import judged, tiny
 from tests.support.walk import walk_file

@@ -31,7 +31,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> tuple
 
 
 def reread(run: Run) -> Run:
-    from reranking.runs.run import find_run
+    from reranking.runs.listing import find_run
 
     return find_run(run.database, run.run_id)
 

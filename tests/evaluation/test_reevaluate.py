@@ -29,9 +29,10 @@ from reranking.evaluation.comparison import compare
 from reranking.evaluation.run_comparison import compare_sides
 from reranking.evaluation.sides import find_side
 from reranking.runs.candidates import candidates_of
+from reranking.runs.listing import find_run, list_rows
 from reranking.runs.plan import tag_of
 from reranking.runs.promotion import promote
-from reranking.runs.run import Run, find_run, list_rows
+from reranking.runs.run import Run
 from reranking.schemas import VECTORS
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.scoring.encoder import SentenceEncoder

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from reranking.evaluation.run_diff import diff_runs
-from reranking.runs.run import Run, find_run
+from reranking.runs.listing import find_run
+from reranking.runs.run import Run
 from tests.support import judged
 from tests.support.walk import walk_file
 

@@ -113,7 +113,10 @@ def test_a_failed_gate_is_exit_code_1_after_the_measures(folder: Path, run: Run)
 def test_the_newest_run_of_the_config_is_meant(folder: Path, run: Run) -> None:
     other = ["--set", "search.limit=5"]
     result = ask("evaluate", folder / "config.yaml", *other)
-    assert result.exit_code == 4 and "rescore run" in result.stderr
+    assert result.exit_code == 0 and "none has the config's own settings" in result.stderr
+    assert f"run {run.run_id[:8]} is taken" in result.stderr
+    result = ask("evaluate", folder / "config.yaml", "--set", "documents.table=others")
+    assert result.exit_code == 4 and "(q/others)" in result.stderr
     fewer = ["--set", "judgments.measures=[AP]"]  # what is measured makes no other run
     assert told("evaluate", folder / "config.yaml", *fewer)["run_id"] == run.run_id
     assert ask("evaluate", folder / "config.yaml", "--set", "judgments=null").exit_code == 2

@@ -18,7 +18,8 @@ from configs.load import load_config
 from reranking import retry
 from reranking.arrow import frame
 from reranking.errors import MissingResource, RescoreError, RuntimeFailure
-from reranking.runs.run import Run, list_rows
+from reranking.runs.listing import list_rows
+from reranking.runs.run import Run
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.store import Database
 from tests.support import tiny

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from reranking.errors import MissingResource
-from reranking.runs.run import list_rows
+from reranking.runs.listing import list_rows
 from reranking.store import Database
 from reranking.upkeep.maintain import maintain
 from reranking.upkeep.orphans import half_created, stale_files

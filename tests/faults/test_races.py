@@ -10,7 +10,7 @@ import pytest
 
 from configs.load import load_config
 from reranking.pipeline import Pipeline
-from reranking.runs.run import list_rows
+from reranking.runs.listing import list_rows
 from reranking.store import Database
 from tests.support import tiny
 from tests.support.equal import assert_equal, snapshot

@@ -14,7 +14,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
-from reranking.runs.run import list_rows
+from reranking.runs.listing import list_rows
 from reranking.store import Database
 from tests.support import tiny
 from tests.support.equal import assert_equal

@@ -18,7 +18,7 @@ import pytest
 
 from flows.commands.deploy import DEAD_HOSTS
 from reranking.arrow import frame
-from reranking.runs.run import list_rows
+from reranking.runs.listing import list_rows
 from reranking.store import Database
 from tests.support import tiny
 from tests.support.walk import walk_file

@@ -212,8 +212,8 @@ def test_a_results_table_of_somebody_else_is_not_dropped(two: tuple[Run, Run]) -
     assert database.need(name).schema == schema
 
 
-def row(name: str, days: float, pipeline: str = "p") -> dict[str, Any]:
-    return {"run_id": name, "pipeline": pipeline, "started_at": NOW - timedelta(days=days)}
+def row(name: str, days: float, settings: str = "p") -> dict[str, Any]:
+    return {"run_id": name, "settings": settings, "started_at": NOW - timedelta(days=days)}
 
 
 def dropped(rows: list[dict[str, Any]], keep: Keep, **options: Any) -> list[str]:
@@ -237,7 +237,7 @@ def test_a_run_stays_while_it_is_new_or_young(keep: Keep, expected: list[str]) -
     assert dropped(NIGHTS, keep) == expected
 
 
-def test_pipelines_are_counted_apart() -> None:
+def test_settings_are_counted_apart() -> None:
     rows = [row("a", 50), row("b", 60), row("c", 400, "other"), row("d", 500, "other")]
     assert dropped(rows, Keep(runs=1, days=7)) == ["d", "b"]
 

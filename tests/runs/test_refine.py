@@ -13,10 +13,10 @@ from configs.blending import Blend
 from configs.load import ConfigFault, load_config
 from reranking.arrow import frame
 from reranking.errors import ConfigError, RuntimeFailure
+from reranking.runs.listing import find_run
 from reranking.runs.pairs import KEY
 from reranking.runs.ranking import rank_results
 from reranking.runs.refine import Refiner, margin_of, sample
-from reranking.runs.run import find_run
 from reranking.scoring.crossencoder import CrossEncoderModel
 from tests.support import tiny
 from tests.support.legs import THREE, TYPES, Q, candidates, doc, scores

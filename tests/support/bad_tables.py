@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from reranking.errors import EXIT_DONE
 from reranking.runs.export import export_results
-from reranking.runs.run import find_run
+from reranking.runs.listing import find_run
 from reranking.schemas import RUNS, SCHEMA_VERSION, VERSION_KEY
 from reranking.store import Database
 from tests.support import tiny

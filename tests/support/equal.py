@@ -15,8 +15,9 @@ from polars.testing import assert_frame_equal
 from reranking.arrow import frame
 from reranking.corpus.corpus import pin_managed
 from reranking.runs.candidates import candidates_of, searched
+from reranking.runs.listing import list_rows
 from reranking.runs.pairs import PairScores
-from reranking.runs.run import Run, list_rows
+from reranking.runs.run import Run
 from reranking.store import Database
 
 CLOSE = 1e-5
