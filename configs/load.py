@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.part import Part
-from configs.schema import Config
+from configs.schema import OPERATORS, Config
 from configs.source import masked
 
 PRESETS = Path(__file__).parent
@@ -154,7 +154,7 @@ def _override(data: dict[str, Any], item: str) -> None:
 
 
 def _set(data: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
+    *parents, last = _steps(key)
     for name in parents:
         inner = data.get(name)
         if inner is None:
@@ -163,6 +163,18 @@ def _set(data: dict[str, Any], key: str, value: Any) -> None:
             raise ConfigFault(f"--set {key}: {name} is not a section")
         data = inner
     data[last] = value
+
+
+def _steps(key: str) -> list[str]:
+    """The keys that an override leads through; behind `search.where` a field's whole path is one.
+
+    `search.where.meta.lang.gte` is the operator gte of the field `meta.lang`.
+    """
+    names = key.split(".")
+    if names[:2] != ["search", "where"] or len(names) < 4:
+        return names
+    end = len(names) - (names[-1] in OPERATORS)
+    return [*names[:2], ".".join(names[2:end]), *names[end:]]
 
 
 def _where(location: tuple[int | str, ...]) -> str:

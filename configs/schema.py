@@ -43,7 +43,7 @@ class Search(Part):
     )
     limit: int = Field(50, ge=1, le=10_000, description="per leg, as LanceDB's limit")
     where: dict[str, Scalar | list[Scalar] | dict[str, Scalar]] = Field(
-        {}, description="column: value, column: [values] or column: {gte: value, lt: value}"
+        {}, description="column: value, [values] or {gte: value, lt: value}; in structs meta.lang"
     )
     metric: Metric | None = Field(None, description="None: the vector index's own, else cosine")
     nprobes: int | None = Field(None, ge=1, description="IVF partitions searched")
@@ -90,14 +90,17 @@ class Search(Part):
         return found
 
 
-_OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte")
+OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte")
 
 
 def _condition(column: object, condition: Any) -> Any:
     if isinstance(condition, dict):
-        unknown = [name for name in condition if name not in _OPERATORS]
+        unknown = [name for name in condition if name not in OPERATORS]
         if unknown or not condition:
-            raise ValueError(f"{column}: operators are {', '.join(_OPERATORS)}, not {unknown}")
+            raise ValueError(
+                f"{column}: operators are {', '.join(OPERATORS)}, not {unknown}; a field inside a "
+                "struct is named by its path, as `meta.lang: en`"
+            )
         return {name: _literal(column, one) for name, one in condition.items()}
     if isinstance(condition, list | tuple):
         if not condition:

@@ -266,7 +266,7 @@ class Database:
     def stream(
         self,
         name: str,
-        where: Expr | None = None,
+        where: Expr | str | None = None,
         columns: list[str] | None = None,
         version: int | None = None,
         *,
@@ -359,7 +359,7 @@ def one_of(column: str, values: Iterable[Any]) -> Expr:
     return col(column).isin(list(values))
 
 
-def _query(table: Any, where: Expr | None, columns: list[str] | None) -> Any:
+def _query(table: Any, where: Expr | str | None, columns: list[str] | None) -> Any:
     query = table.search() if where is None else table.search().where(where)
     return query if columns is None else query.select(columns)
 

@@ -129,6 +129,7 @@ class DocumentsHealth:
 
     def indexes(self) -> str:
         """The table's indexes, and the rows that they lack."""
+        from reranking.corpus.fields import is_index_of
         from reranking.corpus.indexes import need_fts, unindexed
         from reranking.pipeline import Pipeline
 
@@ -138,7 +139,7 @@ class DocumentsHealth:
             need_fts(table, corpus.table, corpus.text)
         entries = table.list_indices()
         said = [f"{e.index_type} on {', '.join(e.columns)}" for e in entries]
-        if "vector" in legs and not any(list(e.columns) == [corpus.vector] for e in entries):
+        if "vector" in legs and not any(is_index_of(e.columns, corpus.vector) for e in entries):
             said.append(f"none on {corpus.vector}: searched exactly")
         if Pipeline(self.config).by_vectors and self.config.search.metric:
             said.append(f"metric {self.config.search.metric}")

@@ -12,10 +12,12 @@ import pyarrow as pa
 from lancedb.expr import Expr
 from numpy.typing import NDArray
 
-from reranking.corpus.filters import fault_of, path_of, type_of, value_at, where_condition
+from reranking.corpus.fields import field_of, names_of, path_of, type_of, value_at
+from reranking.corpus.filters import fault_of, where_condition
 from reranking.corpus.ids import id_words
 from reranking.corpus.ingest import ENCODER_KEY, READY
 from reranking.corpus.left_out import kept_rows
+from reranking.corpus.sql import one_of_sql
 from reranking.errors import ConfigError, InputError, MissingResource
 from reranking.fingerprints import ContentDigest, canonical, text_hash
 from reranking.store import Database, one_of
@@ -106,13 +108,15 @@ def pin_managed(
 
 def vector_width(table: Any, corpus: Corpus) -> int:
     """Numbers per vector of the corpus' vector column."""
-    return int(table.schema.field(corpus.vector).type.list_size)
+    kind: Any = type_of(table.schema, corpus.vector)
+    return int(kind.list_size)
 
 
 def encoder_mark(table: Any, corpus: Corpus) -> str | None:
     """The fingerprint of the encoder that made the vectors, where the table says so."""
-    metadata = table.schema.field(corpus.vector).metadata or {}
-    mark = metadata.get(ENCODER_KEY)
+    field = field_of(table.schema, corpus.vector)
+    metadata = None if field is None else field.metadata
+    mark = (metadata or {}).get(ENCODER_KEY)
     return None if mark is None else mark.decode()
 
 
@@ -174,7 +178,7 @@ def _refuse_twins(database: Database, corpus: Corpus, words: NDArray[np.uint64])
 
 
 def rows_of_corpus(
-    database: Database, corpus: Corpus, columns: Sequence[str], where: Expr | None = None
+    database: Database, corpus: Corpus, columns: Sequence[str], where: Expr | str | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Columns of the documents at their pinned version, without the rows that are left out."""
     home = corpus.database(database)
@@ -199,13 +203,16 @@ def columns_of(
     database: Database, corpus: Corpus, doc_ids: Sequence[str], columns: Sequence[str]
 ) -> Iterable[pa.RecordBatch]:
     """The id and the columns of the given documents, in any order."""
-    kind = corpus.opened(database).schema.field(corpus.id).type
+    kind = type_of(corpus.opened(database).schema, corpus.id)
     names = list(dict.fromkeys([corpus.id, *columns]))
     for start in range(0, len(doc_ids), _IDS_PER_QUERY):
         part: list[Any] = list(doc_ids[start : start + _IDS_PER_QUERY])
         if pa.types.is_integer(kind):
             part = [number for i in part if (number := _integer(i)) is not None]
-        yield from rows_of_corpus(database, corpus, names, one_of(corpus.id, part))
+        nested = "." in corpus.id
+        where = one_of_sql(corpus.id, part) if nested else one_of(corpus.id, part)
+        if part:
+            yield from rows_of_corpus(database, corpus, names, where)
 
 
 def _integer(identifier: str) -> int | None:
@@ -235,21 +242,26 @@ def need_columns(table: Any, corpus: Corpus, *, needs_vector: bool) -> None:
     """Raise ConfigError where the table lacks a column, or it is of a type that is no use."""
     schema: pa.Schema = table.schema
     wanted = [corpus.id, corpus.text, corpus.scored] + ([corpus.vector] if needs_vector else [])
-    missing = sorted({n for n in wanted if n not in schema.names})
+    kinds = {name: type_of(schema, name) for name in dict.fromkeys(wanted)}
+    missing = sorted(name for name, kind in kinds.items() if kind is None)
     if missing:
         raise ConfigError(
-            f"table {corpus.table!r} has no column {missing}; its columns are {schema.names}. "
-            "Name them with documents.id, documents.text, documents.vector, rerank.column."
+            f"table {corpus.table!r} has no column {missing}; its columns are {names_of(schema)}. "
+            "Name them with documents.id, documents.text, documents.vector, rerank.column; a field "
+            "inside a struct by its path, as meta.body."
         )
     faults = []
     for name in dict.fromkeys([corpus.text, corpus.scored]):
-        if not _is_text(schema.field(name).type):
-            faults.append(f"{name!r} is {schema.field(name).type}, expected text")
-    id_type = schema.field(corpus.id).type
+        if not _is_text(kinds[name]):
+            faults.append(f"{name!r} is {kinds[name]}, expected text")
+    id_type = kinds[corpus.id]
     if not (_is_text(id_type) or pa.types.is_integer(id_type)):
         faults.append(f"{corpus.id!r} is {id_type}, expected text or integers")
-    if needs_vector and not _is_vector(kind := schema.field(corpus.vector).type):
+    if needs_vector and not _is_vector(kind := kinds[corpus.vector]):
         faults.append(f"{corpus.vector!r} is {kind}, expected a fixed-size list of floats")
+    for name in kinds:
+        if "." in name and "`" in name:
+            faults.append(f"{name!r} has a backtick in its path, by which LanceDB finds no field")
     for name in sorted({"_distance", "_score", "query_index"} & set(schema.names)):
         faults.append(f"{name!r} has the name of one that LanceDB adds to hits: rename it")
     if faults:
@@ -272,7 +284,7 @@ def check_filter(database: Database, corpus: Corpus, where: Mapping[str, Any]) -
     schema: pa.Schema = table.schema
     missing = sorted(c for c in where if path_of(schema, c) is None)
     if missing:
-        raise ConfigError(f"search.where names {missing}; the columns are {schema.names}")
+        raise ConfigError(f"search.where names {missing}; the columns are {names_of(schema)}")
     faults = [fault_of(column, type_of(schema, column), c) for column, c in where.items()]
     if any(faults):
         raise ConfigError("search.where: " + "; ".join(f for f in faults if f))

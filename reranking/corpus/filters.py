@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import reduce
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from lancedb.expr import Expr, col, lit
 
+from reranking.corpus.fields import type_of
 from reranking.corpus.sql import condition_sql
 from reranking.errors import ConfigError
 
@@ -33,12 +35,24 @@ def where_condition(where: Mapping[str, Any], schema: pa.Schema) -> Expr | str |
     Fields inside structs (`meta.lang`) can only be named in SQL: the answer is then text. Raises
     ConfigError for a value or an operator that no filter can hold.
     """
-    try:
+    with _told():
+        if any("." in column for column in where):
+            return where_sql(where, schema)
+        return _expression(typed_where(where, schema))
+
+
+def where_sql(where: Mapping[str, Any], schema: pa.Schema) -> str:
+    """Write the same condition as SQL, to be put beside others."""
+    with _told():
         typed = typed_where(where, schema)
-        paths = {column: path_of(schema, column) for column in typed}
-        if any(path is not None and len(path) > 1 for path in paths.values()):
-            return condition_sql({tuple(paths[c] or [c]): v for c, v in typed.items()})
-        return _expression(typed)
+        return condition_sql({c: (v, type_of(schema, c)) for c, v in typed.items()})
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say of what no filter can hold that it stands in `search.where`."""
+    try:
+        yield
     except (TypeError, ValueError, OverflowError, KeyError) as error:
         raise ConfigError(f"search.where: {error} cannot be used in a filter") from error
 
@@ -68,41 +82,6 @@ def _as_kind(value: Any, kind: pa.DataType | None) -> Any:
     return value
 
 
-def path_of(schema: pa.Schema, column: str) -> list[str] | None:
-    """Return the path of a column or of a field inside structs (`meta.lang`); None if none is."""
-    if column in schema.names:
-        return [column]
-    fields, path = {f.name: f for f in schema}, column.split(".")
-    for place, name in enumerate(path):
-        if name not in fields:
-            return None
-        kind = fields[name].type
-        if place < len(path) - 1:
-            if not pa.types.is_struct(kind):
-                return None
-            fields = {f.name: f for f in kind}
-    return path
-
-
-def type_of(schema: pa.Schema, column: str) -> pa.DataType | None:
-    """Return the type of a column or of a field inside structs; None if it does not exist."""
-    path = path_of(schema, column)
-    if path is None:
-        return None
-    kind = schema.field(path[0]).type
-    for name in path[1:]:
-        kind = kind.field(name).type
-    return kind
-
-
-def value_at(row: Mapping[str, Any], path: list[str]) -> Any:
-    """Return the value of a row at a path; None below a null."""
-    value: Any = row
-    for name in path:
-        value = None if value is None else value[name]
-    return value
-
-
 def _expression(where: Mapping[str, Any]) -> Expr | None:
     parts: list[Expr] = []
     for column, condition in where.items():
@@ -118,6 +97,9 @@ def _expression(where: Mapping[str, Any]) -> Expr | None:
 def fault_of(column: str, kind: pa.DataType | None, condition: Any) -> str | None:
     """Why the condition cannot be asked of a column of that type, or None."""
     wanted = None if kind is None else _comparable(kind)
+    if wanted is None and kind is not None and pa.types.is_struct(kind) and kind.num_fields:
+        fields = [f"{column}.{field.name}" for field in kind]
+        return f"column {column!r} is {kind}, which cannot be filtered; its fields are {fields}"
     if wanted is None:
         return f"column {column!r} is {kind}, which cannot be filtered"
     if isinstance(condition, Mapping):

@@ -10,6 +10,7 @@ from lancedb.expr import col, lit
 
 from configs.documents import Documents
 from reranking.corpus.corpus import Corpus, need_columns
+from reranking.corpus.fields import names_of, path_of
 from reranking.corpus.known_encoder import encoder_of, stated_encoder
 from reranking.corpus.left_out import older_rows
 from reranking.corpus.rejects import write_rejects
@@ -52,10 +53,10 @@ def pin_foreign(
         newest_by=newest_by,
     )
     need_columns(opened, corpus, needs_vector=needs_vector)
-    if newest_by is not None and newest_by not in opened.schema.names:
+    if newest_by is not None and path_of(opened.schema, newest_by) is None:
         raise ConfigError(
             f"documents.on_duplicate.newest_by: table {table!r} has no column {newest_by!r}; its "
-            f"columns are {opened.schema.names}"
+            f"columns are {names_of(opened.schema)}"
         )
     empty = opened.count_rows() - opened.count_rows(has_text_sql(corpus.scored))
     if empty:
@@ -112,7 +113,7 @@ def look_through(database: Database, corpus: Corpus) -> dict[str, Any]:
     """What `survey` counts; nothing is written."""
     opened = corpus.opened(database)
     rows, without = opened.count_rows(), 0
-    if corpus.vector in opened.schema.names:
+    if path_of(opened.schema, corpus.vector) is not None:
         without = opened.count_rows(is_null_sql(corpus.vector))
     return {
         "rows": rows,

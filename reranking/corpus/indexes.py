@@ -8,6 +8,7 @@ from typing import Any
 from lancedb import index as lance_index
 
 from configs.documents import Documents, VectorIndex
+from reranking.corpus.fields import is_index_of
 from reranking.errors import InputError, MissingResource, RuntimeFailure
 from reranking.store import Database
 
@@ -66,7 +67,7 @@ def unindexed(table: Any) -> dict[str, int]:
 def fts_details(table: Any, column: str) -> dict[str, Any] | None:
     """The settings of the column's FTS index, or None if it has no index."""
     for entry in table.list_indices():
-        if entry.index_type == "FTS" and list(entry.columns) == [column]:
+        if entry.index_type == "FTS" and is_index_of(entry.columns, column):
             return {k: v for k, v in entry.index_details.items() if k in _FTS_KEYS}
     return None
 
@@ -86,7 +87,7 @@ def need_fts(table: Any, name: str, column: str) -> dict[str, Any]:
 def vector_index(table: Any, column: str) -> dict[str, Any] | None:
     """Type, metric, build parameters and identity of the column's ANN index, or None."""
     for entry in table.list_indices():
-        if list(entry.columns) == [column] and entry.index_type != "FTS":
+        if is_index_of(entry.columns, column) and entry.index_type != "FTS":
             stats = table.index_stats(entry.name)
             if stats is not None and stats.num_indexed_rows:
                 return {

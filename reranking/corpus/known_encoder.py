@@ -18,6 +18,7 @@ import numpy as np
 
 from configs.documents import Encoder as Settings
 from reranking.corpus.corpus import Corpus, encoder_mark, vector_width
+from reranking.corpus.fields import field_of
 from reranking.corpus.ingest import Encoder
 from reranking.corpus.sql import has_text_sql, is_null_sql
 from reranking.corpus.takeover import RenamedEncoder, check_stored_texts
@@ -91,7 +92,7 @@ def _places(model: str) -> Iterator[str]:
 def check_mark(database: Database, corpus: Corpus, encoder: RenamedEncoder | None) -> None:
     """Raise InputError if the table's own mark says that another encoder made the vectors."""
     table = corpus.opened(database)
-    if encoder is None or corpus.vector not in table.schema.names:
+    if encoder is None or field_of(table.schema, corpus.vector) is None:
         return
     mark = encoder_mark(table, corpus)
     if mark is not None and mark == encoder.former_fingerprint:
@@ -124,7 +125,8 @@ def check_vectors(database: Database, corpus: Corpus, encoder: Encoder, model: s
             f"the vectors of table {corpus.table!r} have {stored_width} numbers, those of encoder "
             f"{model!r} have {width}{says}. Name the model that made them as documents.encoder"
         )
-    text = stated.text if stated and stated.text in table.schema.names else corpus.text
+    named = stated is not None and field_of(table.schema, stated.text) is not None
+    text = stated.text if stated is not None and named else corpus.text
     where = f"({has_text_sql(text)}) AND NOT ({is_null_sql(corpus.vector)})"
     query = table.search().where(where).select([text, corpus.vector]).limit(_TEXTS)
     rows = query.to_arrow().to_pylist()

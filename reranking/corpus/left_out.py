@@ -5,15 +5,16 @@ The table is never written, so they are left out of every search by a filter, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
 from lancedb.expr import Expr
 
 from reranking.arrow import frame
+from reranking.corpus.filters import where_condition, where_sql
 from reranking.corpus.sql import has_text_sql, not_rows_sql
 from reranking.errors import InputError
 from reranking.store import Database
@@ -24,15 +25,20 @@ if TYPE_CHECKING:
 _MOST_OLDER = 100_000  # rows in one filter
 
 
-def with_left_out(home: Database, corpus: Corpus, where: Expr | str | None) -> Expr | str | None:
-    """The filter of a search, with the condition that no row to be left out is found."""
-    parts = [] if where is None else [where if isinstance(where, str) else where.to_sql()]
-    before = len(parts)
+def search_filter(
+    home: Database, corpus: Corpus, where: Mapping[str, Any], schema: pa.Schema
+) -> Expr | str | None:
+    """The condition of `search.where`, and that no row to be left out is found."""
+    parts = []
     if corpus.skips_empty:
         parts.append(has_text_sql(corpus.scored))
     if len(older := older_rows(home, corpus)):
         parts.append(not_rows_sql(older))
-    return where if len(parts) == before else " AND ".join(f"({part})" for part in parts)
+    if not parts:
+        return where_condition(where, schema)
+    if where:
+        parts.insert(0, where_sql(where, schema))
+    return " AND ".join(f"({part})" for part in parts)
 
 
 def kept_rows(home: Database, corpus: Corpus, batch: pa.RecordBatch) -> pa.RecordBatch:

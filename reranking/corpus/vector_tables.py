@@ -20,7 +20,7 @@ import pyarrow as pa
 from configs.documents import Documents
 from reranking.arrow import frame
 from reranking.corpus.corpus import Corpus, pin_managed
-from reranking.corpus.filters import path_of
+from reranking.corpus.fields import path_of
 from reranking.corpus.indexes import bring_vector_index_up_to_date
 from reranking.corpus.ingest import ENCODER_KEY, READY, Encoder
 from reranking.errors import InputError, MissingResource

@@ -83,7 +83,7 @@ def _encoder(run: Run, rows: pa.Table) -> SentenceEncoder | None:
 
 def _passes(run: Run, doc_id: str) -> bool:
     """Whether the run's filter lets the document through."""
-    table = run.database.need(run.corpus.table, run.corpus.version)
+    table = run.corpus.opened(run.database)
     condition = where_condition(run.search.where, table.schema)
     ids: Iterable[str] = string_ids(
         table.search().where(condition).select([run.corpus.id]).to_arrow()[run.corpus.id],

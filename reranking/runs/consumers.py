@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from configs.results import Results
 from reranking.arrow import frame
 from reranking.corpus.corpus import Corpus, columns_of, string_ids
+from reranking.corpus.fields import type_of
 from reranking.errors import ConfigError, MissingResource
 from reranking.fingerprints import canonical
 from reranking.runs.listing import find_run
@@ -278,6 +279,7 @@ def check_columns(database: Database, corpus: Corpus, wanted: Results) -> None:
         raise ConfigError(
             f"results.columns: {wrong or list(columns)} are not columns of the documents that "
             f"results can carry, each once; choose from {possible}"
+            + ("; a column of fields is carried whole" if any("." in c for c in wrong) else "")
         )
     for column in columns:
         if column in documents and not _is_carried(schema.field(column)):
@@ -318,7 +320,7 @@ def _id_type(run: Run) -> pa.DataType:
     """The type of the source's ids: consumers join by them."""
     if run.corpus.managed:
         return pa.string()
-    kind = run.corpus.opened(run.database).schema.field(run.corpus.id).type
+    kind = type_of(run.corpus.opened(run.database).schema, run.corpus.id)
     return kind if pa.types.is_integer(kind) else pa.string()
 
 

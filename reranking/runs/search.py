@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 
 from configs.schema import Search
 from reranking.corpus.corpus import Corpus, hashes_of, string_ids, vector_width
-from reranking.corpus.filters import where_condition
 from reranking.corpus.indexes import vector_index
-from reranking.corpus.left_out import with_left_out
+from reranking.corpus.left_out import search_filter
 from reranking.errors import InputError
 from reranking.store import Database
 
@@ -110,8 +109,7 @@ def _vector_leg(
     # An ANN index searches differently for every limit: asking for more would change the hits.
     spare = 0 if vector_index(table, corpus.vector) else _SPARE
 
-    where = where_condition(settings.where, table.schema)
-    where = with_left_out(corpus.database(database), corpus, where)
+    where = search_filter(corpus.database(database), corpus, settings.where, table.schema)
 
     def ask(rows: list[int], limit: int) -> pl.DataFrame:
         parts = [rows[i : i + _VECTORS_PER_CALL] for i in range(0, len(rows), _VECTORS_PER_CALL)]
@@ -181,8 +179,8 @@ async def _ask_texts(
     connection = await lancedb.connect_async(corpus.database(database).place)
     table = await connection.open_table(corpus.table)
     await table.checkout(corpus.version)
-    condition = where_condition(settings.where, await table.schema())
-    condition = with_left_out(corpus.database(database), corpus, condition)
+    schema = await table.schema()
+    condition = search_filter(corpus.database(database), corpus, settings.where, schema)
     places = asyncio.Semaphore(_FTS_IN_FLIGHT)
 
     async def one(row: int) -> pa.Table:

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from configs.schema import Keep
 from reranking.corpus.corpus import Corpus, hashes_of
+from reranking.corpus.fields import path_of
 from reranking.corpus.ingest import READY
 from reranking.runs.listing import list_rows
 from reranking.runs.run import Run, RunRow
@@ -187,7 +188,7 @@ def _present_texts(database: Database, corpus: Corpus) -> Iterable[bytes]:
         return
     versions = {int(table.version), home.tags(corpus.table).get(READY, int(table.version))}
     for version in versions:
-        if column in home.need(corpus.table, version).schema.names:
+        if path_of(home.need(corpus.table, version).schema, column) is not None:
             for batch in home.stream(corpus.table, columns=[column], version=version):
                 yield from hashes_of(pa.array(batch.column(column)), corpus)
 

@@ -119,6 +119,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Database, Corpus]:
             "day": pa.array([dt.date(2026, 1, 1 + i) for i in range(count)]),
             "list": pa.array([[i] for i in range(count)]),
             "nothing": pa.nulls(count),
+            "deep": pa.StructArray.from_arrays([pa.array(v) for v in COLUMNS.values()], [*COLUMNS]),
         }
     )
     made = lancedb.connect(folder).create_table("t", table)
@@ -167,7 +168,9 @@ def _compare(compare: Callable[[Any, Any], bool], value: Any, given: list[Any]) 
 def test_a_filter_selects_what_plain_python_selects(
     corpus: tuple[Database, Corpus], where: dict[str, Any]
 ) -> None:
-    assert selected(corpus, where) == brute_force(where)
+    expected = brute_force(where)
+    assert selected(corpus, where) == expected
+    assert selected(corpus, {f"deep.{name}": wanted for name, wanted in where.items()}) == expected
 
 
 @FUZZ
@@ -280,6 +283,8 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Database, Corpus]:
             "meta": pa.array(nested),
         }
     )
+    deep = pa.StructArray.from_arrays([pa.array(table[n]) for n in ("f", "h")], ["f", "h"])
+    table = table.append_column("deep", deep)
     made = lancedb.connect(folder).create_table("t", table)
     return Database(str(folder)), Corpus("t", int(made.version), False, "id", "text", "vector")
 
@@ -296,6 +301,7 @@ def test_a_narrow_float_is_compared_as_its_column_holds_it(
     oracle = f"{column} {sign} CAST({narrow} AS FLOAT)"
     rows = typed[0].need("t").search().where(oracle).select(["id"]).to_arrow()["id"].to_pylist()
     assert selected(typed, {column: {name: value}}) == sorted(rows)
+    assert selected(typed, {f"deep.{column}": {name: value}}) == sorted(rows)
     if name == "eq":
         assert selected(typed, {column: [value]}) == selected(typed, {column: value})
 
@@ -310,6 +316,7 @@ def test_fields_inside_structs_are_filtered(typed: tuple[Database, Corpus]) -> N
         selected(typed, {"meta.lang": 1})
 
 
+@FUZZ
 @given(st.text(max_size=12), st.text(max_size=12))
 def test_no_text_leaves_its_literal(typed: tuple[Database, Corpus], one: str, two: str) -> None:
     """Whatever a value holds, it is compared as a value: the rows are those that equal it."""
