@@ -88,8 +88,7 @@ class Database:
                 if has_lost_its_manifests(self.uri, name):
                     raise damaged(self.uri, name, "its list of versions is gone") from None
                 return None
-            _check_ours(name, table)
-            _check_version(name, table, self._upgrading)
+            _check(name, table.schema, self._upgrading)
             if version is not None:
                 table.checkout(version)
             return table
@@ -118,7 +117,7 @@ class Database:
         table = self.open(name)
         if table is None:
             table = self._create(name, schema)
-        lacking = [n for n in needs or schema.names if n not in table.schema.names]
+        lacking = sorted({*(needs or schema.names)} - {*table.schema.names})
         if lacking and not needs and all(schema.field(n).nullable for n in lacking):
             return self.add_columns(name, schema)
         if lacking:
@@ -364,30 +363,27 @@ def _query(table: Any, where: Expr | str | None, columns: list[str] | None) -> A
     return query if columns is None else query.select(columns)
 
 
-def schema_version(table: Any) -> int | None:
+def schema_version(schema: pa.Schema) -> int | None:
     """The schema version that a table of ours says it has, None for somebody else's table."""
-    mark = (table.schema.field(0).metadata or {}).get(VERSION_KEY) if table.schema.names else None
+    mark = (schema.field(0).metadata or {}).get(VERSION_KEY) if schema.names else None
     return None if mark is None else int(mark)
 
 
-def _check_ours(name: str, table: Any) -> None:
-    """Raise MissingResource where a table of a name of ours was made by somebody else.
+def _check(name: str, schema: pa.Schema, upgrading: bool) -> None:
+    """Raise MissingResource where somebody else made a table of a name of ours, or another version.
 
     A documents table may be anybody's: the config says what its columns are called.
     """
-    if name not in TABLES or name == "documents" or schema_version(table) is not None:
+    stored = schema_version(schema)
+    if stored is None:
+        wanted = [] if name == "documents" else TABLES.get(name, [])
+        lacking = [f.name for f in wanted if not f.nullable and f.name not in schema.names]
+        if lacking:
+            raise MissingResource(
+                f"table {name!r} is not rescore's: it lacks {lacking}. Use another database, or "
+                "rename that table."
+            )
         return
-    wanted = [f.name for f in TABLES[name] if not f.nullable]
-    lacking = [n for n in wanted if n not in table.schema.names]
-    if lacking:
-        raise MissingResource(
-            f"table {name!r} is not rescore's: it lacks {lacking}. Use another database, or rename "
-            "that table."
-        )
-
-
-def _check_version(name: str, table: Any, upgrading: bool) -> None:
-    stored = schema_version(table) or SCHEMA_VERSION
     if stored > SCHEMA_VERSION:
         raise MissingResource(
             f"table {name!r} has schema version {stored}; this rescore knows {SCHEMA_VERSION}. "

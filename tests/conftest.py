@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -19,12 +20,24 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # they share the cores
 
 from pathlib import Path  # noqa: E402
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from tests.support.tiny import tiny_cross_encoder  # noqa: E402
 
 REPOSITORY = Path(__file__).parent.parent
 DATA = REPOSITORY.parent / "shared" / "data"
+
+# What takes seconds to start and serves all tests of a process: Prefect's server, and the one
+# that jobs to be killed are forked from.
+SERVERS = ("prefect_server", "slow_scorer")
+IDLE = "SCHEDULER LATE_RUNS FOREMAN PAUSE_EXPIRATIONS CANCELLATION_CLEANUP TRIGGERS".split()
+
+# How long an example takes says something about the machine, nothing about the code.
+hypothesis.settings.register_profile(
+    "rescore", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("rescore")
 
 
 @pytest.fixture(scope="session")
@@ -33,13 +46,33 @@ def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_cross_encoder(tmp_path_factory.mktemp("models") / "tiny-bert")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a file to one process, and all files that share a server of theirs to the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class BySharedServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            text = (REPOSITORY / file).read_text("utf-8")
+            return next((server for server in SERVERS if server in text), file)
+
+    return BySharedServer(config, log)
+
+
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
-    """One Prefect server on a database of its own, for all tests that run flows."""
+    """One Prefect server on a database of its own, for all tests that run flows.
+
+    It has none of the services that wake up again and again for schedules and late runs.
+    """
+    import prefect.settings as known
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
+    idle = {getattr(known, f"PREFECT_SERVER_SERVICES_{name}_ENABLED"): False for name in IDLE}
     with (
+        temporary_settings(idle),
         prefect_test_harness(server_startup_timeout=120),
         # The heartbeat thread costs a second per flow run.
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),

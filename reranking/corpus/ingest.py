@@ -379,7 +379,7 @@ def _stored_width(database: Database, name: str, vector: str) -> int | None:
     table = database.open(name)
     if table is None:
         return None
-    lacking = [n for n in (*DOCUMENTS.names, vector) if n not in table.schema.names]
+    lacking = sorted({*DOCUMENTS.names, vector} - {*table.schema.names})
     if lacking:
         raise MissingResource(
             f"table {name!r} in {database.uri} was made by somebody else: it lacks {lacking}. Use "

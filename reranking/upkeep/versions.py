@@ -34,7 +34,7 @@ def upgrade(database: Database, steps: Sequence[Step] | None = None) -> list[str
     for name in older:
         table = database.need(name)
         first = str(table.schema.names[0])
-        for version in range(schema_version(table) or SCHEMA_VERSION, SCHEMA_VERSION):
+        for version in range(schema_version(table.schema) or SCHEMA_VERSION, SCHEMA_VERSION):
             (STEPS if steps is None else steps)[version - 1](name, table)
             mark = {VERSION_KEY.decode(): str(version + 1)}
             table.update_field_metadata({"path": first, "metadata": mark})
@@ -43,14 +43,14 @@ def upgrade(database: Database, steps: Sequence[Step] | None = None) -> list[str
 
 def outdated(database: Database) -> list[str]:
     """The names of our tables whose schema version is older than the present one."""
-    versions = {name: schema_version(database.need(name)) for name in our_tables(database)}
+    versions = {name: schema_version(database.need(name).schema) for name in our_tables(database)}
     return [name for name, version in versions.items() if version and version < SCHEMA_VERSION]
 
 
 def our_tables(database: Database) -> list[str]:
     """The names of the tables that rescore made: their first column carries a schema version."""
     opened = {name: database.open(name) for name in sorted(database.names())}
-    return [n for n, table in opened.items() if table is not None and schema_version(table)]
+    return [n for n, table in opened.items() if table is not None and schema_version(table.schema)]
 
 
 def prune(database: Database, name: str, older_than: timedelta) -> int:

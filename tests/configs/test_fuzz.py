@@ -35,26 +35,26 @@ def is_answered(content: bytes, folder: Path, *overrides: str) -> None:
         assert str(fault)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, suppress_health_check=list(HealthCheck))
 @given(content=st.binary(max_size=300) | st.text(max_size=300).map(lambda t: t.encode()))
 def test_any_bytes(content: bytes, tmp_path: Path) -> None:
     is_answered(content, tmp_path)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, suppress_health_check=list(HealthCheck))
 @given(value=VALUES)
 def test_any_values_under_known_keys(value: Any, tmp_path: Path) -> None:
     is_answered(yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "replace"), tmp_path)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, suppress_health_check=list(HealthCheck))
 @given(start=st.integers(0, len(TEXT)), length=st.integers(0, 40), new=st.text(max_size=20))
 def test_a_config_with_a_piece_exchanged(start: int, length: int, new: str, tmp_path: Path) -> None:
     text = TEXT[:start] + new + TEXT[start + length :]
     is_answered(text.encode("utf-8", "surrogatepass"), tmp_path)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(override=st.text(max_size=40))
 def test_any_override(override: str, tmp_path: Path) -> None:
     is_answered(TEXT.encode(), tmp_path, override)

@@ -25,7 +25,6 @@ from reranking.store import Database
 
 FUZZ = settings(
     max_examples=120,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -292,7 +292,7 @@ def test_memory_is_a_window_and_a_few_bytes_per_row(database: Database) -> None:
     assert (index.find(id_words(["document-x", ""])) == -1).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.text(), unique=True), st.lists(st.text()))
 def test_the_id_index_is_a_set(known: list[str], asked: list[str]) -> None:
     index = IdIndex()

@@ -274,7 +274,7 @@ graded = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(run=runs, qrels=graded)
 def test_equal_to_ir_measures(run: Run, qrels: Qrels) -> None:
     judged = [f"Judged@{k}" for k in (3, 10, 20, 50)]

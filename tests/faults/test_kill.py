@@ -40,13 +40,13 @@ def stored_pairs(database: Path) -> int:
     return 0 if table is None else int(table.count_rows())
 
 
-def test_killed_in_ingest_scoring_and_publishing(tmp_path: Path, cross_encoder: Path) -> None:
+def test_killed_in_scoring_and_publishing(tmp_path: Path, cross_encoder: Path) -> None:
     config = make_world(tmp_path, cross_encoder, documents=80, queries=16)
-    stages = ["ingest", "search", "publish"]
+    stages = ["score", "publish"]
     scored = kill_chain(config, stages, random.Random(5), within=0.3)
     assert_equal(tmp_path / "db.lancedb", undisturbed(tmp_path))
     # A kill loses what was not committed yet: here no more than a few batches of a few pairs.
-    assert scored - stored_pairs(tmp_path / "db.lancedb") < 3 * 40
+    assert scored - stored_pairs(tmp_path / "db.lancedb") < 2 * 40
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def is_sound(answers: Answers) -> None:
         assert row["relevance"] in GRADES and row["query_id"] and row["doc_id"]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     header=st.lists(CELLS, max_size=5),
     rows=st.lists(st.lists(CELLS, max_size=5), max_size=5),
@@ -69,7 +69,7 @@ def test_any_sheet(header: list[str], rows: list[list[str]], delimiter: str, kno
         assert str(error)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(text=st.text(max_size=300))
 def test_any_text(text: str) -> None:
     for read in (
@@ -82,7 +82,7 @@ def test_any_text(text: str) -> None:
             assert str(error)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(tasks=st.lists(JSON, max_size=4), lines=st.booleans())
 def test_any_export_of_label_studio(tasks: list[Any], lines: bool) -> None:
     text = "\n".join(map(json.dumps, tasks)) if lines else json.dumps(tasks)

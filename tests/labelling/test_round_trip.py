@@ -83,7 +83,7 @@ def test_an_escaped_cell_is_no_formula_and_is_taken_back_exactly(text: str) -> N
     assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(TEXTS, min_size=1, max_size=3, unique_by=lambda t: "".join(t.split())),
     st.lists(TEXTS, min_size=1, max_size=4, unique=True),
@@ -104,7 +104,7 @@ def test_every_row_of_a_csv_comes_back(
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(TEXTS, min_size=1, max_size=3, unique=True),
     st.lists(TEXTS, min_size=1, max_size=4, unique=True),

@@ -463,7 +463,7 @@ def _real(folder: Path, documents: int, queries: int, limit: int) -> None:
 
 
 def test_real_text_and_models_equal_lancedb(tmp_path: Path) -> None:
-    _real(tmp_path, documents=300, queries=12, limit=10)
+    _real(tmp_path, documents=120, queries=5, limit=6)
 
 
 @pytest.mark.slow

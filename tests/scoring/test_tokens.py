@@ -66,7 +66,7 @@ def test_every_combination_of_lengths(tokenizer: Tokenizer, limit: int) -> None:
 def test_any_text(tokenizer: Tokenizer) -> None:
     text = st.text(max_size=40)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(pairs=st.lists(st.tuples(text, text), min_size=1, max_size=5), limit=st.integers(8, 40))
     def run(pairs: list[tuple[str, str]], limit: int) -> None:
         check(tokenizer, pairs, limit)

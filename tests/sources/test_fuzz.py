@@ -36,9 +36,8 @@ from tests.support.sources import source
 # tmp_path stays the same for all examples of a test: each writes the same file anew
 FUZZ = settings(
     max_examples=60,
-    deadline=None,
     derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 Read = Callable[[Source], Iterator[Row | Reject]]
 
