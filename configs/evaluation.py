@@ -46,6 +46,30 @@ class ComparisonSettings(Part):
     correction: Literal["holm", "bh"] = Field("holm", description="of the secondary p-values")
 
 
+class DataGates(Part):
+    max_rejected: int | None = Field(None, ge=0, description="rows of all sources")
+    max_documents_change: float | None = Field(
+        None, ge=0, description="share by which the number of documents may differ from last time"
+    )
+    max_without_hits: float | None = Field(
+        None, ge=0, le=1, description="share of queries that find nothing"
+    )
+    max_top10_change: float | None = Field(
+        None, ge=0, le=1, description="share of the top 10 that were not there last time, mean"
+    )
+    max_score_drift: float | None = Field(
+        None, ge=0, description="of the top 10's mean score, in standard deviations of last time's"
+    )
+    max_truncated: float | None = Field(
+        None, ge=0, le=1, description="share of scored pairs that are longer than the model reads"
+    )
+
+    @property
+    def active(self) -> bool:
+        """Whether a condition is given."""
+        return any(value is not None for value in vars(self).values())
+
+
 class Gate(Part):
     metric: str = Field(description="an ir_measures name")
     threshold: float | None = Field(None, description="the mean is at least this")

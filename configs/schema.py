@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from configs.blending import Blend, Fusion, metric_fault
 from configs.documents import Documents
-from configs.evaluation import ComparisonSettings, Gate, Judgments
+from configs.evaluation import ComparisonSettings, DataGates, Gate, Judgments
 from configs.execution import Execution
 from configs.labelling import Labels, Training
 from configs.part import LEGS, Name, Part, QueryType
@@ -226,6 +226,9 @@ class Config(Part):
     judgments: Judgments | None = None
     comparison: ComparisonSettings = ComparisonSettings()
     gates: tuple[Gate, ...] = Field((), description="exit code 1 where one of them fails")
+    data_gates: DataGates = Field(
+        DataGates(), description="the same for what came in and what changed since last time"
+    )
     labels: Labels | None = None
     training: Training = Training()
     keep: Keep | None = Field(None, description="what maintain forgets; None: nothing")
@@ -243,6 +246,11 @@ class Config(Part):
     def ignore_identical_ids(self) -> bool:
         """Whether measures leave out a document that is named like its query."""
         return self.judgments is not None and self.judgments.ignore_identical_ids
+
+    @property
+    def gated(self) -> bool:
+        """Whether anything may refuse a run."""
+        return bool(self.gates) or self.data_gates.active
 
     @property
     def title(self) -> str:

@@ -26,7 +26,7 @@ from reranking.runs.plan import finish_run
 from reranking.runs.publish import publish_results, run_counts
 from reranking.runs.refine import Refined, Refiner, refined_counts
 from reranking.runs.rerank import Rescorer
-from reranking.runs.run import Run
+from reranking.runs.run import REFUSED, Run
 from reranking.scoring.crossencoder import Reranker
 from reranking.scoring.scorer import Scorer
 from reranking.steps import Here, step, tried
@@ -38,7 +38,7 @@ from reranking.workers.presence import fault_of_worker, what_is_asked
 log = logging.getLogger(__name__)
 
 Report = dict[str, Any]
-"""What was done to one chunk: pairs, scored, seconds, forward, search, path, refined."""
+"""What was done to one chunk: pairs, scored, truncated, seconds, forward, search, path, refined."""
 
 _loading = threading.Lock()
 
@@ -190,20 +190,21 @@ def score_chunk(pipeline: Pipeline, run: Run, chunk: int) -> Report:
     """Score the chunk's pairs that have no score; counts, seconds, the path that scored."""
     if run.reranker is None:
         nothing = {"path": None, "refined": None}
-        return {"pairs": 0, "scored": 0, "seconds": 0.0, "forward": 0.0, **nothing}
+        return {"pairs": 0, "scored": 0, "truncated": 0, "seconds": 0.0, "forward": 0.0, **nothing}
     started = time.monotonic()
     scoring = _scoring(pipeline, run)
-    rescorer, before = scoring.rescorer, scoring.seconds
+    rescorer, before, cut = scoring.rescorer, scoring.seconds, scoring.rescorer.truncated
     with pipeline.executor.watch("pairs") as progress:
-        rescorer.progress = progress
+        rescorer.progress = pipeline.budget.limited(progress, scoring=True)
         counts = rescorer.score_chunk(chunk)
     refined = None
     if scoring.refiner is not None:
         with pipeline.executor.watch("pairs in float32") as progress:
-            scoring.refiner.exact.progress = progress
+            scoring.refiner.exact.progress = pipeline.budget.limited(progress)
             refined = asdict(scoring.refiner.refine_chunk(chunk))
     return {
         **asdict(counts),
+        "truncated": rescorer.truncated - cut,
         "seconds": time.monotonic() - started,
         "forward": scoring.seconds - before,
         "path": None if rescorer.scorer is None else rescorer.scorer.path,
@@ -270,6 +271,9 @@ def publish(
         None if refiner is None else refiner.exact.store,
     )
     final: dict[str, float] = dict(run_counts(run, counts["pairs"], counts["scored"]))
+    final["truncated"] = counts["truncated"]
+    if pipeline.config.gated:  # until they are checked: a kill may come before
+        final[REFUSED] = 1
     if refiner is not None:
         final |= refined_counts([Refined(**chunk) for chunk in refined])
     finish_run(run, final, seconds, counts["path"])

@@ -7,6 +7,7 @@ RescoreError
 +-- MissingResource       4  a table, run or file is missing, or belongs to somebody else
 +-- InputError            5  the input failed validation
 +-- RuntimeFailure        6  something broke while running
++-- ToBeContinued         8  execution.max_seconds or max_pairs ended the work at a commit
 
 Exit code 0 is "done" and 7 "done, with rejected rows"; neither is an error.
 """
@@ -67,7 +68,17 @@ class RuntimeFailure(RescoreError):
     exit_code = 6
 
 
-SEVERITY = (6, 5, 4, 3, 2, 1, 7, 0)  # if several apply, the first of these wins
+class ToBeContinued(RescoreError):
+    """A limit of the config ended the work at a commit; `values` is what a command tells of it."""
+
+    exit_code = 8
+
+    def __init__(self, message: str, values: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.values = dict(values or {})
+
+
+SEVERITY = (6, 5, 4, 3, 2, 1, 8, 7, 0)  # if several apply, the first of these wins
 
 
 def worst(*codes: int) -> int:

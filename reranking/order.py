@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from configs.source import masked
 from reranking import chunks
-from reranking.errors import GateFailed, RuntimeFailure
+from reranking.errors import GateFailed, RuntimeFailure, ToBeContinued
 from reranking.pipeline import Pipeline
-from reranking.runs.plan import note_end
+from reranking.runs.plan import note_end, note_gates
 from reranking.runs.run import Run
 from reranking.summary import Summary
 
@@ -48,9 +48,22 @@ def rescore(pipeline: Pipeline, *, force: bool = False, serve: bool = True) -> S
 
     run = score(pipeline, plan, summary)
     judge(pipeline, run, summary)
+    _gate_data(pipeline, run, summary)
     if serve and passed(summary.gates):
         summary.served(call(pipeline.serve, run))
     return summary
+
+
+def _gate_data(pipeline: Pipeline, run: Run, summary: Summary) -> None:
+    """Check the gates on data beside the judged ones; a refused run is no measure of later ones."""
+    from reranking.evaluation.data_gates import both, check_data
+
+    config = pipeline.config
+    if config.gated:
+        data = pipeline.executor.call(check_data, config, run, summary.rejects)
+        summary.gated(both(summary.gates, data))
+        failed = 0 if summary.gates is None else len(summary.gates["reasons"])
+        note_gates(run, failed)
 
 
 def reevaluate(pipeline: Pipeline) -> Summary:
@@ -126,6 +139,10 @@ def score(pipeline: Pipeline, plan: Callable[[], Run], summary: Summary) -> Run:
         try:
             _score(pipeline, run, summary)
             return run
+        except ToBeContinued as stopped:
+            _note(run, "to be continued", str(stopped))
+            stopped.values |= {"run_id": run.run_id, "rejected": summary.rejects}
+            raise
         except (KeyboardInterrupt, SystemExit):
             _note(run, "stopped", "stopped from outside, by Ctrl-C or SIGTERM")
             raise

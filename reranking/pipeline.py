@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.load import load_config
 from configs.schema import Config, Search
+from reranking.budget import Budget
 from reranking.corpus.corpus import Corpus, check_filter, pin_managed
 from reranking.corpus.indexes import vector_index
 from reranking.corpus.queries import (
@@ -49,6 +50,7 @@ class Pipeline:
     ) -> None:
         self.config = config if isinstance(config, Config) else Config.model_validate(config)
         self.executor: Executor = Here() if executor is None else executor
+        self.budget = Budget(self.config.execution)
         self.job = uuid.uuid4().hex
         self.resident: Any = threading.local()  # what stays in a thread between the chunks of a run
 
@@ -223,7 +225,7 @@ class Pipeline:
                 column=self.vector_column,
                 metric=self.config.search.metric or "cosine",
                 commit_seconds=self.config.execution.commit_seconds,
-                progress=progress,
+                progress=self.budget.limited(progress),
             )
         return report.as_dict()
 

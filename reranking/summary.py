@@ -23,7 +23,7 @@ class Summary:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.seconds: dict[str, float] = {}
-        self.counts: dict[str, Any] = {"pairs": 0, "scored": 0, "path": None}
+        self.counts: dict[str, Any] = {"pairs": 0, "scored": 0, "truncated": 0, "path": None}
         self.run: Run | None = None
         self.finished_before = False
         self.rejects = 0
@@ -69,6 +69,7 @@ class Summary:
         self._took("search", report["search"])
         self.counts["pairs"] += report["pairs"]
         self.counts["scored"] += report["scored"]
+        self.counts["truncated"] += report["truncated"]
         self.counts["path"] = report["path"] or self.counts["path"]
         if report["refined"] is not None:
             self.refined.append(report["refined"])

@@ -13,12 +13,15 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Completed
 
+from reranking.errors import ToBeContinued
 from reranking.progress import Progress, Status, watch
 from reranking.retry import is_transient
 from reranking.steps import Pending, step_of
 from tasks.progress import Watcher
 
+WAITING = "ToBeContinued"  # the state of work that a limit of the config ended
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -28,7 +31,20 @@ class AsTasks:
 
     def call(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Return what the step returns; tried again as the step says."""
-        return _task_of(work, args, kwargs)()
+        ended: list[ToBeContinued] = []
+
+        def carried_out(*args: P.args, **kwargs: P.kwargs) -> Any:
+            try:
+                return work(*args, **kwargs)
+            except ToBeContinued as stopped:  # no failure: the flow is told, and ends in order
+                ended.append(stopped)
+                return Completed(name=WAITING, message=str(stopped))
+
+        carried_out.__step__ = step_of(work)  # type: ignore[attr-defined]
+        answer = _task_of(carried_out, args, kwargs)()
+        if ended:
+            raise ended[0]
+        return answer
 
     def submit(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Pending[R]:
         """Begin the step in the flow's task runner."""

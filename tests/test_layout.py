@@ -45,6 +45,7 @@ def test_packages_import_only_what_they_may() -> None:
 FLOORS = [
     {
         "errors",
+        "budget",
         "schemas",
         "fingerprints",
         "arrow",

@@ -21,7 +21,7 @@ from flows.commands.console import (
     read_config,
 )
 from flows.commands.place import do
-from reranking.errors import ConfigError, GateFailed
+from reranking.errors import ConfigError, GateFailed, ToBeContinued
 
 if TYPE_CHECKING:
     from configs.schema import Config
@@ -75,6 +75,10 @@ def run(
         values = do("rescore", settings, force, serve, server=server)
     except GateFailed as failed:
         return Answer(failed.values, _show_run, fault=failed)
+    except ToBeContinued as stopped:
+        values = stopped.values
+    if values["status"] == "to be continued":
+        return Answer(values, lambda _: None, fault=ToBeContinued(values["reason"]))
     code = exit_code(values["rejected"], allow_rejects)
     return Answer(values, _show_run, code, database=settings.database)
 
@@ -198,7 +202,14 @@ def import_run(
     """Store somebody else's ranking as a run, so that it can be a side of comparisons."""
     given = [
         f"candidates={json.dumps(_candidates(file, format, query_type))}",
-        *("rerank=null", "results={}", "gates=[]", "documents.source=null", "queries.source=null"),
+        *(
+            "rerank=null",
+            "results={}",
+            "gates=[]",
+            "data_gates={}",
+            "documents.source=null",
+            "queries.source=null",
+        ),
         "search.limit=10000",
     ]
     settings = read_config(config, [*given, *(set or [])])

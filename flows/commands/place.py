@@ -37,5 +37,7 @@ def do(job: str, config: Config, *args: Any, server: bool = False) -> dict[str, 
     echo(f"{job}: a flow run on {where}", err=True)
     with nullcontext() if server_address is not None else temporary_server():
         flow = getattr(import_module(f"flows.{job}"), job)
-        values: dict[str, Any] = flow(config, *args)
-    return values
+        values: Any = flow(config, *args)
+    if not isinstance(values, dict):  # a state of its own, with the values as its data
+        values = values.data
+    return dict(values)

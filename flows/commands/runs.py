@@ -194,12 +194,15 @@ def publish(run_id: RunId, config: ConfigFile) -> Answer:
     settings = _need_table(read_config(config, None))
     from reranking.runs.consumers import publish_for_consumers
     from reranking.runs.listing import find_run
+    from reranking.runs.plan import note_gates
     from reranking.store import Database
 
     run = find_run(Database(settings.database, must_exist=True), run_id)
     if run.status != "done":
         raise ConfigError(f"run {run.run_id[:8]} is {run.status}: only finished runs are published")
-    return Answer(publish_for_consumers(run, settings.results).as_dict(), _show_published)
+    published = publish_for_consumers(run, settings.results)
+    note_gates(run, 0)  # who publishes a refused run accepts it: the next one is compared with it
+    return Answer(published.as_dict(), _show_published)
 
 
 @command

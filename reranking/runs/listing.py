@@ -23,6 +23,7 @@ from reranking.store import Database, one_of
 log = logging.getLogger(__name__)
 
 _SAID: Final = {"failed", "stopped"}  # by a process that ended in order
+_WAITING: Final = {"to be continued"}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -30,8 +31,9 @@ def list_runs(database: Database) -> list[Run]:
     """Return all runs, newest first, with their status as the tables say it.
 
     `done` if the results are published; `failed` or `stopped` if the process could say so;
-    `abandoned` if a later run of the same settings has begun (its inputs changed meanwhile); else
-    `running`: at work, or killed and waiting to be continued, since `committed_at`.
+    `abandoned` if a later run of the same settings has begun (its inputs changed meanwhile); `to be
+    continued` if a limit of its config ended its work; else `running`: at work, or killed and
+    waiting to be continued, since `committed_at`.
     """
     return [Run.of_row(database, row) for row in list_rows(database)]
 
@@ -51,7 +53,7 @@ def list_rows(database: Database) -> list[RunRow]:
             continue
         unfinished.append(row)
         later = row["started_at"] < newest[settings_of_json(row["config_json"])]
-        if row["status"] not in _SAID:
+        if row["status"] not in _SAID | (set() if later else _WAITING):
             row["status"] = "abandoned" if later else "running"
     _date_commits(database, unfinished)
     return sorted(rows, key=lambda r: r["started_at"], reverse=True)

@@ -20,6 +20,7 @@ from reranking.corpus.indexes import need_fts, vector_index
 from reranking.corpus.queries import QuerySet
 from reranking.errors import ConfigError
 from reranking.runs.run import (
+    REFUSED,
     TABLE,
     Run,
     decoded,
@@ -192,7 +193,7 @@ def begin_run(run: Run, description: Mapping[str, Any]) -> Run:
 def _at_work(run: Run, stored: Mapping[str, Any]) -> dict[str, Any]:
     """The stored row of a run that goes on: what ended it before is over."""
     row = dict(stored)
-    if row["status"] in ("failed", "stopped"):
+    if row["status"] in ("failed", "stopped", "to be continued"):
         row |= {"status": "running", "failure": None}
         write_row(run.database, row)
     return row
@@ -203,6 +204,15 @@ def note_end(run: Run, status: str, reason: str) -> None:
     row = stored_row(run.database, run.run_id)
     if row is not None and row["status"] != "done":
         write_row(run.database, row | {"status": status, "failure": reason})
+
+
+def note_gates(run: Run, failed: int) -> None:
+    """Store how many conditions refuse a finished run: later runs are not compared with it."""
+    row = need_row(run)
+    counts = json.loads(row["counts_json"])
+    if counts.pop(REFUSED, 0) != failed:
+        counts |= {REFUSED: failed} if failed else {}
+        write_row(run.database, row | {"counts_json": json.dumps(counts)})
 
 
 def note_commit(run: Run) -> None:

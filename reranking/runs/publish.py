@@ -56,6 +56,7 @@ def run_counts(run: Run, pairs: int | None, scored: int) -> dict[str, int]:
         pairs = sum(len(distinct_pairs(candidates_of(run, c))) for c in run.chunks)
     marks = searched(run).values()
     return {
+        "documents": run.corpus.opened(run.database).count_rows(),
         "queries": run.queries.count,
         "queries_without_hits": sum(int(m["no_hits"]) for m in marks),
         "candidates": run.database.need(run.results_table).count_rows(),

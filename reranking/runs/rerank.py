@@ -58,6 +58,11 @@ class Rescorer:
         self.seconds = 0.0  # in the scorer, load time aside
         self._noted = -math.inf
 
+    @property
+    def truncated(self) -> int:
+        """The pairs scored so far that are longer than the model reads."""
+        return 0 if self.scorer is None else self.scorer.truncation.cut
+
     def score_chunk(self, chunk: int) -> ChunkCounts:
         """Score the chunk's missing pairs."""
         pairs = distinct_pairs(candidates_of(self.run, chunk))

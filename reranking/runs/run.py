@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reranking.evaluation.run_diff import RunDiff
 
 TABLE = "runs"
+REFUSED = "gates_failed"  # a finished run's count of failed conditions, while it is not accepted
 
 
 class RunRow(TypedDict):

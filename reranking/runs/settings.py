@@ -25,6 +25,7 @@ _LATER: Final = {
     "judgments",
     "comparison",
     "gates",
+    "data_gates",
     "labels",
     "training",
     "keep",

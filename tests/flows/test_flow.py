@@ -15,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.types.names import validate_valid_asset_key
 
 from configs.load import load_config
+from flows.commands.place import do
 from flows.ingest import ingest
 from flows.rescore import rescore
 from reranking.store import Database
@@ -151,3 +152,11 @@ def test_an_error_comes_through_as_it_is(folder: Path) -> None:
     config = load_config(folder / "config.yaml", ["rerank.model_name=./nowhere"])
     with pytest.raises(MissingPrerequisite, match="nowhere"):
         rescore(config)
+
+
+def test_work_that_a_limit_ended_is_no_failure(first: dict[str, Any], folder: Path) -> None:
+    limit = ["execution.max_pairs=1", "rerank.max_length=30", "database=limited.lancedb"]
+    state = rescore(load_config(folder / "config.yaml", limit), return_state=True)
+    assert (state.type.value, state.name) == ("COMPLETED", "ToBeContinued"), state.message
+    values = do("rescore", load_config(folder / "config.yaml", limit), server=True)
+    assert values["status"] == "to be continued" and values["scored"] >= 1
