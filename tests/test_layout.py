@@ -66,6 +66,7 @@ FLOORS = [
     {"runs"},
     {"reranker", "steps", "workers"},
     {"encoding", "pipeline", "summary"},
+    {"ad_hoc"},
     {"evaluation", "labelling", "upkeep"},
     {"report"},
     {"reevaluation", "chunks", "maintenance", "forecast"},

@@ -212,7 +212,7 @@ def estimate_table(values: Mapping[str, Any] | None) -> Table | None:
 def explanation_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
     """One document a row; the last column says why in words and wraps."""
     names = list(columns)
-    texts_in = {"doc_id", "why"}
+    texts_in = {"doc_id", "why", "excerpt"}
     table = new_table("", names, [n for n in names if n not in texts_in])
     table.title = None
     table.columns[-1].no_wrap = False

@@ -46,6 +46,9 @@ def evaluation_lines(values: Mapping[str, Any]) -> list[str]:
             f"{values['stale_grades']} grades belong to an older wording of their query and do "
             "not count"
         )
+    for row in values["ties"]:
+        if row["matter"]:
+            lines.append(f"ties, {row['query_type']} {row['stage']}: {row['sentence']}")
     return lines + unknown_lines(values["unknown"])
 
 
@@ -114,6 +117,7 @@ def comparison_lines(comparison: Mapping[str, Any]) -> list[str]:
             f"agreement over {ranks['queries']} queries: {ranks['identical']} rank identically, "
             f"overlap@{ranks['k']} {ranks['overlap']:.3f}, RBO {ranks['rbo']:.3f}"
         )
+    lines += [f"ties: {text}" for text in comparison["ties"]]
     for notice in comparison["notices"]:
         examples = ", ".join(notice["examples"])
         lines.append(f"left out: {notice['queries']} queries {notice['reason']} ({examples})")

@@ -13,6 +13,7 @@ from reranking.evaluation.measures import parse_measures
 from reranking.evaluation.run_comparison import Comparisons, asked_measures, compare_sides
 from reranking.evaluation.run_measures import evaluate_run, means, slice_means
 from reranking.evaluation.run_measures import history as measured_history
+from reranking.evaluation.run_ties import ties_of
 from reranking.evaluation.sides import find_side, judgments_of
 from reranking.evaluation.unknown import unknown_to
 from reranking.runs.listing import done_runs, find_run, newest_done
@@ -96,6 +97,12 @@ def evaluate(config: Config, run: str | None) -> dict[str, Any]:
         "stale_grades": done.stale,
         "unknown": unknown_to(chosen, config.judgments.judgment_list).to_dict(),
         "primary": primary,
+        "ties": ties_of(
+            chosen,
+            config.judgments.judgment_list,
+            primary,
+            ignore_identical_ids=config.ignore_identical_ids,
+        ),
         "measures": means(done.metrics).to_pylist(),
         "slices": slice_means(done.metrics, chosen.query_rows, primary),
         "gates": gates(config, Comparisons(database, chosen.run_id, config)),

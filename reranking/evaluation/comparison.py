@@ -58,7 +58,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate against a base; `per_query` has PER_QUERY's columns."""
+    """A candidate against a base; `per_query` has PER_QUERY's columns.
+
+    `ties` says what equal scores do to either side's deciding measure, where that shows.
+    """
 
     base: str
     candidate: str
@@ -70,6 +73,7 @@ class Comparison:
     changed: Changed
     moved: tuple[MovedQuery, ...]
     per_query: pa.Table
+    ties: tuple[str, ...] = ()
 
     @property
     def primary(self) -> Row:

@@ -17,6 +17,7 @@ from reranking.errors import InputError
 from reranking.evaluation.comparable import SideTables
 from reranking.evaluation.comparison import Comparison, compare
 from reranking.evaluation.measures import parse_measures, parse_primary, without_identical
+from reranking.evaluation.run_ties import with_ties
 from reranking.evaluation.sides import Side, deciding_query_type, find_side, judgments_of
 from reranking.evaluation.unknown import Unknown, unknown_to
 from reranking.judgments.lists import worded_grades
@@ -121,7 +122,14 @@ def compare_sides(
     doc_ids = pc.unique(judged["doc_id"]).to_pylist()
     reader = _Reader(doc_ids, ignore_identical_ids)
     tables = [reader.tables(side) for side in (base, *candidates)]
-    comparisons = compare(tables[0], tables[1:], judged, settings, measures, strict=strict)
+    comparisons = [
+        with_ties(made, (base, other), judged, settings, ignore_identical_ids)
+        for made, other in zip(
+            compare(tables[0], tables[1:], judged, settings, measures, strict=strict),
+            candidates,
+            strict=True,
+        )
+    ]
     kept = [n for n in ("query_id", "text", "tags") if n in queries.column_names]
     return Compared(
         base,

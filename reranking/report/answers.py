@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from configs.schema import Config
 from reranking.evaluation.run_comparison import Comparisons
 from reranking.evaluation.sides import FIRST, Side, find_side, own_first_stage, promoted_side
+from reranking.evaluation.sweep.run_sweep import Sweep
 from reranking.report.collect import collect
 from reranking.report.content import Report
 from reranking.report.page import make_folder, write
@@ -59,6 +61,13 @@ def report(
     subject = find_side(opened, run).run
     comparisons = Comparisons(opened, run, config or subject.config, judgment_list)
     return _written(collect(comparisons, _base(subject, against)), out)
+
+
+def report_with_sweep(config: Config, run: Run, sweep: Sweep, out: Path) -> str:
+    """Write the report on a run against its own first stage, with a sweep's curves; the file."""
+    comparisons = Comparisons(run.database, run.run_id, config)
+    content = collect(comparisons, _own_base(run))
+    return str(_written(replace(content, sweep=sweep), out)["file"])
 
 
 def _written(content: Report, out: Path) -> dict[str, Any]:

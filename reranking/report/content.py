@@ -10,6 +10,7 @@ from configs.evaluation import ComparisonSettings
 from reranking.evaluation.comparison import Comparison
 from reranking.evaluation.overlap import Overlap
 from reranking.evaluation.statistics import Paired
+from reranking.evaluation.sweep.run_sweep import Sweep
 from reranking.evaluation.unknown import Unknown
 from reranking.labelling.calibration import Calibration, Uncalibrated
 
@@ -176,3 +177,4 @@ class Report:
     distributions: tuple[Distribution, ...]
     history: History | None
     labels: tuple[LabelEvidence, ...]
+    sweep: Sweep | None = None

@@ -19,6 +19,7 @@ from reranking.files import check_out, whole_file
 from reranking.labelling.calibration import Calibration
 from reranking.report import charts, plots, words
 from reranking.report.content import Report, ShownDocument, ShownQuery
+from reranking.report.curves import curves
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 # What HTML cannot hold, and the marks that reorder text around them (Unicode TR 9, TR 36).
@@ -134,6 +135,9 @@ def _pictures(report: Report) -> dict[str, Any]:
             for e in report.labels
             if isinstance(e.calibration, Calibration)
         ],
+        "curves": {}
+        if report.sweep is None
+        else {c.family: curves(report.sweep, c) for c in report.sweep.choices},
         "provenance": _provenance(report),
     }
 

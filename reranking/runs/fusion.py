@@ -74,20 +74,23 @@ def fused(legs: Legs, fusion: Fusion | None = None) -> Floats:
     return np.where(legs.present, total, np.nan)
 
 
-def blended(logits: Floats, legs: Legs, blend: Blend) -> Floats:
+def blended(
+    logits: Floats, legs: Legs, blend: Blend, terms: tuple[Floats, Floats] | None = None
+) -> Floats:
     """Return the final scores of raw logits and legs, NaN where no leg found the document.
 
     By scores: logit + vector * cosine + fts * BM25 / the query's best BM25. A document that only
     the FTS leg found has some cosine, at most the lowest that the vector leg found, which is taken;
     a document without the words has no BM25. By ranks: the sum of reciprocal ranks, where equal
     logits share the better rank. Of a leg that found nothing for the query no term is left.
+    `terms` are those of `scaled`, if they are known already.
     """
     if blend.method == "ranks":
         own = _ranks(np.where(legs.present, logits, np.nan))
         parts = [1.0 / (blend.k + rank) for rank in (own, legs.vector_rank, legs.fts_rank)]
         total = _zero(parts[0]) + blend.vector * _zero(parts[1]) + blend.fts * _zero(parts[2])
     else:
-        near, words = scaled(legs, blend)
+        near, words = scaled(legs, blend) if terms is None else terms
         total = logits + blend.vector * near + blend.fts * words
     return np.where(legs.present, total, np.nan)
 
@@ -100,7 +103,7 @@ def scaled(legs: Legs, blend: Blend) -> tuple[Floats, Floats]:
 
 
 def _zero(values: Floats) -> Floats:
-    return np.nan_to_num(values, nan=0.0)
+    return np.where(np.isnan(values), 0.0, values)
 
 
 def _best(values: Floats) -> Floats:

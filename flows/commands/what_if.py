@@ -1,0 +1,159 @@
+"""Commands that answer what would be: other settings on stored scores, one query asked now."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.commands.console import (
+    Answer,
+    ConfigFile,
+    Overrides,
+    command,
+    echo,
+    read_config,
+)
+from flows.commands.evaluation import JudgmentList, Primary, QueryTypeOption
+from reranking.errors import ConfigError
+
+RunOption = Annotated[
+    str | None, typer.Option("--run", metavar="RUN_ID", help="default: the config's newest")
+]
+
+
+@command
+def sweep(
+    config: ConfigFile,
+    run: RunOption = None,
+    tune_on: Annotated[
+        str | None,
+        typer.Option(
+            "--tune-on", metavar="TAG|SHARE", help="queries that choose; default: all in turn"
+        ),
+    ] = None,
+    judgments: JudgmentList = None,
+    primary: Primary = None,
+    query_type: QueryTypeOption = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="print only the config lines of the best setting")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="show every setting tried")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="also write a report with the curves"),
+    ] = None,
+    set: Overrides = None,
+) -> Answer:
+    """What other depths, legs, fusions, blends and cuts would give, from stored scores alone."""
+    settings = read_config(config, set)
+    from reranking.evaluation.sweep.run_sweep import sweep_run
+    from reranking.pipeline import Pipeline
+
+    stored = Pipeline(settings).stored_run(run)
+    given = {"primary": primary, "query_type": query_type}
+    rules = settings.comparison.model_copy(update={k: v for k, v in given.items() if v is not None})
+    own = None if settings.judgments is None else settings.judgments.judgment_list
+    made = sweep_run(
+        stored,
+        rules,
+        judgment_list=judgments or own,
+        tune_on=tune_on,
+        ignore_identical_ids=settings.ignore_identical_ids,
+    )
+    values = made.to_dict()
+    if report is not None:
+        from reranking.report.answers import report_with_sweep
+
+        values["report"] = report_with_sweep(settings, stored, made, report)
+    if write:
+        return Answer(values, lambda values: echo(values["write"].rstrip("\n")))
+    return Answer(values, partial(_show_sweep, every))
+
+
+def _show_sweep(every: bool, values: dict[str, Any]) -> None:
+    from flows.commands.sweep_tables import family_table, sweep_lines
+    from flows.commands.tables import show
+
+    for text in sweep_lines(values):
+        echo(text)
+    for family in values["families"]:
+        show(family_table(values, family, every))
+    echo(values["sentence"])
+    if values["best"]:
+        echo("Config lines (`--write` prints them alone):\n" + values["write"].rstrip("\n"))
+    if "report" in values:
+        echo(f"Report: {values['report']}")
+
+
+@command
+def search(
+    config: ConfigFile,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="what to ask")],
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="COLUMN=VALUE", help="only these; may be given often"),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN_ID", help="as this run did; default: as now")
+    ] = None,
+    query_type: QueryTypeOption = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="documents shown")] = 10,
+    set: Overrides = None,
+) -> Answer:
+    """Ask one query now: both legs, their scores, the final ranking, the start of each text."""
+    settings = read_config(config, set)
+    from reranking.ad_hoc import ask
+    from reranking.pipeline import Pipeline
+
+    pipeline, stored = Pipeline(settings), None
+    if run is not None:
+        stored = pipeline.stored_run(run)
+        if stored.config is None:
+            raise ConfigError(
+                f"run {stored.run_id[:8]} was started by another rescore, whose config cannot be "
+                "read: ask without --run"
+            )
+        own = stored.config.model_copy(update={"database": settings.database})
+        pipeline = Pipeline(own)
+    made = ask(
+        pipeline,
+        text,
+        run=stored,
+        where=_conditions(where or []),
+        query_type=_query_type(query_type),
+        top=top,
+    )
+    return Answer(made.to_dict(), lambda _: _show_hits(made))
+
+
+def _conditions(given: list[str]) -> dict[str, Any]:
+    """The conditions of --where, their values read as YAML reads them."""
+    import yaml
+
+    conditions = {}
+    for item in given:
+        column, equals, value = item.partition("=")
+        if not (column and equals):
+            raise ConfigError(f"--where {item!r}: expected COLUMN=VALUE, such as lang=en")
+        try:
+            conditions[column] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--where {item!r}: the value is no YAML") from None
+    return conditions
+
+
+def _query_type(given: str | None) -> Any:
+    if given not in (None, "vector", "fts", "hybrid"):
+        raise ConfigError(f"--query-type {given!r}: expected vector, fts or hybrid")
+    return given
+
+
+def _show_hits(made: Any) -> None:
+    from flows.commands.tables import explanation_table, show
+    from reranking.ad_hoc import COLUMNS
+
+    echo(made.title)
+    show(explanation_table(COLUMNS, made.rows))

@@ -1,0 +1,1 @@
+"""Sweeps: settings on stored scores, chosen and told honestly."""
