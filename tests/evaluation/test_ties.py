@@ -17,7 +17,8 @@ from reranking.evaluation.measures import parse_measures
 from reranking.evaluation.sweep.pool import Pool, make_pool
 from reranking.evaluation.sweep.settings import Setting
 from reranking.evaluation.ties import ties
-from reranking.runs.run import Run, find_run
+from reranking.runs.listing import find_run
+from reranking.runs.run import Run
 from tests.support import judged
 from tests.support.walk import walk_file
 

@@ -16,7 +16,8 @@ from flows.cli import app
 from reranking.errors import ConfigError
 from reranking.evaluation.run_measures import evaluate_run
 from reranking.evaluation.sweep.run_sweep import Sweep, sweep_run
-from reranking.runs.run import Run, find_run
+from reranking.runs.listing import find_run
+from reranking.runs.run import Run
 from tests.support import judged
 from tests.support.judged import first_stage, refuse
 from tests.support.walk import walk_file
