@@ -14,6 +14,8 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://(?![\s\\])")
 # Up to the last @: a password may hold / and @. A path may hold an @, as in s3://bucket/p@1.
 _USER = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]+:\s*[\\/]+)(?:[^'\"`<>?#]*:[^'\"`<>?#]*|[^'\"`<>?#/]*)@"
+    # the same without its scheme
+    r"|((?<![\w:/\\])[\\/]{2,})[^'\"`<>?#\s/\\]*:[^'\"`<>?#\s]*@"
 )
 _OPTIONS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:\s*[\\/]+[^\s'\"`<>?#]*[?#])[^\s'\"`<>]+")
 
@@ -25,22 +27,21 @@ def open_place(value: str) -> str:
     """
     if "\0" in value:
         raise ValueError("a NUL character is in no path or name")
-    if not _URI_LIKE.match(value):
-        return value
-    if _USER.search(value) or "?" in value or "#" in value:
+    is_uri = _URI_LIKE.match(value) is not None
+    if _USER.search(value) or (is_uri and ("?" in value or "#" in value)):
         raise ValueError(
             "a URI in a config is stored with every run, so it must not hold a user, a password or "
             "options (USER:PASSWORD@, ? or #; write %40 for an @ in a path); give "
             "credentials by the environment (AWS_ACCESS_KEY_ID, ...)"
         )
-    if not _URI.match(value):
+    if is_uri and not _URI.match(value):
         raise ValueError("expected a URI as s3://bucket/prefix, without blanks and backslashes")
     return value
 
 
 def masked(text: str) -> str:
     """Return the text with what may be a user, a password or options of a URI as `***`."""
-    return _OPTIONS.sub(r"\1***", _USER.sub(r"\1***@", text))
+    return _OPTIONS.sub(r"\1***", _USER.sub(r"\1\2***@", text))
 
 
 Place = Annotated[str, Field(min_length=1), AfterValidator(open_place)]

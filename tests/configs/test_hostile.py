@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from configs.deploy import resolve
 from configs.load import ConfigFault, load_config
 from configs.schema import Config, Execution
-from configs.source import Source, masked
+from configs.source import Source, database_place, masked
 
 SMALL = """database: db
 documents: {source: {format: jsonl, path: d.jsonl}}
@@ -106,7 +106,7 @@ def test_odd_overrides_of_a_preset_are_refused(given: Any, tmp_path: Path) -> No
         resolve({"preset": given})
 
 
-@pytest.mark.parametrize("path", ["s3://b/p@1", "gs://bucket/a b", "az://datasets/a/b@rev/c"])
+@pytest.mark.parametrize("path", ["s3://b/p@1", "gs://bucket/a b", "az://datasets/a/b@rev/c", "//srv/a@b"])
 def test_an_at_in_a_path_is_no_user(path: str) -> None:
     assert (
         Config.model_validate(
@@ -123,6 +123,9 @@ def test_credentials_pass_nowhere() -> None:
             Execution(runner="dask", address=address)
     with pytest.raises(ValidationError):
         Source(format="ir-datasets", name="https://u:geheim@host/x")
+    for place in ("//KEY:geheim@bucket/x", "  //u:geh/eim@host", "\\\\u:geheim@host\\share"):
+        with pytest.raises(ValueError, match="must not hold a user"):
+            database_place(place)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +137,7 @@ def test_credentials_pass_nowhere() -> None:
         "s3:\\\\u:geheim@host",
         "https://host/p?token=geheim and more",
         "https://host/p#geheim",
+        "no database at //KEY:geheim@bucket/x: expected",
     ],
 )
 def test_messages_are_masked(text: str) -> None:
