@@ -83,7 +83,8 @@ def read_headers(paths: Sequence[Path]) -> dict[str, Tensor]:
 def check_sizes(where: Path, config: Mapping[str, Any], paths: Sequence[Path]) -> None:
     """Raise ConfigError if the config asks for more layers or wider ones than the weights have.
 
-    The loader would build them first, for minutes or until memory runs out.
+    The loader would build them first, for minutes or until memory runs out. Of a negative number
+    of layers it would build none, and score by the embeddings alone.
     """
     tensors = read_headers(paths)
     layers = 1 + max((int(n) for name in tensors for n in _INDEX.findall(name)), default=0)
@@ -95,7 +96,7 @@ def check_sizes(where: Path, config: Mapping[str, Any], paths: Sequence[Path]) -
             most = max(tables, default=_MOST_POSITIONS)
         else:
             most = layers if key in _LAYERS and not shared else max(widest, layers)
-        if value > most:
+        if value > most or (value < 0 and key in _LAYERS):
             raise ConfigError(
                 f"{where} says {key}: {value}, the weights have {most} at most; "
                 "the two do not belong together, restore the model folder"

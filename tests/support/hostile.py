@@ -151,6 +151,10 @@ def a_million_layers(folder: Path) -> None:
     edit(folder / "config.json", num_hidden_layers=1_000_000)
 
 
+def less_than_no_layers(folder: Path) -> None:
+    edit(folder / "config.json", num_hidden_layers=-3)
+
+
 def very_wide(folder: Path) -> None:
     edit(folder / "config.json", intermediate_size=10**9)
 
@@ -194,6 +198,7 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
         vocabulary_is_a_pipe,
         config_is_a_device,
         a_million_layers,
+        less_than_no_layers,
         very_wide,
         very_long,
         quantized,
