@@ -18,11 +18,13 @@ def check_out(path: Path) -> Path:
     """Return where a file of this name is written: behind a link, the file that the link names.
 
     Raises ConfigError if no file can be written there: call it before the work. A FIFO or a device
-    is refused, for a whole file would take its place.
+    is refused, for a whole file would take its place; so is `-`, which means no file elsewhere.
     """
+    if str(path) == "-":
+        raise ConfigError("'-' is no file here, results are written whole or not at all: name one")
     try:
         target = path.resolve()
-        known = target.stat() if target.exists() else None
+        known = path.stat() if path.exists() else None  # /dev/stdout may lead to a nameless pipe
         _ = target.parent.stat() if target.parent.is_dir() else None
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL, a long name
         reason = getattr(error, "strerror", None) or "no possible name of a file"

@@ -75,6 +75,15 @@ def test_places_where_no_file_may_be_are_refused(tmp_path: Path, kind: str) -> N
         assert stat.S_ISCHR(out.stat().st_mode)
 
 
+def test_a_pipe_without_a_name_and_the_sign_for_stdout_are_refused() -> None:
+    reading, writing = os.pipe()
+    for out in (Path(f"/proc/self/fd/{writing}"), Path("-")):
+        with pytest.raises(ConfigError, match="name (a file|one)$"):
+            check_out(out)
+    os.close(reading)
+    os.close(writing)
+
+
 def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
     longest = os.pathconf(tmp_path, "PC_NAME_MAX")
     assert write_text(tmp_path / ("n" * longest), ["x"]).read_text() == "x"

@@ -106,7 +106,9 @@ def test_odd_overrides_of_a_preset_are_refused(given: Any, tmp_path: Path) -> No
         resolve({"preset": given})
 
 
-@pytest.mark.parametrize("path", ["s3://b/p@1", "gs://bucket/a b", "az://datasets/a/b@rev/c", "//srv/a@b"])
+@pytest.mark.parametrize(
+    "path", ["s3://b/p@1", "gs://bucket/a b", "az://datasets/a/b@rev/c", "//srv/a@b"]
+)
 def test_an_at_in_a_path_is_no_user(path: str) -> None:
     assert (
         Config.model_validate(
