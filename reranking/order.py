@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from configs.source import masked
@@ -112,6 +113,36 @@ def watch(
     if announce is not None:
         announce(changes)
     return changes, reevaluate(pipeline)
+
+
+def bakeoff(
+    pipeline: Pipeline, rerankers: Sequence[str] = (), encoders: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Run every encoder with every reranker, one after the other, and lay them side by side.
+
+    What is scored already is found; a model that fails is a row with its reason. The table for
+    consumers is not touched.
+    """
+    from reranking.bakeoff import compared, contenders, failed, finished, table_of
+    from reranking.reevaluation import encode_vectors, plan_trial
+
+    call, config = pipeline.executor.call, pipeline.config
+    call(pipeline.ingest)
+    call(pipeline.load_queries)
+    call(pipeline.load_judgments)
+    rows = []
+    for contender in contenders(config, rerankers, encoders):
+        own = Pipeline(contender.config, pipeline.executor)
+        try:
+            own.check()
+            call(encode_vectors, own)
+            run = score(own, partial(call, plan_trial, own), Summary(own.config))
+            rows.append(call(finished, contender, own, run))
+        except Exception as error:
+            log.warning("%s: %s", contender.name, error)
+            rows.append(failed(contender, error))
+    judged = None if config.judgments is None else config.judgments.judgment_list
+    return table_of(config, call(compared, config, rows, judged), judged)
 
 
 def label(pipeline: Pipeline, run: str | None = None) -> dict[str, Any]:
@@ -229,6 +260,7 @@ JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "rescore": _rescored,
     "reevaluate": _reevaluated,
     "watch": _watched,
+    "bakeoff": bakeoff,
     "label": label,
     "maintain": maintain,
 }

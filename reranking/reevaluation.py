@@ -75,6 +75,30 @@ def _read_columns(pipeline: Pipeline) -> list[str]:
     return [*pipeline.config.search.where, *(c for c in scored if c is not None)]
 
 
+@step("plan-trial", 5)
+def plan_trial(pipeline: Pipeline) -> Run:
+    """Return the run of the configured models on documents and queries as they are.
+
+    An encoder on trial searches its own table of vectors, which `encode_vectors` has filled.
+    """
+    config, encoder = pipeline.config, pipeline.encoder
+    if encoder is None or not _is_trial(pipeline):
+        return pipeline.plan()
+    scored = None if config.rerank is None else config.rerank.column
+    corpus = pin_managed(pipeline.database, config.documents.table, scored)
+    corpus = pin_beside(pipeline.database, corpus, encoder.fingerprint, _read_columns(pipeline))
+    queries = pin_queries(pipeline.database, config.queries.query_set)
+    return pipeline.begin(pipeline.planned(corpus, queries))
+
+
+def documents_to_encode(pipeline: Pipeline) -> int:
+    """Return how many documents an encoder on trial would have to encode at most; 0 without one."""
+    if not _is_trial(pipeline):
+        return 0
+    corpus = pin_managed(pipeline.database, pipeline.config.documents.table)
+    return int(corpus.opened(pipeline.database).count_rows())
+
+
 @step("plan-reevaluation", 5)
 def plan_again(pipeline: Pipeline) -> Run:
     """Return the run of the configured models on the promoted run's inputs.

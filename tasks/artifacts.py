@@ -55,6 +55,16 @@ def show_reevaluation(summary: Summary) -> dict[str, Any]:
     return summary.reevaluation()
 
 
+def show_bakeoff(values: dict[str, Any]) -> None:
+    """Post a bake-off's rows as a table artifact."""
+    names = ["name", "mean", "difference", "verdict", "pairs_per_second", "seconds", "reason"]
+    create_table_artifact(
+        [{name: row[name] for name in names} for row in values["rows"]],
+        key="bakeoff",
+        description=f"{values['measure']} on {values['query_set']}, against {values['base']}",
+    )
+
+
 def markdown_of(values: dict[str, Any]) -> str:
     """The summary as Markdown: where the results are, and what reranking changed."""
     lines = [

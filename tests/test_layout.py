@@ -70,6 +70,7 @@ FLOORS = [
     {"evaluation", "labelling", "upkeep"},
     {"report"},
     {"reevaluation", "chunks", "maintenance", "forecast"},
+    {"bakeoff"},
     {"order"},
 ]
 # The pipeline names all steps, those of the peers included: it imports them when it is asked.

@@ -1,4 +1,4 @@
-"""A sweep for people: one table a family, every setting with its interval drawn beside it."""
+"""Sweeps and bake-offs for people: settings and models with their intervals and costs."""
 
 from __future__ import annotations
 
@@ -97,3 +97,60 @@ def drawn(row: Mapping[str, Any], low: float, high: float) -> str:
     cells[place(0.0)] = "|"
     cells[place(row["difference"])] = "o"
     return "".join(cells)
+
+
+def bakeoff_table(values: Mapping[str, Any]) -> Table:
+    """One model a row: quality, what it costs; a star marks the pareto front."""
+    measure = values["measure"]
+    columns = [
+        *("", "models", measure, "95 %", f"to {values['base']}", "95 % interval", "p", "verdict"),
+        *("pairs/s", "tokens", "cut", "MB", "pairs", "seconds"),
+    ]
+    numbers = [c for c in columns if c not in ("", "models", "verdict")]
+    table = new_table(f"Bake-off on {values['query_set']}", columns, numbers)
+    table.caption = "* no other one is better and cheaper"
+    table.caption_justify = "left"
+    for row in values["rows"]:
+        if row["run_id"] is None:
+            add_row(table, "", row["name"], *[""] * 5, Text("failed", style="red"))
+            continue
+        add_row(
+            table,
+            "*" if row["pareto"] else "",
+            row["name"],
+            _number(row["mean"], ".4f"),
+            f"{_number(row['mean_low'], '.3f')} to {_number(row['mean_high'], '.3f')}",
+            _number(row["difference"], "+.4f"),
+            "" if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}",
+            _number(row["p"], ".3g"),
+            Text(row["verdict"] or "", style=_COLORS.get(row["verdict"] or "", "")),
+            _number(row["pairs_per_second"], ",.1f"),
+            _number(row["tokens_per_pair"], ",.0f"),
+            _number(row["truncated"], ".1%"),
+            _number(row["megabytes"], ",.0f"),
+            f"{row['pairs']:,}",
+            _number(row["seconds"], ",.0f"),
+        )
+    return table
+
+
+def costs_table(rows: list[dict[str, Any]]) -> Table:
+    """What each model would cost, or why that cannot be told."""
+    columns = ["models", "documents to encode", "pairs", "to score", "pairs/s", "hours", ""]
+    table = new_table("What it would cost", columns, columns[1:6])
+    for row in rows:
+        add_row(
+            table,
+            row["name"],
+            f"{row['documents_to_encode']:,}",
+            _number(row.get("pairs"), ","),
+            _number(row.get("to_score"), ","),
+            _number(row.get("pairs_per_second"), ",.1f"),
+            _number(row.get("hours"), ",.2f"),
+            row["reason"],
+        )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"

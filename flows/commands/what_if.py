@@ -12,11 +12,13 @@ from flows.commands.console import (
     Answer,
     ConfigFile,
     Overrides,
+    Server,
     command,
     echo,
     read_config,
 )
 from flows.commands.evaluation import JudgmentList, Primary, QueryTypeOption
+from flows.commands.place import do
 from reranking.errors import ConfigError
 
 RunOption = Annotated[
@@ -157,3 +159,61 @@ def _show_hits(made: Any) -> None:
 
     echo(made.title)
     show(explanation_table(COLUMNS, made.rows))
+
+
+@command
+def bakeoff(
+    config: ConfigFile,
+    reranker: Annotated[
+        list[str] | None,
+        typer.Option("--reranker", metavar="MODEL", help="takes part; `none`: the first stage"),
+    ] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option("--encoder", metavar="MODEL", help="likewise")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what it would cost")] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="also write it as a page")
+    ] = None,
+    set: Overrides = None,
+    server: Server = False,
+) -> Answer:
+    """Several models on one corpus and query set: quality, speed, size and cost in one table."""
+    settings = read_config(config, set)
+    rerankers, encoders = _models(reranker), _models(encoder)
+    if dry_run:
+        from reranking.bakeoff import contenders, forecast_of
+
+        costs = [dict(forecast_of(c)) for c in contenders(settings, rerankers, encoders)]
+        return Answer({"status": "dry run", "rows": costs}, _show_costs)
+    values = do("bakeoff", settings, rerankers, encoders, server=server)
+    if report is not None:
+        from reranking.report.bakeoff import write_bakeoff
+
+        write_bakeoff(values, report)
+        values["report"] = str(report)
+    return Answer(values, _show_bakeoff)
+
+
+def _models(given: list[str] | None) -> list[str]:
+    """The models, local folders with their whole path."""
+    return [str(Path(name).absolute()) if Path(name).is_dir() else name for name in given or []]
+
+
+def _show_costs(values: dict[str, Any]) -> None:
+    from flows.commands.sweep_tables import costs_table
+    from flows.commands.tables import show
+
+    show(costs_table(values["rows"]))
+
+
+def _show_bakeoff(values: dict[str, Any]) -> None:
+    from flows.commands.sweep_tables import bakeoff_table
+    from flows.commands.tables import show
+
+    show(bakeoff_table(values))
+    for row in values["rows"]:
+        if row["reason"] or row["why"]:
+            echo(f"{row['name']}: {row['reason'] or row['why']}")
+    if "report" in values:
+        echo(f"Report: {values['report']}")

@@ -34,16 +34,20 @@ def render(report: Report) -> str:
     Texts from outside are escaped wherever they stand, and the page's own policy forbids every
     script and style but the two whose digests it names, and every request.
     """
+    return page_of("report.html.jinja", report=report, **_pictures(report))
+
+
+def page_of(template: str, **values: Any) -> str:
+    """Render a template of the package: escaped, with its style and script and no others."""
     style, script = (_asset(name) for name in ("report.css", "report.js"))
     page = (
         _environment()
-        .get_template("report.html.jinja")
+        .get_template(template)
         .render(
-            report=report,
             style=Markup(style),  # noqa: S704 - a file of the package
             script=Markup(script),  # noqa: S704 - a file of the package
             policy=_policy(style, script),
-            **_pictures(report),
+            **values,
         )
     )
     return _UNPRINTABLE.sub("\ufffd", page)

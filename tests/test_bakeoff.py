@@ -1,0 +1,117 @@
+"""Several models side by side: one fails, the others go on; what is scored is found again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from configs.load import load_config
+from flows.cli import app
+from reranking.bakeoff import Row, contenders, pareto
+from reranking.store import Database
+from tests.support import judged
+from tests.support.judged import encoded_collection, encoder_folder, first_stage
+from tests.support.tiny import tiny_cross_encoder
+from tests.support.walk import walk_file
+
+
+@pytest.fixture(scope="module")
+def baked(
+    tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path
+) -> tuple[Path, list[str], dict[str, Any]]:
+    """Two rerankers, none and one that is not there, with two encoders."""
+    folder = tmp_path_factory.mktemp("baked")
+    own, other = (encoder_folder(folder / f"encoder{i}", i) for i in (1, 2))
+    config = encoded_collection(folder, cross_encoder, own)
+    judged.judge(folder, first_stage(walk_file(config)[0]))
+    second = tiny_cross_encoder(folder / "second", seed=9)
+    given = [str(config)]
+    for model in (str(cross_encoder), "none", str(second), "./not-there"):
+        given += ["--reranker", model]
+    for model in (str(own), str(other)):
+        given += ["--encoder", model]
+    done = CliRunner().invoke(app, ["bakeoff", *given, "--json"])
+    assert done.exit_code == 0, done.output
+    return config, given, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_encoder_meets_every_reranker(
+    baked: tuple[Path, list[str], dict[str, Any]],
+) -> None:
+    rows = baked[2]["rows"]
+    assert len(rows) == 8 and baked[2]["failed"] == 2
+    lost = [r for r in rows if r["run_id"] is None]
+    assert all("not-there does not exist" in r["reason"] for r in lost)
+    done = [r for r in rows if r["run_id"]]
+    assert len({r["run_id"] for r in done}) == 6
+    assert done[0]["difference"] is None and baked[2]["base"] == done[0]["name"]
+    assert all(r["verdict"] and r["p"] is not None for r in done[1:])
+    plain = next(r for r in done if r["reranker"] is None)
+    assert plain["pairs"] == plain["seconds"] == 0 and plain["pareto"]
+    scored = [r for r in done if r["reranker"]]
+    assert all(r["tokens_per_pair"] > 5 and r["megabytes"] > 0 for r in scored)
+    assert all(r["mean_low"] <= r["mean"] <= r["mean_high"] for r in done)
+
+
+def test_its_measures_are_those_of_the_runs(
+    baked: tuple[Path, list[str], dict[str, Any]],
+) -> None:
+    config, _, values = baked
+    first = values["rows"][0]
+    told = CliRunner().invoke(app, ["evaluate", str(config), "--run", first["run_id"], "--json"])
+    means = json.loads(told.stdout.splitlines()[-1])["measures"]
+    [row] = [m for m in means if (m["query_type"], m["measure"]) == ("hybrid", "nDCG@10")]
+    assert first["mean"] == pytest.approx(row["reranked"])
+
+
+def test_a_repeat_scores_nothing_and_draws_a_page(
+    baked: tuple[Path, list[str], dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from reranking.scoring.crossencoder import CrossEncoderModel
+
+    config, given, values = baked
+    database = Database(load_config(config).database)
+    stored = database.need("pair_scores").count_rows()
+    monkeypatch.setattr(CrossEncoderModel, "load", judged.refuse)
+    out = tmp_path / "bakeoff.html"
+    again = CliRunner().invoke(app, ["bakeoff", *given, "--report", str(out)])
+    assert again.exit_code == 0, again.output
+    assert "failed" in again.output and database.need("pair_scores").count_rows() == stored
+    page = out.read_text("utf-8")
+    assert "not-there does not exist" in page and "quality against cost" in page
+    assert [r["run_id"] for r in values["rows"] if r["run_id"]]
+
+
+def test_a_dry_run_says_what_it_costs(baked: tuple[Path, list[str], dict[str, Any]]) -> None:
+    _, given, _ = baked
+    told = CliRunner().invoke(app, ["bakeoff", *given, "--dry-run", "--json"])
+    rows = json.loads(told.stdout.splitlines()[-1])["rows"]
+    assert len(rows) == 8
+    assert rows[0]["pairs"] > 0 and rows[0]["to_score"] == 0
+    assert rows[4]["documents_to_encode"] == 80 and "not-there" in rows[3]["reason"]
+
+
+def test_contenders_are_each_once_and_keep_nothing_of_another_model(
+    baked: tuple[Path, list[str], dict[str, Any]], cross_encoder: Path
+) -> None:
+    config = load_config(baked[0], ["rerank.max_length=40", "rerank.top_k=5"])
+    made = contenders(config, [str(cross_encoder), "none", "other/model", "none"])
+    assert [c.reranker for c in made] == [str(cross_encoder), None, "other/model"]
+    rerank = made[2].config.rerank
+    assert rerank is not None and (rerank.max_length, rerank.top_k) == (None, 5)
+    own = made[0].config.rerank
+    assert own is not None and own.max_length == 40
+
+
+def test_the_front_has_what_nothing_beats() -> None:
+    def row(name: str, mean: float, seconds: float | None) -> Row:
+        return Row(name, None, None, mean=mean, seconds=seconds)
+
+    rows = [row("free", 0.3, 0), row("good", 0.5, 10), row("slow", 0.5, 20), row("?", 0.9, None)]
+    assert pareto([*rows, row("bad", 0.2, 5)]) == {"free", "good"}
