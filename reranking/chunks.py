@@ -28,7 +28,7 @@ from reranking.runs.refine import Refined, Refiner, refined_counts
 from reranking.runs.rerank import Rescorer
 from reranking.runs.run import REFUSED, Run
 from reranking.scoring.crossencoder import Reranker
-from reranking.scoring.scorer import Scorer
+from reranking.scoring.scorer import Scorer, resolve_device
 from reranking.steps import Here, step, tried
 from reranking.store import equals
 from reranking.workers.crew import Tally, hand_out, open_crew
@@ -181,8 +181,14 @@ def work_on_chunk(pipeline: Pipeline, run: Run, chunk: int) -> Report:
 def search_chunk(pipeline: Pipeline, run: Run, chunk: int) -> float:
     """Store the candidates of one chunk unless that is done; the seconds it took."""
     started = time.monotonic()
-    search_and_store(run, chunk, pipeline.encoder)
+    search_and_store(run, chunk, pipeline.encoder, _device(pipeline.config))
     return time.monotonic() - started
+
+
+def _device(config: Config) -> str:
+    """The reranker's device, or the first of them: exact search multiplies there."""
+    device = "cpu" if config.rerank is None else config.rerank.device
+    return resolve_device(device if device is None or isinstance(device, str) else device[0])
 
 
 @step("score-chunk")

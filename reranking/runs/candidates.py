@@ -34,7 +34,9 @@ def searched(run: Run) -> dict[int, dict[str, int | str]]:
     return {r["chunk"]: r for r in sorted(done, key=lambda r: int(r["epoch"]))}
 
 
-def search_and_store(run: Run, chunk: int, encoder: QueryEncoder | None) -> bool:
+def search_and_store(
+    run: Run, chunk: int, encoder: QueryEncoder | None, device: str = "cpu"
+) -> bool:
     """Search one chunk unless that is done; whether there was something to do.
 
     A chunk whose candidates are gone, although it is marked as searched, is searched again.
@@ -50,7 +52,7 @@ def search_and_store(run: Run, chunk: int, encoder: QueryEncoder | None) -> bool
     vectors: NDArray[np.float32] | None = None
     if "vector" in run.search.legs:
         vectors = query_vectors(queries, encoder, check_vectors(run.database, run.corpus))
-    hits = search_chunk(run.database, run.corpus, queries, vectors, run.search)
+    hits = search_chunk(run.database, run.corpus, queries, vectors, run.search, device)
     store_chunk(run, chunk, queries, hits)
     return True
 

@@ -2,8 +2,8 @@
 
 Each leg takes `limit` documents per query, as LanceDB's own search does. Documents of equal
 distance or score are taken in order of their ids, so that the same content always gives the same
-candidates, however its rows are stored: a leg asks for a few more hits than it needs and, where a
-tie reaches beyond them, asks again for more.
+candidates, however its rows are stored: exact vector search knows all distances, the FTS leg asks
+for a few more hits than it needs and, where a tie reaches beyond them, asks again for more.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import lancedb
@@ -23,9 +24,11 @@ from numpy.typing import NDArray
 
 from configs.schema import Search
 from reranking.corpus.corpus import Corpus, hashes_of, string_ids, vector_width
+from reranking.corpus.fields import type_of
 from reranking.corpus.indexes import vector_index
 from reranking.corpus.left_out import search_filter
 from reranking.errors import InputError
+from reranking.runs.exact import ROWS, Nearest, blocks, product_on, vectors_of
 from reranking.store import Database
 
 _SPARE = 16  # hits asked for beyond the limit, to see where a tie ends
@@ -46,16 +49,18 @@ def search_chunk(
     queries: pa.Table,
     vectors: NDArray[np.float32] | None,
     settings: Search,
+    device: str = "cpu",
 ) -> pa.Table:
     """The candidates of the queries (query_id, text, text_hash), one row per query and document.
 
-    Columns: query_id, doc_id, query_hash, doc_hash, vector_rank, _distance, fts_rank, _score.
+    device: where exact vector search multiplies. Columns: query_id, doc_id, query_hash, doc_hash,
+    vector_rank, _distance, fts_rank, _score.
     """
     legs = {}
     if "vector" in settings.legs:
         if vectors is None:
             raise InputError("vector search needs query vectors: name documents.encoder")
-        legs["vector"] = _vector_leg(database, corpus, vectors, settings)
+        legs["vector"] = _vector_leg(database, corpus, vectors, settings, device)
     if "fts" in settings.legs:
         texts = queries.column("text").to_pylist()
         legs["fts"] = _fts_leg(database, corpus, texts, settings)
@@ -103,24 +108,44 @@ Ask = Callable[[list[int], int], pl.DataFrame]
 
 
 def _vector_leg(
-    database: Database, corpus: Corpus, vectors: NDArray[np.float32], settings: Search
+    database: Database,
+    corpus: Corpus,
+    vectors: NDArray[np.float32],
+    settings: Search,
+    device: str,
 ) -> pl.DataFrame:
     table = corpus.opened_vectors(database)
-    # An ANN index searches differently for every limit: asking for more would change the hits.
-    spare = 0 if vector_index(table, corpus.vector) else _SPARE
-
     where = search_filter(corpus.database(database), corpus, settings.where, table.schema)
+    if vector_index(table, corpus.vector) is None:
+        return _nearest(table, corpus, vectors, settings, where, device)
+    # An ANN index searches differently for every limit: asking for more would change the hits.
+    answers = [
+        _ask_index(table, corpus, vectors, rows, settings, where)
+        for rows in np.array_split(np.arange(len(vectors)), -(-len(vectors) // _VECTORS_PER_CALL))
+    ]
+    return _cut(pl.concat(answers), "_distance", settings.limit, settings.limit)[0]
 
-    def ask(rows: list[int], limit: int) -> pl.DataFrame:
-        parts = [rows[i : i + _VECTORS_PER_CALL] for i in range(0, len(rows), _VECTORS_PER_CALL)]
-        return pl.concat(
-            [
-                _ask_vectors(table, corpus, vectors[part], part, limit, settings, where)
-                for part in parts
-            ]
-        )
 
-    return _settle(ask, len(vectors), settings.limit, spare, "_distance")
+def _nearest(
+    table: Any,
+    corpus: Corpus,
+    vectors: NDArray[np.float32],
+    settings: Search,
+    where: Expr | str | None,
+    device: str,
+) -> pl.DataFrame:
+    """The exact hits of all vectors, in one pass over the table."""
+    kind: Any = type_of(table.schema, corpus.vector)
+    asked = vectors.astype(kind.value_type.to_pandas_dtype()).astype(np.float32)  # as LanceDB's
+    nearest = Nearest(asked, settings.limit, settings.metric or "cosine", product_on(device))
+    query = table.search()
+    if where is not None:
+        query = query.where(where)
+    read = query.select([*_columns(corpus), corpus.vector]).to_batches(ROWS)
+    for batch in blocks(read):
+        block, rows = vectors_of(batch.column(corpus.vector))
+        nearest.see(block, partial(_documents, batch.select(_columns(corpus)), corpus, rows))
+    return nearest.hits()
 
 
 def _fts_leg(
@@ -129,31 +154,31 @@ def _fts_leg(
     def ask(rows: list[int], limit: int) -> pl.DataFrame:
         return asyncio.run(_ask_texts(database, corpus, texts, rows, limit, settings))
 
-    return _settle(ask, len(texts), settings.limit, _SPARE, "_score")
+    return _settle(ask, len(texts), settings.limit)
 
 
-def _settle(ask: Ask, queries: int, limit: int, spare: int, value: str) -> pl.DataFrame:
+def _settle(ask: Ask, queries: int, limit: int) -> pl.DataFrame:
     """The first `limit` hits of each query with their rank, ties at the limit cut by id."""
-    wanted = limit + spare
+    wanted = limit + _SPARE
     hits = ask(list(range(queries)), wanted)
-    kept, open_ties = _cut(hits, value, limit, wanted)
-    while spare and open_ties and wanted < _MOST:
+    kept, open_ties = _cut(hits, "_score", limit, wanted)
+    while open_ties and wanted < _MOST:
         wanted *= 4
         hits = pl.concat([hits.filter(~pl.col("query").is_in(open_ties)), ask(open_ties, wanted)])
-        kept, open_ties = _cut(hits, value, limit, wanted)
+        kept, open_ties = _cut(hits, "_score", limit, wanted)
     return kept
 
 
-def _ask_vectors(
+def _ask_index(
     table: Any,
     corpus: Corpus,
     vectors: NDArray[np.float32],
-    rows: list[int],
-    limit: int,
+    rows: NDArray[np.int64],
     settings: Search,
     where: Expr | str | None,
 ) -> pl.DataFrame:
-    query = table.search(vectors, vector_column_name=corpus.vector).limit(limit)
+    """The hits of the vectors in these rows by the column's ANN index."""
+    query = table.search(vectors[rows], vector_column_name=corpus.vector).limit(settings.limit)
     query = query.distance_type(settings.metric or "cosine")
     if where is not None:
         query = query.where(where, prefilter=True)
@@ -164,7 +189,7 @@ def _ask_vectors(
     hits = query.select([*_columns(corpus), "_distance"]).to_arrow()
     # One vector is no batch to LanceDB: its answer then has no query_index.
     at = hits["query_index"].to_numpy() if len(rows) > 1 else np.zeros(hits.num_rows, np.int64)
-    return _hits(hits, corpus, np.asarray(rows, np.int64)[at], "_distance")
+    return _hits(hits, corpus, rows[at], "_distance")
 
 
 async def _ask_texts(
@@ -205,15 +230,24 @@ def _columns(corpus: Corpus) -> list[str]:
     return list(dict.fromkeys([corpus.id, corpus.hash_column or corpus.scored]))
 
 
-def _hits(found: pa.Table, corpus: Corpus, rows: NDArray[np.int64], value: str) -> pl.DataFrame:
+def _hits(answer: pa.Table, corpus: Corpus, rows: NDArray[np.int64], value: str) -> pl.DataFrame:
+    everything = np.arange(answer.num_rows)
+    documents = _documents(answer, corpus, everything, everything)
+    return documents.with_columns(
+        query=pl.Series(rows), **{value: pl.Series(answer[value].to_numpy(), dtype=pl.Float32)}
+    )
+
+
+def _documents(
+    read: pa.Table | pa.RecordBatch, corpus: Corpus, rows: NDArray[np.int64], at: NDArray[np.int64]
+) -> pl.DataFrame:
+    """The id and text hash of those of the `rows` that are at these positions."""
+    taken = read.take(pa.array(rows[at]))
+    hashes = hashes_of(taken.column(corpus.hash_column or corpus.scored), corpus)
     return pl.DataFrame(
         {
-            "query": rows,
-            "doc_id": pl.Series(string_ids(found[corpus.id], corpus), dtype=pl.String),
-            "doc_hash": pl.Series(
-                hashes_of(found[corpus.hash_column or corpus.scored], corpus), dtype=pl.Binary
-            ),
-            value: pl.Series(found[value].to_numpy(), dtype=pl.Float32),
+            "doc_id": pl.Series(string_ids(taken.column(corpus.id), corpus), dtype=pl.String),
+            "doc_hash": pl.Series(hashes, dtype=pl.Binary),
         }
     )
 
