@@ -17,7 +17,9 @@ from reranking.evaluation.statistics import Floats
 from reranking.evaluation.sweep.pool import Pool
 from reranking.evaluation.sweep.settings import Setting, cut_off, grades_by_rank, scores_of
 
-DRAWS: Final = 200  # random orders that the mean is over
+DRAWS: Final = 200  # random orders that the mean is over, fewer if there is much to order
+_LEAST_DRAWS: Final = 20
+_CELLS: Final = 40_000_000  # scores that all draws may order together
 _SEED: Final = 17
 _SEEN: Final = 5e-4  # a mean that differs by less reads the same
 
@@ -70,16 +72,21 @@ def ties(
     expected, low, high = by_id.copy(), by_id.copy(), by_id.copy()
     rows = np.flatnonzero(tied)
     if len(rows):
-        part, own = pool.some(rows), -scores[rows]
-        grades = np.maximum(part.grades, 0)
+        part = pool.some(rows)
+        # what stands below the group that holds rank k cannot come above it
+        last = ordered[rows, min(k, ordered.shape[1]) - 1][:, None]
+        width = max(k, int((ordered[rows] >= last).sum(axis=1).max()))
+        places, own = order[rows, :width], -ordered[rows, :width]
 
         def value(second: Floats) -> Floats:
-            broken = np.lexsort((second, own), axis=1)[:, :k]
-            return measure(grades_by_rank(part, cut_off(broken, -own, setting)), part.judged)
+            top = np.take_along_axis(places, np.lexsort((second, own), axis=1)[:, :k], axis=1)
+            return measure(grades_by_rank(part, cut_off(top, scores[rows], setting)), part.judged)
 
+        draws = int(np.clip(_CELLS // own.size, _LEAST_DRAWS, DRAWS))
         rng = np.random.default_rng(_SEED)
-        drawn = sum((value(rng.random(own.shape)) for _ in range(DRAWS)), np.zeros(len(rows)))
-        expected[rows] = drawn / DRAWS
+        drawn = sum((value(rng.random(own.shape)) for _ in range(draws)), np.zeros(len(rows)))
+        expected[rows] = drawn / draws
+        grades = np.take_along_axis(np.maximum(part.grades, 0), places, axis=1)
         low[rows], high[rows] = value(grades), value(-grades)
     means = [float(v.mean()) if len(v) else 0.0 for v in (by_id, expected, low, high)]
     by_query = dict(zip(pool.query_ids, expected.tolist(), strict=True))

@@ -108,9 +108,9 @@ class Choice:
 
     @property
     def only_where_chosen(self) -> bool:
-        """Whether it wins on the queries that chose it and not on the others."""
-        won = self.seen.low is not None and self.seen.low > 0
-        return won and self.verdict != "improved" and self.chosen != 0
+        """Whether, by the intervals, it wins on the queries that chose it and on no others."""
+        won, holds = (p.low is not None and p.low > 0 for p in (self.seen, self.held))
+        return won and not holds and self.chosen != 0
 
     @property
     def sentence(self) -> str:
