@@ -12,6 +12,7 @@ import flows.commands.jobs  # noqa: F401 - its commands register themselves
 import flows.commands.labelling  # noqa: F401 - its commands register themselves
 import flows.commands.report  # noqa: F401 - its commands register themselves
 import flows.commands.runs  # noqa: F401 - its commands register themselves
+import flows.commands.stored  # noqa: F401 - its commands register themselves
 import flows.commands.what_if  # noqa: F401 - its commands register themselves
 from flows.commands.console import app
 

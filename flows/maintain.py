@@ -14,8 +14,10 @@ from tasks.steps import AsTasks
 
 
 @flow(name="maintain", persist_result=False)
-def maintain(config: FlowConfig, dry_run: bool = False) -> dict[str, Any]:
-    """What maintenance did, or would do in a dry run."""
-    report = order.maintain(Pipeline(config, AsTasks()), dry_run)
+def maintain(
+    config: FlowConfig, dry_run: bool = False, older_than: float | None = None
+) -> dict[str, Any]:
+    """What maintenance did, or would do in a dry run; versions of so many seconds are pruned."""
+    report = order.maintain(Pipeline(config, AsTasks()), dry_run, older_than)
     show_maintenance(report)
     return report

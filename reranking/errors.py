@@ -14,7 +14,8 @@ Exit code 0 is "done" and 7 "done, with rejected rows"; neither is an error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 EXIT_DONE = 0
@@ -76,6 +77,12 @@ class ToBeContinued(RescoreError):
     def __init__(self, message: str, values: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.values = dict(values or {})
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return what to add to an error about an unknown name: the known one that is most like it."""
+    near = get_close_matches(name, list(known), 1, 0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 SEVERITY = (6, 5, 4, 3, 2, 1, 8, 7, 0)  # if several apply, the first of these wins

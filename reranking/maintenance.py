@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from reranking.corpus.corpus import Corpus
@@ -10,15 +11,21 @@ from reranking.errors import ConfigError
 from reranking.pipeline import Pipeline
 from reranking.steps import step
 from reranking.store import Database
-from reranking.upkeep.maintain import Configured, maintain
+from reranking.upkeep.maintain import VERSIONS, Configured, maintain
 
 
 @step("maintain", 30)
-def maintain_database(pipeline: Pipeline, dry_run: bool = False) -> dict[str, Any]:
-    """Look after the database; what was done, or in a dry run would be."""
+def maintain_database(
+    pipeline: Pipeline, dry_run: bool = False, older_than: float | None = None
+) -> dict[str, Any]:
+    """Look after the database; what was done, or in a dry run would be.
+
+    Versions older than so many seconds are pruned, than a week if None is given.
+    """
     database = Database(pipeline.config.database, must_exist=True, upgrading=True)
     keep, configured = pipeline.config.keep, configured_of(pipeline)
-    return maintain(database, keep, configured, dry_run=dry_run).as_dict()
+    versions = VERSIONS if older_than is None else timedelta(seconds=older_than)
+    return maintain(database, keep, configured, versions=versions, dry_run=dry_run).as_dict()
 
 
 def configured_of(pipeline: Pipeline) -> Configured | None:

@@ -91,11 +91,13 @@ def ingest(pipeline: Pipeline) -> dict[str, Any]:
     return pipeline.executor.call(pipeline.ingest)
 
 
-def maintain(pipeline: Pipeline, dry_run: bool = False) -> dict[str, Any]:
+def maintain(
+    pipeline: Pipeline, dry_run: bool = False, older_than: float | None = None
+) -> dict[str, Any]:
     """Look after the database; what was done, or in a dry run would be."""
     from reranking.maintenance import maintain_database
 
-    return pipeline.executor.call(maintain_database, pipeline, dry_run)
+    return pipeline.executor.call(maintain_database, pipeline, dry_run, older_than)
 
 
 def watch(

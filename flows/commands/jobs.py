@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -235,11 +236,24 @@ def maintain(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would be done, change nothing")
     ] = False,
+    older_than: Annotated[
+        str | None,
+        typer.Option("--older-than", metavar="AGE", help="prune versions: 12h, 7d, 2w; default 7d"),
+    ] = None,
     server: Server = False,
 ) -> Answer:
     """Upgrade an older database, forget runs beyond `keep`, tidy scores, compact, prune."""
-    report = do("maintain", read_config(config, set), dry_run, server=server)
+    seconds = None if older_than is None else _age(older_than)
+    report = do("maintain", read_config(config, set), dry_run, seconds, server=server)
     return Answer({"status": "done", **report}, _show_maintenance)
+
+
+def _age(text: str) -> float:
+    """The seconds of an age such as 90s, 12h, 7d; raises ConfigError for anything else."""
+    match = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    if match is None:
+        raise ConfigError(f"--older-than {text!r}: expected a number and s, m, h, d or w, as in 7d")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[match[2]]
 
 
 def _show_maintenance(report: dict[str, Any]) -> None:
@@ -249,8 +263,11 @@ def _show_maintenance(report: dict[str, Any]) -> None:
     table = new_table(f"{title}, {report['seconds']:.1f} s", ["what", "count"], ["count"])
     for name, text in _LINES.items():
         value = report[name]
-        add_row(table, text, f"{len(value) if isinstance(value, list) else value:,}")
+        if value is not None:
+            add_row(table, text, f"{len(value) if isinstance(value, list) else value:,}")
     show(table)
+    for text in report["held"]:
+        echo(f"held back: {text}")
 
 
 _LINES = {
@@ -268,4 +285,6 @@ _LINES = {
     "vectors": "tables of vectors that no run is left of",
     "tables": "tables compacted",
     "versions": "old versions pruned",
+    "bytes_before": "bytes of the database before",
+    "bytes_after": "bytes of the database after",
 }

@@ -25,6 +25,7 @@ from reranking.runs.listing import list_rows
 from reranking.runs.run import Run, RunRow
 from reranking.store import Database, one_of
 from reranking.upkeep.columns import extra_columns, move_columns, superseded_tables
+from reranking.upkeep.held import size_of, what_is_held
 from reranking.upkeep.orphans import (
     drop_candidates,
     half_created,
@@ -80,6 +81,9 @@ class Maintained:
     vectors: list[str] = field(default_factory=list)
     tables: int = 0
     versions: int = 0
+    bytes_before: int | None = None  # of the whole database; None on an object store
+    bytes_after: int | None = None
+    held: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,13 +101,14 @@ def maintain(
 ) -> Maintained:
     """Do what is due and report it; the database must have been opened with `upgrading`.
 
-    Without `keep` every run stays. Its `scores: used` also drops scores of models and texts that
-    no kept run and no present document, query or configured model asks for. Table versions older
-    than `versions` are pruned. A dry run of an older database reports the upgrade alone: the rest
-    needs the present schema.
+    Without `keep` every run stays. Its `scores: used` also drops scores of models and texts that no
+    kept run and no present document, query or configured model asks for. Table versions older than
+    `versions` are pruned; what is held back, and by what, is said. A dry run of an older database
+    reports the upgrade alone: the rest needs the present schema.
     """
     started = time.monotonic()
     done = Maintained(dry_run=dry_run)
+    done.bytes_before = size_of(database)
     done.upgraded = outdated(database) if dry_run else upgrade(database)
     if not (dry_run and done.upgraded):
         suspects = _lone_tags(database)
@@ -116,6 +121,8 @@ def maintain(
         _sweep_files(database, done)
         _drop_columns(database, done)
         _compact(database, versions, done)
+        done.held = what_is_held(database, keep, versions, done.forgotten)
+    done.bytes_after = size_of(database)
     done.seconds = time.monotonic() - started
     return done
 

@@ -21,6 +21,7 @@ It sees every table of ours and changes those it is about. A killed upgrade star
 so a step must not mind that its changes are there already.
 """
 
+_LEAST = timedelta(milliseconds=1)  # LanceDB takes no age at all for its own default
 _MARGINS = (1.0, 60.0, 3600.0)  # seconds: LanceDB's cut-off moves on while it compacts
 
 
@@ -53,6 +54,21 @@ def our_tables(database: Database) -> list[str]:
     return [n for n, table in opened.items() if table is not None and schema_version(table.schema)]
 
 
+def held_versions(database: Database, name: str, older_than: timedelta) -> tuple[int, list[str]]:
+    """Return how many versions are older and still there, and the tags that hold them back.
+
+    Every version since the oldest tagged one stays, so that one's tags are what holds.
+    """
+    table = database.need(name)
+    now = datetime.now().astimezone()
+    made = {v["version"]: v["timestamp"].astimezone() for v in table.list_versions()}
+    old = [v for v, then in made.items() if now - then > older_than and v != table.version]
+    tags = {tag: v for tag, v in database.tags(name).items() if v in made}
+    first = min(tags.values(), default=None)
+    held = [v for v in old if first is not None and v >= first]
+    return len(held), sorted(tag for tag, v in tags.items() if v == first) if held else []
+
+
 def prune(database: Database, name: str, older_than: timedelta) -> int:
     """Remove the table's versions that are older, up to its oldest tagged one; how many.
 
@@ -64,7 +80,7 @@ def prune(database: Database, name: str, older_than: timedelta) -> int:
         made = {v["version"]: v["timestamp"].astimezone() for v in table.list_versions()}
         now = datetime.now().astimezone()
         tagged = [now - made[v] for v in database.tags(name).values() if v in made]
-        age = max([older_than, *(a + timedelta(seconds=margin) for a in tagged)])
+        age = max([older_than, _LEAST, *(a + timedelta(seconds=margin) for a in tagged)])
         if not any(now - then > age for version, then in made.items() if version != table.version):
             return 0
         try:
