@@ -16,8 +16,10 @@ import pyarrow as pa
 from lancedb.expr import Expr, col, lit
 
 from configs.source import database_place
+from reranking.arrow import lacks_vectors
 from reranking.damage import damaged, has_lost_its_manifests, is_damage
 from reranking.errors import ConfigError, MissingPrerequisite, MissingResource, RuntimeFailure
+from reranking.reading import batches, query
 from reranking.retry import failure, first_line, is_taken, is_transient, retry
 from reranking.schemas import SCHEMA_VERSION, TABLES, VERSION_KEY, conform, key_of
 
@@ -187,7 +189,7 @@ class Database:
         data = conform(rows, schema)
         if not data.num_rows and replacing is None:
             return
-        bad_vectors = "null" if _lacks_vectors(data) else "error"
+        bad_vectors = "null" if lacks_vectors(data) else "error"
 
         def commit() -> None:
             builder = self.ensure(name, schema).merge_insert(key_of(schema))
@@ -260,7 +262,7 @@ class Database:
         if table is None:
             return pa.table({})
         with self._undamaged(name):
-            return _query(table, where, columns).to_arrow()
+            return query(table, where, columns).to_arrow()
 
     def stream(
         self,
@@ -270,8 +272,9 @@ class Database:
         version: int | None = None,
         *,
         row_ids: bool = False,
+        rows: int = 50_000,
     ) -> Iterator[pa.RecordBatch]:
-        """The matching rows, a batch at a time; nothing if it does not exist.
+        """The matching rows, at most so many at a time; nothing if it does not exist.
 
         row_ids: also a column `_rowid` uint64, which compaction and updates change.
         """
@@ -279,7 +282,7 @@ class Database:
         if table is None:
             return
         with self._undamaged(name):
-            yield from _query(table, where, columns).with_row_id(row_ids).to_batches(50_000)
+            yield from batches(table, where, columns, row_ids=row_ids, rows=rows)
 
     @contextmanager
     def _undamaged(self, name: str) -> Iterator[None]:
@@ -343,11 +346,6 @@ class Database:
         retry(f"indexing {name}", create)
 
 
-def _lacks_vectors(data: pa.Table) -> bool:
-    """Whether a row has no vector of some encoder, which LanceDB takes for a mistake."""
-    return any(c.null_count for c in data.columns if pa.types.is_fixed_size_list(c.type))
-
-
 def equals(column: str, value: object) -> Expr:
     """The condition that a column equals a value, safe for any value."""
     return col(column) == lit(value)
@@ -356,11 +354,6 @@ def equals(column: str, value: object) -> Expr:
 def one_of(column: str, values: Iterable[Any]) -> Expr:
     """The condition that a column is one of the values, safe for any value."""
     return col(column).isin(list(values))
-
-
-def _query(table: Any, where: Expr | str | None, columns: list[str] | None) -> Any:
-    query = table.search() if where is None else table.search().where(where)
-    return query if columns is None else query.select(columns)
 
 
 def schema_version(schema: pa.Schema) -> int | None:

@@ -56,6 +56,7 @@ FLOORS = [
         "retry",
         "spreadsheets",
         "damage",
+        "reading",
     },
     {"store"},
     {"sources"},

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from reranking.corpus.fields import field_of, names_of, path_of, type_of, value_at
 from reranking.corpus.filters import fault_of, where_condition
 from reranking.corpus.ids import id_words
-from reranking.corpus.ingest import ENCODER_KEY, READY
 from reranking.corpus.left_out import kept_rows
 from reranking.corpus.sql import one_of_sql
+from reranking.corpus.stored import ENCODER_KEY, READY
 from reranking.errors import ConfigError, InputError, MissingResource
 from reranking.fingerprints import ContentDigest, canonical, text_hash
 from reranking.store import Database, one_of
 
 _IDS_PER_QUERY = 10_000
+_ROWS_AT_ONCE = 8192  # of documents, whose texts may be long
 _EXAMPLES = 3
 
 
@@ -184,7 +185,9 @@ def rows_of_corpus(
     home = corpus.database(database)
     read = list(dict.fromkeys([*columns, *([corpus.scored] if corpus.skips_empty else [])]))
     older = corpus.newest_by is not None
-    for batch in home.stream(corpus.table, where, read, corpus.version, row_ids=older):
+    for batch in home.stream(
+        corpus.table, where, read, corpus.version, row_ids=older, rows=_ROWS_AT_ONCE
+    ):
         if older or corpus.skips_empty:
             batch = kept_rows(home, corpus, batch)
         yield batch

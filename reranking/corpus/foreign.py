@@ -131,7 +131,7 @@ def _empty_rows(database: Database, corpus: Corpus) -> Iterator[Reject]:
     number = 0
     columns = list(dict.fromkeys([corpus.id, corpus.scored]))
     home = corpus.database(database)
-    for batch in home.stream(corpus.table, columns=columns, version=corpus.version):
+    for batch in home.stream(corpus.table, columns=columns, version=corpus.version, rows=_AT_ONCE):
         ids, texts = (batch.column(name).to_pylist() for name in (corpus.id, corpus.scored))
         for identifier, text in zip(ids, texts, strict=True):
             number += 1

@@ -16,17 +16,25 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 from lancedb.expr import col, lit
 from numpy.typing import NDArray
 
 from configs.documents import Documents
+from reranking.arrow import spans
 from reranking.corpus.columns import ColumnTypes
 from reranking.corpus.documents import Document, column_fields, document_of, table_of
 from reranking.corpus.ids import IdIndex, hash_values, id_words
 from reranking.corpus.indexes import bring_indexes_up_to_date
 from reranking.corpus.rejects import write_rejects
-from reranking.errors import InputError, MissingResource
+from reranking.corpus.stored import (
+    READY,
+    check_encoder,
+    marked_schema,
+    stored_rows,
+    stored_width,
+)
+from reranking.corpus.weights import LongestTexts, weight, windows
+from reranking.errors import InputError
 from reranking.progress import Progress, Status, shares_of, silent
 from reranking.schemas import DOCUMENTS
 from reranking.sources.rows import Reject, Row
@@ -34,9 +42,6 @@ from reranking.store import Database, equals, one_of
 
 log = logging.getLogger(__name__)
 
-READY = "ready"
-ENCODER_KEY = b"rescore.encoder"
-_COMMIT_BYTES = 1 << 28  # of text: Arrow's strings end at 2 GiB, and a commit is held in memory
 _STEP = 512  # rows encoded between two looks at the clock, unless `texts_at_once` says more
 _FEW_GONE = 20  # so many rows may always be deleted
 _EARLY = 1000  # rows after which a source that mostly fails is given up
@@ -96,8 +101,8 @@ def ingest(
     """
     started = time.monotonic()
     job = _Ingest(database, encoder, documents, source_fp, column, commit_seconds, progress)
-    job.decide_types(rows())
-    for window in _windows(rows(), documents.window_rows):
+    job.look_through(rows())
+    for window in windows(rows(), documents.window_rows):
         job.window(window)
     if not job.report.rows:
         raise InputError("the source has no rows: expected at least one document")
@@ -129,20 +134,26 @@ class _Ingest:
         self.template: dict[str, Any] = {"template": documents.text_template}
         if documents.types:
             self.template["types"] = dict(documents.types)
-        self.width = _stored_width(database, documents.table, column)
+        self.width = stored_width(database, documents.table, column)
         fingerprint = encoder.fingerprint if encoder else "supplied"
         check_encoder(database, documents.table, fingerprint, column)
-        self.stored = _stored_rows(database, documents.table)
+        self.stored = stored_rows(database, documents.table)
         self.seen = np.zeros(len(self.stored), bool)
         self.faulty = np.zeros(len(self.stored), bool)
         self.hidden, self.new = 0, IdIndex()  # hidden: rejects that may be any row
         self.types = ColumnTypes(documents.types)
 
-    def decide_types(self, rows: Iterator[Row | Reject]) -> None:
-        """Decide the type of each column of the source's own; stored ones must hold its values."""
+    def look_through(self, rows: Iterator[Row | Reject]) -> None:
+        """Decide the type of each column of the source's own; stored ones must hold its values.
+
+        Raises InputError as well where LanceDB could not index the texts.
+        """
+        longest = LongestTexts()
         for row in rows:
             if isinstance(row, Row):
                 self.types.see(row)
+                longest.see(row.values.get("text"))
+        longest.check()
         table = self.database.open(self.documents.table)
         self.types.settle(None if table is None else table.schema)
 
@@ -245,19 +256,19 @@ class _Ingest:
         """
         documents.sort(key=lambda d: len(d.text), reverse=True)
         waiting: list[tuple[list[Document], NDArray[np.float32]]] = []
-        last_commit, heavy = time.monotonic(), 0
+        last_commit = time.monotonic()
         shares = shares_of(d.text for d in documents)
+        step = getattr(self.encoder, "texts_at_once", _STEP)
         try:
-            step = getattr(self.encoder, "texts_at_once", _STEP)
-            for start in range(0, len(documents), step):
-                part = documents[start : start + step]
-                waiting.append((part, self._vectors(part)))
-                heavy += sum(len(d.text) for d in part)
-                if heavy >= _COMMIT_BYTES or time.monotonic() - last_commit >= self.commit_seconds:
-                    self._commit(waiting)
-                    last_commit, heavy = time.monotonic(), 0
-                done = start + len(part)
-                self.progress(Status("encode", done, len(documents), shares[done - 1]))
+            for first, last in spans(map(_weight, documents)):  # at most so much in one commit
+                for start in range(first, last, step):
+                    part = documents[start : min(start + step, last)]
+                    waiting.append((part, self._vectors(part)))
+                    done = start + len(part)
+                    if done == last or time.monotonic() - last_commit >= self.commit_seconds:
+                        self._commit(waiting)
+                        last_commit = time.monotonic()
+                    self.progress(Status("encode", done, len(documents), shares[done - 1]))
         finally:
             self._commit(waiting)
 
@@ -278,7 +289,7 @@ class _Ingest:
         data = data.rename_columns([own if n == "vector" else n for n in data.column_names])
         name = self.documents.table
         fingerprint = self.encoder.fingerprint if self.encoder else "supplied"
-        schema = _create_schema(data.schema, fingerprint, own)
+        schema = marked_schema(data.schema, fingerprint, own)
         self.database.ensure(name, schema, needs=[*DOCUMENTS.names, own])
         table = self.database.add_columns(name, list(data.schema))
         data = column_fields(table.schema, data)
@@ -331,70 +342,6 @@ class _Ingest:
             self.database.tag(name, READY, self.report.version)
 
 
-def check_encoder(
-    database: Database, table_name: str, fingerprint: str, column: str = "vector"
-) -> None:
-    """Raise InputError where the stored vectors come from an encoder of another fingerprint."""
-    table = database.open(table_name)
-    if table is None or column not in table.schema.names:
-        return
-    stored = (table.schema.field(column).metadata or {}).get(ENCODER_KEY)
-    if stored is None or stored.decode() != fingerprint:
-        given = "another tool" if stored is None else f"encoder {stored.decode()[:8]}"
-        raise InputError(
-            f"the vectors of table {table_name!r} come from {given}, the config names encoder "
-            f"{fingerprint[:8]}; vectors of two encoders cannot be compared. Name the old encoder, "
-            "use another documents.table, or run `rescore reevaluate` to encode beside it."
-        )
-
-
-def _windows(rows: Iterator[Row | Reject], size: int) -> Iterator[list[Row | Reject]]:
-    window: list[Row | Reject] = []
-    for row in rows:
-        window.append(row)
-        if len(window) >= size:
-            yield window
-            window = []
-    if window:
-        yield window
-
-
-def _stored_rows(database: Database, name: str) -> IdIndex:
-    index = IdIndex()
-    words: list[NDArray[np.uint64]] = []
-    hashes: list[NDArray[np.void]] = []
-    for batch in database.stream(name, columns=["doc_id", "row_hash"]):
-        words.append(id_words(batch.column("doc_id").to_pylist()))
-        hashes.append(hash_values(batch.column("row_hash").to_pylist()))
-    if words:
-        index.add(np.concatenate(words), np.concatenate(hashes))
-    return index
-
-
-def _stored_width(database: Database, name: str, vector: str) -> int | None:
-    """Numbers per stored vector, None if the table does not exist yet.
-
-    Raises MissingResource where the table is not one that rescore made.
-    """
-    table = database.open(name)
-    if table is None:
-        return None
-    lacking = sorted({*DOCUMENTS.names, vector} - {*table.schema.names})
-    if lacking:
-        raise MissingResource(
-            f"table {name!r} in {database.uri} was made by somebody else: it lacks {lacking}. Use "
-            "another documents.table, or rescore it in place with documents.managed: false"
-        )
-    return int(table.schema.field(vector).type.list_size)
-
-
-def _create_schema(schema: pa.Schema, encoder: str, vector: str) -> pa.Schema:
-    """The schema with our key marks and the encoder's fingerprint on the vector column."""
-    fields = []
-    for column in schema:
-        if column.name in DOCUMENTS.names:
-            column = DOCUMENTS.field(column.name)
-        elif column.name == vector:
-            column = column.with_nullable(False).with_metadata({ENCODER_KEY: encoder.encode()})
-        fields.append(column)
-    return pa.schema(fields)
+def _weight(document: Document) -> int:
+    """How much of a commit the document takes, in characters and bytes."""
+    return len(document.text) + weight(document.ours) + weight(document.extra)

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from reranking.corpus.ingest import ENCODER_KEY, READY, Encoder
+from reranking.corpus.ingest import Encoder
+from reranking.corpus.stored import ENCODER_KEY, READY
 from reranking.corpus.vector_columns import vector_columns
 from reranking.errors import InputError
 from reranking.store import Database
@@ -63,7 +64,7 @@ def check_stored_texts(
 ) -> None:
     """Raise InputError if the encoder gives other vectors for the longest texts than are stored."""
     stored: list[tuple[int, str, list[float]]] = []
-    for batch in database.stream(table, columns=[text, vector], version=version):
+    for batch in database.stream(table, columns=[text, vector], version=version, rows=8192):
         rows: list[dict[str, Any]] = batch.to_pylist()
         some = ((len(r[text]), r[text], r[vector]) for r in rows if r[text] and r[vector])
         stored = nlargest(_LONGEST, [*stored, *some])

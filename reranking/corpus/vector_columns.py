@@ -10,7 +10,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from reranking.corpus.corpus import Corpus
-from reranking.corpus.ingest import ENCODER_KEY
+from reranking.corpus.stored import ENCODER_KEY
 from reranking.errors import InputError
 from reranking.store import Database
 

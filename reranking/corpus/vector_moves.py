@@ -17,7 +17,7 @@ import pyarrow as pa
 from configs.documents import Documents
 from reranking.corpus.corpus import Corpus, content_digest
 from reranking.corpus.indexes import bring_indexes_up_to_date, create_fts, vector_index
-from reranking.corpus.ingest import ENCODER_KEY, READY
+from reranking.corpus.stored import ENCODER_KEY, READY
 from reranking.corpus.vector_columns import FIRST_COLUMN, vector_columns
 from reranking.corpus.vector_tables import keep_vectors, lacking_vectors, vectors_name
 from reranking.errors import InputError, MissingResource

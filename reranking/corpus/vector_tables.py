@@ -22,7 +22,8 @@ from reranking.arrow import frame
 from reranking.corpus.corpus import Corpus, pin_managed
 from reranking.corpus.fields import path_of
 from reranking.corpus.indexes import bring_vector_index_up_to_date
-from reranking.corpus.ingest import ENCODER_KEY, READY, Encoder
+from reranking.corpus.ingest import Encoder
+from reranking.corpus.stored import ENCODER_KEY, READY
 from reranking.errors import InputError, MissingResource
 from reranking.progress import Progress, Status, silent
 from reranking.schemas import VECTORS

@@ -6,6 +6,7 @@ folder of training files appears whole: it is written under another name and ren
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -263,7 +264,13 @@ def _as_lance(folder: Path) -> None:
     """Turn the folder's Parquet files into Lance tables of their names, one commit each."""
     database = Database(str(folder))
     for path in sorted(folder.glob("*.parquet")):
-        file = pq.ParquetFile(path)
-        database.publish(path.stem, file.schema_arrow, file.iter_batches, replace=False)
-        file.close()
+        with pq.ParquetFile(path) as file:
+            batches = functools.partial(_row_groups, file)
+            database.publish(path.stem, file.schema_arrow, batches, replace=False)
         path.unlink()
+
+
+def _row_groups(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    """The file's row groups one by one: several together may exceed one Arrow array."""
+    for number in range(file.num_row_groups):
+        yield from file.read_row_group(number).to_batches()

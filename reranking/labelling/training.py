@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reranking.arrow import spans
 from reranking.errors import ConfigError, InputError
 from reranking.files import whole_file
 from reranking.fingerprints import digest
@@ -95,8 +96,13 @@ def examples(
         if len(row.documents) >= wanted
         and not (output_scores and any(d.score is None for d in row.documents))
     ]
-    data = _data(kept, output_format, num_negatives, output_scores, queries, documents)
-    return Examples(data, _provenance(kept), len(rows) - len(kept))
+    # characters: four times as many bytes still fit into one Arrow array
+    sizes = [sum(len(documents.get(d.doc_id, "")) for d in row.documents) for row in kept]
+    parts = [
+        _data(kept[start:end], output_format, num_negatives, output_scores, queries, documents)
+        for start, end in list(spans(sizes)) or [(0, 0)]
+    ]
+    return Examples(pa.concat_tables(parts), _provenance(kept), len(rows) - len(kept))
 
 
 def _rows(mined: Mined, output_format: OutputFormat) -> Iterator[_Example]:
@@ -294,11 +300,12 @@ class TrainingWriter:
                 self._open[path] = self._files.enter_context(pq.ParquetWriter(file, table.schema))
             else:
                 self._open[path] = file
-        if path.suffix == ".parquet":
-            self._open[path].write_table(table)
-        else:
-            for row in table.to_pylist():
-                self._open[path].write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+        for batch in table.to_batches():  # a row group each, which readers hold as one array
+            if path.suffix == ".parquet":
+                self._open[path].write_batch(batch)
+            else:
+                for row in batch.to_pylist():
+                    self._open[path].write((json.dumps(row, ensure_ascii=False) + "\n").encode())
 
     def __enter__(self) -> TrainingWriter:
         return self

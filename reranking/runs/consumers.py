@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.results import Results
-from reranking.arrow import frame
+from reranking.arrow import frame, row_bytes, spans
 from reranking.corpus.corpus import Corpus, columns_of, string_ids
 from reranking.corpus.fields import type_of
 from reranking.errors import ConfigError, MissingResource
@@ -290,7 +290,6 @@ def check_columns(database: Database, corpus: Corpus, wanted: Results) -> None:
             )
 
 
-_BATCH_BYTES = 256 << 20  # of text: Arrow's 32-bit offsets end at 2 GiB
 _EXTENSION = b"ARROW:extension:name"
 
 
@@ -352,10 +351,8 @@ def _with_columns(
     own: Mapping[str, str] = {"query_set": run.queries.name, "run_id": run.run_id}
     rows = rows.with_columns(**{k: pl.lit(v) for k, v in own.items() if k in schema.names})
     rows = rows.select(schema.names)
-    sizes = [
-        pl.col(n).str.len_bytes().fill_null(0) for n, t in rows.schema.items() if t == pl.String
-    ]
-    part = (pl.sum_horizontal(*sizes).cast(pl.Int64).cum_sum() // _BATCH_BYTES).alias("part")
-    for some in rows.group_by(part, maintain_order=True):
-        table = some[1].to_arrow().cast(schema)
+    for start, end in spans(row_bytes(rows)):
+        # taken row by row: a slice of lists would keep the offsets of the whole
+        part = rows if end - start == len(rows) else rows[list(range(start, end))]
+        table = part.to_arrow().cast(schema)
         yield from table.combine_chunks().to_batches()

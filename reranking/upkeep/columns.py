@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from reranking.corpus.ingest import READY
+from reranking.corpus.stored import READY
 from reranking.corpus.vector_columns import FIRST_COLUMN, encoder_column, vector_columns
 from reranking.corpus.vector_tables import SUPPLIED, keep_vectors, vector_tables
 from reranking.errors import InputError

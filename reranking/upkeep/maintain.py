@@ -20,7 +20,7 @@ import pyarrow as pa
 from configs.schema import Keep
 from reranking.corpus.corpus import Corpus, hashes_of
 from reranking.corpus.fields import path_of
-from reranking.corpus.ingest import READY
+from reranking.corpus.stored import READY
 from reranking.runs.listing import list_rows
 from reranking.runs.run import Run, RunRow
 from reranking.store import Database, one_of

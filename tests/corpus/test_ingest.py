@@ -19,7 +19,8 @@ from configs.documents import Documents, FtsIndex, VectorIndex
 from reranking.arrow import frame
 from reranking.corpus.ids import IdIndex, hash_values, id_words
 from reranking.corpus.indexes import fts_details, unindexed
-from reranking.corpus.ingest import READY, IngestReport, ingest
+from reranking.corpus.ingest import IngestReport, ingest
+from reranking.corpus.stored import READY
 from reranking.errors import InputError
 from reranking.sources.rows import Reject, Row
 from reranking.store import Database

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from configs.documents import Encoder
-from reranking.corpus.ingest import ENCODER_KEY, READY
+from reranking.corpus.stored import ENCODER_KEY, READY
 from reranking.corpus.vector_columns import vector_columns
 from reranking.errors import InputError
 from reranking.scoring.encoder import SentenceEncoder

@@ -21,7 +21,7 @@ from flows.reevaluate import reevaluate
 from flows.rescore import rescore
 from reranking.arrow import frame
 from reranking.corpus.corpus import texts_of
-from reranking.corpus.ingest import ENCODER_KEY, READY
+from reranking.corpus.stored import ENCODER_KEY, READY
 from reranking.corpus.vector_columns import vector_columns
 from reranking.corpus.vector_tables import encode_beside
 from reranking.errors import ConfigError, GateFailed, InputError, MissingResource

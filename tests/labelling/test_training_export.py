@@ -164,6 +164,23 @@ def test_datasets_loads_it_and_the_matching_loss_trains(
         optimizer.zero_grad()
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("file_format", ["parquet", "jsonl"])
+def test_texts_beyond_a_batch_are_written_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, file_format: str
+) -> None:
+    """As with a chunk whose lists of texts are more than one Arrow array can hold."""
+    whole = written(tmp_path / "whole", kind, False, file_format)
+    monkeypatch.setattr("reranking.arrow.BATCH_BYTES", 12)
+    parts = written(tmp_path / "parts", kind, False, file_format)
+    assert rows_of(kind).data.column("query").num_chunks > 1
+    if file_format == "jsonl":
+        assert (parts / "train.jsonl").read_bytes() == (whole / "train.jsonl").read_bytes()
+    else:
+        assert pq.ParquetFile(parts / "train.parquet").num_row_groups > 1
+        assert pq.read_table(parts / "train.parquet").equals(pq.read_table(whole / "train.parquet"))
+
+
 def test_columns_are_inputs_then_labels_and_nothing_else() -> None:
     names = {
         (kind, scores): rows_of(kind, scores).data.column_names

@@ -359,7 +359,7 @@ def test_texts_beyond_a_batch_are_published_in_parts(
     run, _ = walk_file(config)
     place = lancedb.connect(tmp_path / "db.lancedb")
     whole = frame(place.open_table("ranked").to_arrow())
-    monkeypatch.setattr(consumers, "_BATCH_BYTES", 150)
+    monkeypatch.setattr("reranking.arrow.BATCH_BYTES", 150)
     sizes = []
     original = consumers._with_columns
 

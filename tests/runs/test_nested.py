@@ -125,6 +125,30 @@ def test_all_that_is_asked_for_may_stand_in_structs(config: Path, tmp_path: Path
     assert told.documents[0].here is not None and "vector" in told.documents[0].reason
 
 
+def test_nested_texts_beyond_a_batch_are_published_in_parts(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with lists and structs of texts that are more than one Arrow array can hold."""
+    own = products()
+    own = own.append_column("tags", pa.array([[f"t{n}", "x" * n] for n in range(len(own))]))
+    database = lancedb.connect(tmp_path / "db.lancedb")
+    database.create_table("products", own, mode="overwrite")
+    asked = ["rerank=null", "search.query_types=[vector]"]
+    published = "results={publish: NAME, columns: [tags, meta]}"
+    walk_file(config, *asked, published.replace("NAME", "whole"))
+    monkeypatch.setattr("reranking.arrow.BATCH_BYTES", 300)
+    walk_file(config, *asked, published.replace("NAME", "parts"))
+    walk_file(config, *asked, published.replace("NAME", "shared, shared: true"))
+    whole = database.open_table("whole").to_arrow()
+    parts = database.open_table("parts")
+    batches = parts.search().to_batches()
+    assert pa.Table.from_batches(batches).select(whole.column_names).equals(whole)
+    shared = database.open_table("shared").to_arrow().select(whole.column_names)
+    assert shared.sort_by([("query_id", "ascending"), ("rank", "ascending")]).equals(
+        whole.sort_by([("query_id", "ascending"), ("rank", "ascending")])
+    )
+
+
 @pytest.mark.parametrize(("override", "sql"), FILTERS)
 def test_a_filter_inside_structs_holds_in_both_legs(
     config: Path, tmp_path: Path, override: str, sql: str

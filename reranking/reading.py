@@ -1,0 +1,46 @@
+"""Reads of a LanceDB table in batches that hold, however long its texts are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+from lancedb.expr import Expr
+
+
+def query(table: Any, where: Expr | str | None, columns: list[str] | None) -> Any:
+    """Ask for the matching rows, with these columns or all of them."""
+    asked = table.search() if where is None else table.search().where(where)
+    return asked if columns is None else asked.select(columns)
+
+
+def batches(
+    table: Any,
+    where: Expr | str | None,
+    columns: list[str] | None,
+    *,
+    row_ids: bool,
+    rows: int,
+) -> Iterator[pa.RecordBatch]:
+    """Yield the matching rows, at most so many at a time.
+
+    Rows whose texts are together more than one Arrow array can hold are read on in smaller parts.
+    """
+    done = 0
+    while True:
+        asked = query(table, where, columns).with_row_id(row_ids)
+        try:
+            for batch in (asked.offset(done) if done else asked).to_batches(rows):
+                done += batch.num_rows
+                yield batch
+            return
+        except RuntimeError as error:
+            if rows == 1 or not _is_too_much(error):
+                raise
+        rows = max(rows // 8, 1)
+
+
+def _is_too_much(error: BaseException) -> bool:
+    """Whether the rows that were read at once hold more text than one Arrow array, 2 GiB."""
+    return str(error).startswith("lance error: LanceError(Arrow): Offset overflow error")
