@@ -57,6 +57,15 @@ CHANGES: dict[str, dict[str, Any]] = {
     "a filter on an unknown column": {"search__where": {"price": 1}},
     "a filter value of another type": {"search__where": {"title": 1}},
     "a filter on a column of lists": {"search__where": {"vector": 1}},
+    "a blend of raw scores beside another metric than cosine": {
+        "search__metric": "l2",
+        "rerank": {"blend": {"vector": 10}},
+    },
+    "a blend without a weight": {"rerank": {"blend": {"fts": 0}}},
+    "search.fusion without hybrid search": {
+        "search__query_types": ["fts"],
+        "search__fusion": {"k": 10},
+    },
     "results.columns that are not there": {"results": {"columns": ["price"]}},
     "an FTS language without a stemmer": {"documents__fts_index": {"language": "Klingon"}},
     "PQ on fewer than 256 rows": {"documents__vector_index": {"type": "IVF_PQ"}},
