@@ -246,7 +246,8 @@ def _why_here(query: QueryPlacements, place: Placement) -> str:
     if len(legs) > 1 or query.run.reranker is None:
         words += f", first stage {place.first_rank}"
     if query.run.reranker is not None:
-        words += f", {_gain(place.first_rank, place.full_rank, 'the reranker')}"
+        what = "the reranker" if query.run.blend is None else "the reranker's blend"
+        words += f", {_gain(place.first_rank, place.full_rank, what)}"
     if place.rank is None:
         words += f"; cut: it is at {place.full_rank} and {query.cut} are kept"
     return words

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from reranking.evaluation.comparison import Comparison
     from reranking.evaluation.explain import Explanation
     from reranking.evaluation.run_diff import RunDiff
+    from reranking.evaluation.sweep.run_sweep import Sweep
 
 TABLE = "runs"
 REFUSED = "gates_failed"  # a finished run's count of failed conditions, while it is not accepted
@@ -241,6 +242,21 @@ class Run:
         if isinstance(before, str):
             before = find_side(self.database, before).run
         return diff_runs(before, self)
+
+    def sweep(self) -> Sweep:
+        """Say what other depths, legs, fusions, blends and cuts would give, by the run's config.
+
+        From stored scores; settings are chosen on some queries and told on others.
+        """
+        from configs.evaluation import ComparisonSettings
+        from reranking.evaluation.sweep.run_sweep import sweep_run
+
+        config = self.config
+        return sweep_run(
+            self,
+            ComparisonSettings() if config is None else config.comparison,
+            ignore_identical_ids=config is not None and config.ignore_identical_ids,
+        )
 
     def promote(self, name: str) -> None:
         """Give the run a name, such as `production`, that comparisons and gates refer to."""

@@ -23,7 +23,7 @@ from reranking.runs.ranking import Places, legs_of
 from reranking.runs.refine import with_exact
 from reranking.runs.run import Run
 
-_EXACT_FIRST = 1e6  # added to logits in float32 where a run refines: they rank above all others
+_EXACT_FIRST = 1e6  # added to scores of exact logits where a run refines: they rank above others
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Pool:
     """The candidates of the judged queries: arrays of (queries, documents), documents by id.
 
     `grades` are UNJUDGED where nobody graded the document; `judged` has the grades of each query,
-    best first. `cost` has the least vector and FTS rank of each distinct pair of the whole run.
+    best first. `lift` is added to reranked scores where a run refines: what it has in float32 ranks
+    above all else. `cost` has the least vector and FTS rank of each distinct pair of the whole run.
     """
 
     query_ids: list[str]
@@ -41,6 +42,7 @@ class Pool:
     grades: Grades
     judged: Grades
     cost: Floats
+    lift: Floats | None = None
     _kept: dict[tuple[str, int, str], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def view(self, query_type: str, depth: int) -> Legs:
@@ -75,6 +77,7 @@ class Pool:
             self.grades[rows],
             self.judged[rows],
             self.cost,
+            None if self.lift is None else self.lift[rows],
         )
 
 
@@ -98,7 +101,10 @@ def pool_of(
 def make_pool(
     rows: pl.DataFrame, judgments: pl.DataFrame, query_ids: Sequence[str], cost: Floats
 ) -> Pool:
-    """Return the pool of candidates with ranks and scores and, if reranked, `logit`. Pure."""
+    """Return the pool of candidates with ranks and scores and, if reranked, `logit`. Pure.
+
+    `exact` is whether a run that refines has the logit in float32.
+    """
     order = pl.DataFrame({"query_id": list(query_ids)}, schema={"query_id": pl.String})
     order = order.with_row_index("row")
     grades = judgments.select("query_id", "doc_id", pl.col("relevance").cast(pl.Int64))
@@ -121,6 +127,7 @@ def make_pool(
         grades=graded,
         judged=_judged(grades.join(order, on="query_id"), len(order)),
         cost=cost,
+        lift=_EXACT_FIRST * place.spread(found["exact"]) if "exact" in found.columns else None,
     )
 
 
@@ -146,11 +153,14 @@ def _scored(run: Run, reranked: bool) -> pl.DataFrame:
         return rows
     hashes = run.query_rows.column("text_hash").to_pylist()
     known = _store(run, run.reranker, hashes).known.select(*KEY, "score")
-    logit = pl.col("score").cast(pl.Float64)
+    logits = [pl.col("score").cast(pl.Float64).alias("logit")]
     if run.refiner is not None:
         known = with_exact(known, _store(run, run.refiner, hashes))
-        logit = pl.coalesce(pl.col("exact").cast(pl.Float64) + _EXACT_FIRST, logit)
-    scores = known.select(*KEY, logit.alias("logit"))
+        logits = [
+            pl.coalesce("exact", "score").cast(pl.Float64).alias("logit"),
+            pl.col("exact").is_not_null().cast(pl.Float64),
+        ]
+    scores = known.select(*KEY, *logits)
     return rows.join(scores, on=KEY, how="left", maintain_order="left")
 
 

@@ -154,8 +154,14 @@ def sweep_run(
 
     `tune_on` is a tag of the queries or a share of them to choose on; None: nested
     cross-validation. Nothing is searched and no model is loaded. Raises ConfigError without
-    judgments and for a measure that cannot be computed for many rankings at once.
+    judgments, for a given ranking, which has no legs, and for a measure that cannot be computed for
+    many rankings at once.
     """
+    if run.config is not None and run.config.candidates is not None:
+        raise ConfigError(
+            f"run {run.run_id[:8]} reranks a given ranking: there are no legs whose depth, fusion "
+            "or blend could be another. Sweep a run that searched"
+        )
     side = Side(run, "reranked", run.run_id[:8])
     chosen = judgments_of([side], judgment_list)
     if chosen is None:

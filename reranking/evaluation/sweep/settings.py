@@ -264,9 +264,12 @@ def scores_of(pool: Pool, setting: Setting) -> Floats:
         return fused(legs, setting.fusion)
     assert pool.logits is not None
     if setting.blend is None:
-        return np.where(legs.present, pool.logits, np.nan)
-    terms = pool.terms(setting.query_type, setting.depth, setting.blend)
-    return blended(pool.logits, legs, setting.blend, terms)
+        scores = np.where(legs.present, pool.logits, np.nan)
+    else:
+        terms = pool.terms(setting.query_type, setting.depth, setting.blend)
+        scores = blended(pool.logits, legs, setting.blend, terms)
+    by_ranks = setting.blend is not None and setting.blend.method == "ranks"
+    return scores if pool.lift is None or by_ranks else scores + pool.lift
 
 
 def ranked(pool: Pool, setting: Setting, depth: int | None = None) -> Grades:

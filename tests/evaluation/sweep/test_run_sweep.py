@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,22 @@ def test_the_command_reads_tables_alone(
     assert values["families"][0]["held"]["queries"] == 20
     lines = CliRunner().invoke(app, [*given, "--write"])
     assert yaml.safe_load(lines.stdout) == yaml.safe_load(swept[2].lines)
+
+
+@pytest.mark.slow
+def test_torch_is_not_even_imported(swept: tuple[Path, Run, Sweep]) -> None:
+    code = (
+        "import sys\nfrom flows.cli import app\n"
+        f"try: app(['sweep', {str(swept[0])!r}, '--run', {swept[1].run_id!r}, '--json'])\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert not {'torch', 'transformers', 'prefect'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_sweeps_itself(swept: tuple[Path, Run, Sweep]) -> None:
+    assert swept[1].sweep().to_dict() == swept[2].to_dict()
 
 
 def test_the_report_draws_the_curves(swept: tuple[Path, Run, Sweep], tmp_path: Path) -> None:

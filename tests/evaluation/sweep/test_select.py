@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
 
+from configs.blending import Blend
 from configs.evaluation import ComparisonSettings
 from reranking.evaluation.array_measures import NOTHING, array_measure
 from reranking.evaluation.measures import parse_measures
@@ -153,3 +156,26 @@ def test_queries_without_hits_count_and_legs_decide_what_is_tried() -> None:
     assert names == {"depth", "legs", "blend", "cut"}
     first = Setting("hybrid", 10, reranked=False)
     assert "blend" not in {f.name for f in families(pool, first, ("hybrid",), None)}
+
+
+def test_what_was_refined_ranks_above_all_else() -> None:
+    rows = pl.DataFrame(
+        {
+            "query_id": ["q"] * 3,
+            "doc_id": ["a", "b", "c"],
+            "vector_rank": [1, 2, 3],
+            "_distance": [0.1, 0.2, 0.3],
+            "fts_rank": pl.Series([None] * 3, dtype=pl.Int32),
+            "_score": pl.Series([None] * 3, dtype=pl.Float32),
+            "logit": [5.0, 1.0, 2.0],
+            "exact": [0.0, 1.0, 1.0],
+        }
+    )
+    judged = pl.DataFrame({"query_id": ["q"], "doc_id": ["a"], "relevance": [1]})
+    pool = make_pool(rows, judged, ["q"], np.ones((3, 2)))
+    setting = Setting("vector", 10, reranked=True)
+    assert ranked(pool, setting).tolist() == [[2, 1, 0]]
+    blend = Blend(vector=20)  # 20, 17 and 16 with the logits 23, 17 and 16
+    assert ranked(pool, replace(setting, blend=blend)).tolist() == [[1, 2, 0]]
+    by_ranks = Blend(method="ranks", vector=1)
+    assert ranked(pool, replace(setting, blend=by_ranks)).tolist() == [[0, 1, 2]]
