@@ -78,6 +78,7 @@ def _in_turn(pipeline: Pipeline, run: Run) -> Iterator[Report]:
         if chunk + 1 < len(chunks):
             ahead[chunk + 1] = submit(search_chunk, pipeline, run, chunk + 1)
         report = pipeline.executor.call(score_chunk, pipeline, run, chunk)
+        run.at_hand.pop(chunk, None)
         left = (time.monotonic() - started) / (chunk + 1) * (len(chunks) - chunk - 1)
         log.info(
             "chunk %d of %d: %s pairs, of which %s scored, %s left",
@@ -174,7 +175,9 @@ class _Teller:
 def work_on_chunk(pipeline: Pipeline, run: Run, chunk: int) -> Report:
     """Search and score one chunk."""
     seconds = search_chunk(pipeline, run, chunk)
-    return score_chunk(pipeline, run, chunk) | {"search": seconds}
+    report = score_chunk(pipeline, run, chunk) | {"search": seconds}
+    run.at_hand.pop(chunk, None)
+    return report
 
 
 @step("search-chunk", 5, 30)
@@ -309,9 +312,11 @@ def work_here(job: str, config: Config, run: Run, chunk: int) -> Report:
         held = _held.get(number)
         if held is None or held.job != job:
             own = Pipeline(on_own_devices(config), Here(unwatched))
-            own.job, own.resident = job, SimpleNamespace()
+            own.job, own.resident = job, SimpleNamespace(run=run)
             held = _held[number] = own
-        return tried(work_on_chunk, held, run, chunk)
+        if not _same_work(held.resident.run, run):
+            held.resident.run = run
+        return tried(work_on_chunk, held, held.resident.run, chunk)
 
 
 _held: dict[int | None, Pipeline] = {}

@@ -80,7 +80,7 @@ SEARCHES = _table(
     _key(1, "search_id", pa.string()),
     _key(2, "chunk", pa.int32()),
     _key(3, "epoch", pa.int32()),
-    _nn("attempt", pa.string()),
+    _key(4, "attempt", pa.string()),
     _nn("queries", pa.int32()),
     _nn("hits_vector", pa.int64()),
     _nn("hits_fts", pa.int64()),
@@ -88,7 +88,7 @@ SEARCHES = _table(
     _nn("documents_version", pa.int64()),
     _nn("searched_at", TIME),
 )
-"""One row marks a chunk as searched and names the attempt whose candidates count."""
+"""A row marks a chunk as searched and names the attempt whose candidates count: the first does."""
 
 CANDIDATES = _table(
     _nn("search_id", pa.string()),

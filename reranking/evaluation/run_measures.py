@@ -13,7 +13,7 @@ from reranking.arrow import frame
 from reranking.evaluation.measures import evaluate, parse_measures
 from reranking.evaluation.summaries import slice_measures, worst_slice
 from reranking.judgments.lists import Grades, grades
-from reranking.runs.candidates import candidates_of
+from reranking.runs.candidates import each_chunk
 from reranking.runs.ranking import rank_results
 from reranking.runs.run import Run
 from reranking.runs.settings import changes
@@ -106,9 +106,9 @@ def rankings(run: Run, stage: str) -> Iterator[pa.Table]:
     if stage == "reranked":
         yield run.results()
         return
-    for chunk in run.chunks:
+    for _, candidates in each_chunk(run):
         yield rank_results(
-            candidates_of(run, chunk),
+            candidates,
             None,
             query_types=run.search.query_types,
             limit=run.search.limit,

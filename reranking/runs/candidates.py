@@ -2,15 +2,17 @@
 
 A chunk's candidates are appended under an attempt's name; then one row of `searches` marks the
 chunk as searched and names the attempt that counts. Two processes may search the same chunk: the
-first mark wins and the other's rows are never read (`maintain` removes them).
+first mark counts, and the other's rows, which are the same, are not read.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,18 +22,25 @@ from numpy.typing import NDArray
 from reranking.errors import RuntimeFailure
 from reranking.runs.run import Run
 from reranking.runs.search import QueryEncoder, check_vectors, query_vectors, search_chunk
-from reranking.schemas import CANDIDATES, SEARCHES
+from reranking.schemas import CANDIDATES, SEARCHES, conform
 from reranking.store import equals
 
 log = logging.getLogger(__name__)
 
+_LEGS = ("vector", "fts")
 
-def searched(run: Run) -> dict[int, dict[str, int | str]]:
-    """The `searches` row of each chunk that is done."""
-    where = equals("search_id", run.search_id)
-    rows = run.database.read("searches", where).to_pylist()
+
+Mark = dict[str, Any]
+"""A row of `searches`."""
+
+
+def searched(run: Run) -> dict[int, Mark]:
+    """The `searches` row of each chunk that is done, as the table says it now."""
+    rows = run.database.read("searches", equals("search_id", run.search_id)).to_pylist()
     done = [r for r in rows if r["epoch"] >= run.least_epoch]
-    return {r["chunk"]: r for r in sorted(done, key=lambda r: int(r["epoch"]))}
+    # Of the newest epoch the first: what it names is whole, and so is what a racing mark names.
+    first = sorted(done, key=lambda r: (-r["epoch"], r["searched_at"], r["attempt"]), reverse=True)
+    return {r["chunk"]: r for r in first}
 
 
 def search_and_store(
@@ -39,11 +48,14 @@ def search_and_store(
 ) -> bool:
     """Search one chunk unless that is done; whether there was something to do.
 
-    A chunk whose candidates are gone, although it is marked as searched, is searched again.
+    A chunk whose candidates are gone, although it is marked as searched, is searched again. What
+    other processes search meanwhile is not seen: looking would cost more with every chunk.
     """
-    mark = searched(run).get(chunk)
+    mark = run.marks.get(chunk)
     if mark is not None:
-        if _are_whole(mark, _stored(run, mark, ["vector_rank", "fts_rank"])):
+        rows = _stored(run, mark)
+        if _are_whole(mark, rows):
+            run.at_hand[chunk] = rows
             return False
         log.warning("chunk %d of search %s: candidates are gone", chunk, run.search_id)
         of_chunk = equals("search_id", run.search_id) & equals("chunk", chunk)
@@ -53,21 +65,25 @@ def search_and_store(
     if "vector" in run.search.legs:
         vectors = query_vectors(queries, encoder, check_vectors(run.database, run.corpus))
     hits = search_chunk(run.database, run.corpus, queries, vectors, run.search, device)
-    store_chunk(run, chunk, queries, hits)
+    run.at_hand[chunk] = store_chunk(run, chunk, queries, hits)
     return True
 
 
-def store_chunk(run: Run, chunk: int, queries: pa.Table, found: pa.Table) -> None:
-    """Store what was found for the chunk's queries, then mark the chunk as searched.
+def store_chunk(run: Run, chunk: int, queries: pa.Table, hits: pa.Table) -> pa.Table:
+    """Store what was found for the chunk's queries, then mark the chunk; what is stored.
 
-    `found` has the columns of CANDIDATES without search_id, chunk and attempt.
+    `hits` has the columns of CANDIDATES without search_id, chunk and attempt. Both are appended:
+    a merge by key would read all marks for each.
     """
     attempt = uuid.uuid4().hex
-    marked = _with_constants(found, search_id=run.search_id, chunk=chunk, attempt=attempt)
-    run.database.append("candidates", marked)
-    run.database.merge(
-        "searches", _mark(run, chunk, attempt, queries, found), SEARCHES, update=False
+    rows = conform(
+        _with_constants(hits, search_id=run.search_id, chunk=chunk, attempt=attempt), CANDIDATES
     )
+    mark = _mark(run, chunk, attempt, queries, hits)
+    run.database.append("candidates", rows)
+    run.database.append("searches", mark)
+    [run.marks[chunk]] = mark.to_pylist()
+    return rows
 
 
 def candidates_of(run: Run, chunk: int) -> pa.Table:
@@ -75,51 +91,85 @@ def candidates_of(run: Run, chunk: int) -> pa.Table:
 
     Raises RuntimeFailure where rows are missing: results must never lack candidates silently.
     """
-    mark = searched(run).get(chunk)
-    if mark is None:
+    if chunk in run.at_hand:
+        return run.at_hand[chunk]
+    mark = _marked(run, chunk, searched(run))
+    return _need_whole(run, mark, _stored(run, mark))
+
+
+def each_chunk(run: Run) -> Iterator[tuple[int, pa.Table]]:
+    """The number and the stored candidates of each chunk, in order, in one pass over the table.
+
+    Chunks that were stored in another order wait for their turn. Raises as `candidates_of` does.
+    """
+    marks = searched(run)
+    chunk_of = {_marked(run, chunk, marks)["attempt"]: chunk for chunk in run.chunks}
+    waiting: dict[int, list[pa.Table]] = {chunk: [CANDIDATES.empty_table()] for chunk in run.chunks}
+    left = {chunk: Counter(_counted(marks[chunk])) for chunk in run.chunks}
+    ready = iter(run.chunks)
+    turn = next(ready, None)
+    for batch in run.database.stream("candidates", equals("search_id", run.search_id)):
+        for attempt in pc.unique(batch.column("attempt")).to_pylist():
+            chunk = chunk_of.get(attempt)
+            if chunk is not None:
+                rows = batch.filter(pc.equal(batch.column("attempt"), attempt))
+                waiting[chunk].append(conform(pa.Table.from_batches([rows]), CANDIDATES))
+                left[chunk].subtract(_hits_of(rows))
+        while turn is not None and not any(left[turn].values()):
+            yield turn, pa.concat_tables(waiting.pop(turn))
+            turn = next(ready, None)
+    for chunk in [] if turn is None else [turn, *ready]:
+        yield chunk, _need_whole(run, marks[chunk], pa.concat_tables(waiting.pop(chunk)))
+
+
+def _marked(run: Run, chunk: int, marks: Mapping[int, Mark]) -> Mark:
+    if chunk not in marks:
         raise LookupError(f"chunk {chunk} of search {run.search_id} was not searched yet")
-    rows = _stored(run, mark)
+    return marks[chunk]
+
+
+def _need_whole(run: Run, mark: Mark, rows: pa.Table) -> pa.Table:
     if not _are_whole(mark, rows):
         raise RuntimeFailure(
-            f"candidates of chunk {chunk} are gone from table 'candidates' of {run.database.uri}: "
-            "was it dropped or cut? Start the command again; the chunk is then searched again"
+            f"candidates of chunk {mark['chunk']} are gone from table 'candidates' of "
+            f"{run.database.uri}: was it dropped or cut? Start the command again; the chunk is "
+            "then searched again"
         )
     return rows
 
 
-def _stored(
-    run: Run,
-    mark: Mapping[str, int | str],
-    columns: list[str] | None = None,
-) -> pa.Table:
+def _stored(run: Run, mark: Mark) -> pa.Table:
     where = (
         equals("search_id", run.search_id)
         & equals("chunk", mark["chunk"])
         & equals("attempt", mark["attempt"])
     )
-    rows = run.database.read("candidates", where, columns)
+    rows = run.database.read("candidates", where)
     return rows if rows.num_columns else CANDIDATES.empty_table()
 
 
-def _are_whole(mark: Mapping[str, int | str], rows: pa.Table) -> bool:
+def _are_whole(mark: Mark, rows: pa.Table) -> bool:
     """Whether the rows are as many as the chunk's mark counted."""
-    return all(_hits(rows, leg) == mark[f"hits_{leg}"] for leg in ("vector", "fts"))
+    return _hits_of(rows) == _counted(mark)
 
 
-def _hits(rows: pa.Table, leg: str) -> int:
-    return int(rows.num_rows - rows.column(f"{leg}_rank").null_count)
+def _counted(mark: Mark) -> dict[str, int]:
+    return {leg: mark[f"hits_{leg}"] for leg in _LEGS}
 
 
-def _mark(run: Run, chunk: int, attempt: str, queries: pa.Table, found: pa.Table) -> pa.Table:
-    with_hits = pc.count_distinct(found.column("query_id")).as_py()
+def _hits_of(rows: pa.Table | pa.RecordBatch) -> dict[str, int]:
+    return {leg: rows.num_rows - rows.column(f"{leg}_rank").null_count for leg in _LEGS}
+
+
+def _mark(run: Run, chunk: int, attempt: str, queries: pa.Table, hits: pa.Table) -> pa.Table:
+    with_hits = pc.count_distinct(hits.column("query_id")).as_py()
     row = {
         "search_id": run.search_id,
         "chunk": chunk,
         "epoch": run.epoch,
         "attempt": attempt,
         "queries": queries.num_rows,
-        "hits_vector": _hits(found, "vector"),
-        "hits_fts": _hits(found, "fts"),
+        **{f"hits_{leg}": count for leg, count in _hits_of(hits).items()},
         "no_hits": queries.num_rows - with_hits,
         "documents_version": run.corpus.version,
         "searched_at": datetime.now(UTC),

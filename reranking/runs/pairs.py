@@ -14,28 +14,35 @@ from numpy.typing import NDArray
 from reranking.arrow import frame
 from reranking.errors import RuntimeFailure
 from reranking.fingerprints import text_hash
+from reranking.runs.run import Run
 from reranking.store import Database, equals
 
 log = logging.getLogger(__name__)
 
 TABLE = "pair_scores"
 KEY = ["query_hash", "doc_hash"]
+_WINDOW = 2_000_000  # pairs whose scores are known at once, a few hundred bytes each
 _EMPTY = pl.DataFrame(
     schema={"query_hash": pl.Binary, "doc_hash": pl.Binary, "score": pl.Float32, "epoch": pl.Int32}
 )
 
 
 class PairScores:
-    """The scores of one reranker for the queries of one run, and those added meanwhile.
+    """The scores of one reranker for some queries, and those added meanwhile.
 
-    Built with one streamed pass over the store; memory grows with the run, not with the store.
+    Built with one streamed pass over the store; memory grows with the queries, not with the store.
     """
 
     def __init__(
         self, database: Database, reranker: bytes, queries: Iterable[bytes], least_epoch: int = 0
     ) -> None:
-        self.database, self.reranker = database, reranker
-        self.known = _lookup(database, reranker, queries, least_epoch)
+        self.database, self.reranker, self.least_epoch = database, reranker, least_epoch
+        self.known = _EMPTY
+        self.look_up(queries)
+
+    def look_up(self, queries: Iterable[bytes]) -> None:
+        """Know the stored scores of these queries from now on, and of no others."""
+        self.known = _lookup(self.database, self.reranker, queries, self.least_epoch)
 
     def missing(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """The pairs (query_hash, doc_hash) that have no score yet."""
@@ -69,6 +76,26 @@ class PairScores:
         marks = pa.array([self.reranker] * count, pa.binary(16))
         self.database.append(TABLE, rows.append_column("reranker", marks))
         self.known = pl.concat([self.known, frame(rows)])
+
+
+class RunScores(PairScores):
+    """The scores of a run's pairs: those of a window of its chunks are known at a time."""
+
+    def __init__(self, run: Run, reranker: bytes) -> None:
+        super().__init__(run.database, reranker, (), run.least_epoch)
+        self.run, self.window = run, range(0)
+
+    def cover(self, chunk: int) -> None:
+        """Know the stored scores of the chunk, and of those behind it as far as a window goes."""
+        if chunk in self.window:
+            return
+        search = self.run.search
+        pairs = search.chunk_queries * search.limit * len(search.legs)
+        self.window = range(chunk, chunk + max(1, _WINDOW // pairs))
+        rows = self.run.query_rows.slice(
+            chunk * search.chunk_queries, len(self.window) * search.chunk_queries
+        )
+        self.look_up(rows.column("text_hash").to_pylist())
 
 
 class Commits:
@@ -114,7 +141,10 @@ def distinct_pairs(candidates: pa.Table) -> pl.DataFrame:
 def _lookup(
     database: Database, reranker: bytes, queries: Iterable[bytes], least_epoch: int
 ) -> pl.DataFrame:
-    wanted = pl.DataFrame({"query_hash": pl.Series(list(set(queries)), dtype=pl.Binary)})
+    hashes = set(queries)
+    if not hashes:
+        return _EMPTY
+    wanted = pl.DataFrame({"query_hash": pl.Series(list(hashes), dtype=pl.Binary)})
     parts = [_EMPTY]
     columns = ["query_hash", "doc_hash", "score", "epoch"]
     ignored = 0

@@ -9,8 +9,8 @@ import polars as pl
 import pyarrow as pa
 
 from reranking.errors import RuntimeFailure
-from reranking.runs.candidates import candidates_of, searched
-from reranking.runs.pairs import KEY, PairScores, distinct_pairs
+from reranking.runs.candidates import each_chunk, searched
+from reranking.runs.pairs import KEY, RunScores, distinct_pairs
 from reranking.runs.ranking import rank_results
 from reranking.runs.refine import above_cuts, with_exact
 from reranking.runs.run import Run, need_row, published_epoch
@@ -20,7 +20,7 @@ from reranking.store import equals
 SCORE_FIELDS = [pa.field("_distance", pa.float32()), pa.field("_score", pa.float32())]
 
 
-def publish_results(run: Run, scores: PairScores | None, exact: PairScores | None = None) -> str:
+def publish_results(run: Run, scores: RunScores | None, exact: RunScores | None = None) -> str:
     """Write the run's results table unless it exists, and return its name.
 
     `exact` has the float32 scores of a run that refines.
@@ -53,7 +53,7 @@ def publish_results(run: Run, scores: PairScores | None, exact: PairScores | Non
 def run_counts(run: Run, pairs: int | None, scored: int) -> dict[str, int]:
     """The final counts of a published run; `pairs` are counted again where None is given."""
     if pairs is None:
-        pairs = sum(len(distinct_pairs(candidates_of(run, c))) for c in run.chunks)
+        pairs = sum(len(distinct_pairs(rows)) for _, rows in each_chunk(run))
     marks = searched(run).values()
     return {
         "documents": run.corpus.opened(run.database).count_rows(),
@@ -68,12 +68,11 @@ def run_counts(run: Run, pairs: int | None, scored: int) -> dict[str, int]:
 
 def _batches(
     run: Run,
-    scores: PairScores | None,
-    exact: PairScores | None,
+    scores: RunScores | None,
+    exact: RunScores | None,
     schema: pa.Schema,
 ) -> Iterator[pa.RecordBatch]:
-    for chunk in run.chunks:
-        candidates = candidates_of(run, chunk)
+    for chunk, candidates in each_chunk(run):
         known = None
         if scores is not None:
             known = _scores_of(run, chunk, candidates, scores, exact).to_arrow()
@@ -92,13 +91,15 @@ def _batches(
 
 
 def _scores_of(
-    run: Run, chunk: int, candidates: pa.Table, scores: PairScores, exact: PairScores | None
+    run: Run, chunk: int, candidates: pa.Table, scores: RunScores, exact: RunScores | None
 ) -> pl.DataFrame:
     """The scores of the chunk's pairs; raises RuntimeFailure where one is lacking."""
     pairs = distinct_pairs(candidates).select(KEY)
+    scores.cover(chunk)
     lacking = len(scores.missing(pairs))
     known = scores.of(pairs)
     if exact is not None and not lacking:
+        exact.cover(chunk)
         lacking = len(exact.missing(above_cuts(candidates, known, run, margin=0.0)))
         known = with_exact(known, exact)
     if lacking:

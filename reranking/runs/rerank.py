@@ -15,7 +15,7 @@ from reranking.corpus.corpus import texts_of
 from reranking.errors import RuntimeFailure
 from reranking.progress import Progress, Status, silent, weights_of
 from reranking.runs.candidates import candidates_of
-from reranking.runs.pairs import Commits, PairScores, distinct_pairs, texts_by_hash
+from reranking.runs.pairs import Commits, RunScores, distinct_pairs, texts_by_hash
 from reranking.runs.plan import note_commit
 from reranking.runs.run import Run
 from reranking.scoring.scorer import Scorer
@@ -52,8 +52,7 @@ class Rescorer:
             raise ValueError("the run has no reranker")
         self.run, self._load = run, load
         self.commit_seconds, self.progress = commit_seconds, progress
-        hashes = run.query_rows.column("text_hash").to_pylist()
-        self.store = PairScores(run.database, bytes.fromhex(reranker), hashes, run.least_epoch)
+        self.store = RunScores(run, bytes.fromhex(reranker))
         self.scorer: Scorer | None = None
         self.seconds = 0.0  # in the scorer, load time aside
         self._noted = -math.inf
@@ -73,6 +72,7 @@ class Rescorer:
 
         Committed every `commit_seconds`, and whatever ends it early, what was scored until then.
         """
+        self.store.cover(chunk)
         missing = self.store.missing(pairs)
         if len(missing):
             scorer = self._ready(chunk, pairs)

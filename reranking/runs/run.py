@@ -172,6 +172,21 @@ class Run:
         """The run's queries by id, the schema QUERIES; read once, for their version is pinned."""
         return read_queries(self.database, self.queries)
 
+    @cached_property
+    def marks(self) -> dict[int, dict[str, Any]]:
+        """The rows of `searches` by chunk: as they stood at the first look, and this process' own.
+
+        Each chunk would otherwise read those of all others.
+        """
+        from reranking.runs.candidates import searched
+
+        return searched(self)
+
+    @cached_property
+    def at_hand(self) -> dict[int, pa.Table]:
+        """The candidates of the chunks that this process is working on."""
+        return {}
+
     def chunk_of_queries(self, chunk: int) -> pa.Table:
         """Return the queries of one chunk, by id."""
         size = self.search.chunk_queries

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from numpy.typing import NDArray
 
 from configs.load import load_config
 from reranking.arrow import frame
@@ -24,42 +23,35 @@ from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.store import Database
 from tests.support import tiny
 from tests.support.equal import assert_same
+from tests.support.judged import FakeScorer
 from tests.support.walk import database_of, walk, walk_file
 
 Pair = tuple[str, str]
 
 
-class Scores:
-    """A scorer whose logit of a pair is made from its texts; it remembers what it was asked."""
-
-    dtype, path, max_length = "float32", "fake", 48
+class Scores(FakeScorer):
+    """Makes the logit of a pair from its texts; fails after `fails_after` pairs."""
 
     def __init__(self) -> None:
-        self.asked: list[Pair] = []
+        super().__init__(lambda *pair: self.sign * logit(*pair) + self.shift, [])
         self.loads = 0
         self.fails_after: int | None = None
         self.shift, self.sign = 0.0, 1
 
     def batches(
-        self,
-        queries: Sequence[str],
-        documents: Sequence[str],
-        query_index: NDArray[np.int64],
-        document_index: NDArray[np.int64],
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        for start in range(0, len(query_index), 7):
-            at = np.arange(start, min(start + 7, len(query_index)))
-            pairs = [(queries[query_index[i]], documents[document_index[i]]) for i in at]
-            if self.fails_after is not None and len(self.asked) + len(pairs) > self.fails_after:
+        self, queries: Sequence[str], documents: Sequence[str], q: Any, d: Any
+    ) -> Iterator[tuple[Any, Any]]:
+        for start in range(0, len(q), 7):
+            at = np.arange(start, min(start + 7, len(q)))
+            if self.fails_after is not None and len(self.pairs) + len(at) > self.fails_after:
                 raise RuntimeFailure("not one pair more")
-            self.asked += pairs
-            yield at, np.array([self.sign * logit(*p) + self.shift for p in pairs], np.float32)
+            yield at, super().score(queries, documents, q[at], d[at])
 
-    def score(self, *pairs: Any) -> NDArray[np.float32]:
-        counted = len(self.asked)
-        found = np.concatenate([logits for _, logits in self.batches(*pairs)])
-        del self.asked[counted:]  # the check of stored pairs is not counted
-        return found
+    def score(self, queries: Sequence[str], documents: Sequence[str], q: Any, d: Any) -> Any:
+        counted = len(self.pairs)
+        logits = super().score(queries, documents, q, d)
+        del self.pairs[counted:]  # the check of stored pairs is not counted
+        return logits
 
 
 def logit(query: str, document: str) -> float:
@@ -94,9 +86,9 @@ class World:
         tiny.write_jsonl(self.folder / "queries.jsonl", self.queries)
         changes = {"search__chunk_queries": 4, **changes}
         config = load_config(tiny.write_config(self.folder, self.model, **changes))
-        self.scores.asked.clear()
+        self.scores.pairs.clear()
         plan, _ = walk(config, force=force)
-        return plan, list(self.scores.asked)
+        return plan, list(self.scores.pairs)
 
     @property
     def database(self) -> Database:
@@ -244,9 +236,9 @@ def test_a_model_edited_while_the_run_is_at_work_is_refused(
     monkeypatch.setattr(CrossEncoderModel, "load", edited_meanwhile)
     with pytest.raises(RuntimeFailure, match="was changed while the run was at work"):
         world.run()
-    assert not world.scores.asked
+    assert not world.scores.pairs
     world.run()  # now it is the changed model's run
-    assert world.scores.asked
+    assert world.scores.pairs
 
 
 def test_force_writes_an_epoch_that_readers_prefer(world: World) -> None:
@@ -268,7 +260,7 @@ def test_an_interrupted_forced_run_continues(world: World) -> None:
     with pytest.raises(RuntimeFailure, match="not one pair more"):
         world.run(force=True, execution__commit_seconds=1e-9)
     assert world.right(first)  # the old results stay until the new ones are whole
-    begun = set(world.scores.asked)
+    begun = set(world.scores.pairs)
     assert begun
     world.scores.fails_after = None
     forced, rest = world.run(force=True)
@@ -282,7 +274,7 @@ def test_what_was_scored_before_a_fault_is_kept(world: World) -> None:
     world.scores.fails_after = 40
     with pytest.raises(RuntimeFailure, match="not one pair more"):
         world.run(execution__commit_seconds=1000)
-    begun = list(world.scores.asked)
+    begun = list(world.scores.pairs)
     assert world.database.need("pair_scores").count_rows() == len(begun) > 0
     world.scores.fails_after = None
     plan, rest = world.run()

@@ -52,7 +52,7 @@ def snapshot(database: Database) -> dict[str, pl.DataFrame]:
         "queries": _keyed(frame(database.read("queries")), "query_set", "query_id"),
         "runs": _keyed(_runs(database), "run_id"),
     }
-    _keyed(frame(database.read("searches")), "search_id", "chunk", "epoch")
+    _keyed(frame(database.read("searches")), "search_id", "chunk", "epoch", "attempt")
     for row in list_rows(database):
         plan = Run.of_row(database, row)
         found |= _run(database, plan, row["status"] == "done")

@@ -16,7 +16,7 @@ from configs.part import LEGS
 from reranking.arrow import frame
 from reranking.evaluation.array_measures import NOTHING, UNJUDGED, Grades
 from reranking.evaluation.measures import without_identical, without_judgments
-from reranking.runs.candidates import candidates_of
+from reranking.runs.candidates import each_chunk
 from reranking.runs.fusion import Floats, Legs, scaled
 from reranking.runs.pairs import KEY, PairScores
 from reranking.runs.ranking import Places, legs_of
@@ -148,7 +148,7 @@ def _judged(grades: pl.DataFrame, queries: int) -> Grades:
 def _scored(run: Run, reranked: bool) -> pl.DataFrame:
     """The candidates of all chunks, with the logit that ranks if it is wanted and there is one."""
     wanted = ["query_id", "doc_id", *KEY, "vector_rank", "_distance", "fts_rank", "_score"]
-    rows = pl.concat([frame(candidates_of(run, chunk).select(wanted)) for chunk in run.chunks])
+    rows = pl.concat([frame(rows.select(wanted)) for _, rows in each_chunk(run)])
     if run.reranker is None or not reranked:
         return rows
     hashes = run.query_rows.column("text_hash").to_pylist()
