@@ -262,6 +262,8 @@ def _absolute(config: Config, base: Path) -> Config:
             source["path"] = source["path"] if source["path"] == "-" else local(source["path"])
     if data["results"]["report"]:
         data["results"]["report"] = str(base / Path(data["results"]["report"]).expanduser())
+    if data["results"]["metrics"]:
+        data["results"]["metrics"] = str(base / Path(data["results"]["metrics"]).expanduser())
     if data["documents"]["encoder"]:
         data["documents"]["encoder"]["model"] = model(data["documents"]["encoder"]["model"])
     if data["rerank"]:

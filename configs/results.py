@@ -44,6 +44,27 @@ class Results(Part):
         None, min_length=1, description="folder where flows write a report on each run"
     )
 
+    report_url: str | None = Field(
+        None, description="where that folder is served; links lead there, not to a file"
+    )
+    metrics: str | None = Field(
+        None, min_length=1, description="file for Prometheus' textfile collector, ends in .prom"
+    )
+
+    @field_validator("metrics")
+    @classmethod
+    def _textfile(cls, value: str | None) -> str | None:
+        if value is not None and ("://" in value or not value.endswith(".prom")):
+            raise ValueError("metrics is a local file that ends in .prom: others are not collected")
+        return value
+
+    @field_validator("report_url")
+    @classmethod
+    def _served(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("report_url is an http:// or https:// address")
+        return value
+
     @field_validator("report")
     @classmethod
     def _local(cls, value: str | None) -> str | None:
@@ -65,6 +86,8 @@ class Results(Part):
     def _shares_something(self) -> Results:
         if self.publish is None and (self.shared or self.serve != "newest"):
             raise ValueError("shared and serve are about a table: name it with results.publish")
+        if self.report_url is not None and self.report is None:
+            raise ValueError("report_url is where reports are served: name their folder, report")
         return self
 
     @field_validator("publish")

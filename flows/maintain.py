@@ -10,6 +10,7 @@ from configs.deploy import FlowConfig
 from reranking import order
 from reranking.pipeline import Pipeline
 from tasks.artifacts import show_maintenance
+from tasks.logs import show_lines
 from tasks.steps import AsTasks
 
 
@@ -18,6 +19,7 @@ def maintain(
     config: FlowConfig, dry_run: bool = False, older_than: float | None = None
 ) -> dict[str, Any]:
     """What maintenance did, or would do in a dry run; versions of so many seconds are pruned."""
+    show_lines()
     report = order.maintain(Pipeline(config, AsTasks()), dry_run, older_than)
     show_maintenance(report)
     return report

@@ -11,14 +11,17 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.source import masked
 from reranking import chunks
-from reranking.errors import GateFailed, RuntimeFailure, ToBeContinued
+from reranking.errors import GateFailed, RescoreError, RuntimeFailure, ToBeContinued
+from reranking.files import check_out
 from reranking.pipeline import Pipeline
 from reranking.runs.plan import note_end, note_gates
 from reranking.runs.run import Run
+from reranking.runs.settings import pipeline_of
 from reranking.summary import Summary
 
 if TYPE_CHECKING:
@@ -33,8 +36,38 @@ _CHANGES = 3  # of somebody else's table, while one run reads it
 def rescore(pipeline: Pipeline, *, force: bool = False, serve: bool = True) -> Summary:
     """Do the main job: ingest what changed, search, rerank, publish, evaluate.
 
-    Without `serve` the table for consumers is left as it is.
+    Without `serve` the table for consumers is left as it is. However it ends, `results.metrics`
+    says so.
     """
+    if pipeline.config.results.metrics is not None:
+        check_out(Path(pipeline.config.results.metrics))
+    try:
+        summary = _rescore(pipeline, force, serve)
+    except ToBeContinued:
+        _write_metrics(pipeline, "to be continued")
+        raise
+    except BaseException:
+        _write_metrics(pipeline, "failed")
+        raise
+    _write_metrics(pipeline, "done" if passed(summary.gates) else "refused", summary.as_dict())
+    return summary
+
+
+def _write_metrics(pipeline: Pipeline, state: str, values: Mapping[str, Any] | None = None) -> None:
+    from reranking.report.textfile import write_metrics
+
+    config = pipeline.config
+    if config.results.metrics is None:
+        return
+    primary = config.comparison.primary, config.comparison.query_type
+    try:
+        file = Path(config.results.metrics)
+        write_metrics(file, str(pipeline_of(config)), state, values, primary)
+    except (RescoreError, OSError) as error:  # what the run did stands, whatever this file does
+        log.warning("results.metrics could not be written: %s", error)
+
+
+def _rescore(pipeline: Pipeline, force: bool, serve: bool) -> Summary:
     call, summary = pipeline.executor.call, Summary(pipeline.config)
     pipeline.check()
     with summary.timed("ingest"):

@@ -7,7 +7,7 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from configs.schema import Config
-from reranking.numbers import cells, published_line
+from reranking.report.summary import markdown_of
 from reranking.summary import Summary
 from tasks.assets import show_tables
 
@@ -63,35 +63,6 @@ def show_bakeoff(values: dict[str, Any]) -> None:
         key="bakeoff",
         description=f"{values['measure']} on {values['query_set']}, against {values['base']}",
     )
-
-
-def markdown_of(values: dict[str, Any]) -> str:
-    """The summary as Markdown: where the results are, and what reranking changed."""
-    lines = [
-        f"Run `{values['run_id']}`: results in table `{values['results_table']}`.",
-        *(
-            [f"For consumers: {published_line(values['consumers'])}."]
-            if values["consumers"]
-            else []
-        ),
-        *([published_line(values["consumers"])] if values["consumers"] else []),
-        "",
-        "| query type | measure | first stage | reranked | change |",
-        "|---|---|---|---|---|",
-    ]
-    for row in values["measures"]:
-        lines.append(f"| {row['query_type']} | {row['measure']} | {' | '.join(cells(row))} |")
-    gates = values.get("gates")
-    if gates is not None:
-        outcome = "passed" if gates["passed"] else "FAILED"
-        lines += ["", f"Gates {outcome}, against {gates['against']}.", ""]
-        lines += [
-            f"- {'ok' if c['passed'] else 'FAILED'}: {c['reason']}" for c in gates["conditions"]
-        ]
-        lines += ["", gates["sentence"] or ""]
-    if values["report"] is not None:
-        lines += ["", f"[The whole report](<{values['report']}>)"]
-    return "\n".join(lines)
 
 
 def show_comparison(answer: dict[str, Any] | None) -> None:

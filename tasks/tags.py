@@ -6,10 +6,12 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 
 from configs.schema import Config, short_name
+from tasks.logs import show_lines
 
 
 def tag_flow_run(config: Config) -> None:
-    """Add the config's tags to those that the flow run has already."""
+    """Add the config's tags to those that the flow run has already; have our lines in its log."""
+    show_lines()
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return

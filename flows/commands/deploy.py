@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.commands.console import Answer, ConfigFile, command, echo, line, read_config
+from flows.commands.notify import no_longer
+from flows.commands.notify import notify as tell_failures
 from flows.commands.schedules import TAG, deployments_for, name_of
 from flows.commands.server import configured, prepare
 from reranking.errors import MissingPrerequisite, RuntimeFailure
@@ -34,6 +36,10 @@ def deploy(
     remove: Annotated[
         bool, typer.Option("--remove", help="take the config's deployments off the server")
     ] = False,
+    notify: Annotated[
+        str | None,
+        typer.Option("--notify", metavar="URL|BLOCK", help="who is told of failed runs"),
+    ] = None,
 ) -> Answer:
     """Register the scheduled flows for a config on the configured Prefect server."""
     settings = read_config(config, None)
@@ -41,9 +47,10 @@ def deploy(
     _need_server()
     if remove:
         removed = _remove(name)
+        no_longer(name)
         return Answer({"name": name, "removed": removed}, line(f"removed: {', '.join(removed)}"))
-    values = register(settings, config)
-    return Answer(values, _show)
+    values: dict[str, Any] = {"notifies": None if notify is None else tell_failures(name, notify)}
+    return Answer(values | register(settings, config), _show)
 
 
 def _show(values: dict[str, Any]) -> None:
@@ -54,6 +61,8 @@ def _show(values: dict[str, Any]) -> None:
     for row in values["deployments"]:
         add_row(table, row["deployment"], row["next_run"] or "not scheduled")
     show(table)
+    if values["notifies"]:
+        echo(f"failed and crashed runs are told by the automation {values['notifies']!r}")
     echo(
         f"registered from {values['root']}; start a worker with "
         f"`prefect worker start --pool {values['work_pool']}`"

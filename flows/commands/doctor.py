@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from flows.commands.console import Answer, ConfigFile, Overrides, command, read_config
 from flows.commands.doctor_documents import DocumentsHealth, need_writable
-from flows.commands.server import check, configured
+from flows.commands.schedules import TAG, name_of
+from flows.commands.server import ask_for, check, configured
 from reranking.errors import EXIT_DONE, MissingPrerequisite, RescoreError, worst
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def doctor(config: ConfigFile, set: Overrides = None) -> Answer:
     """Check versions, models, devices, database, indexes, server and disk; estimate the run."""
     settings = read_config(config, set)
-    findings = examine(settings)
+    findings = examine(settings, config)
     values: dict[str, Any] = {"findings": [vars(f) for f in findings], "estimate": None}
     code = worst_code(findings)
     if code == EXIT_DONE:
@@ -52,7 +53,7 @@ class Finding:
     detail: str
 
 
-def examine(config: Config) -> list[Finding]:
+def examine(config: Config, file: Path) -> list[Finding]:
     """Look at everything, in the order in which a run needs it."""
     from reranking.forecast import queries_asked
     from reranking.pipeline import Pipeline
@@ -69,6 +70,7 @@ def examine(config: Config) -> list[Finding]:
         *DocumentsHealth(config).looks,
         ("queries", lambda: f"{queries_asked(Pipeline(config)).num_rows:,} queries"),
         ("prefect server", _server),
+        ("scheduled runs", lambda: _scheduled(config, file)),
     ]
     return [_look(what, look) for what, look in looks]
 
@@ -203,3 +205,30 @@ def _server() -> str:
         return "none is configured: jobs run in this process, recorded only with --server"
     check(server)
     return f"{server.shown} answers ({server.origin})"
+
+
+def _scheduled(config: Config, file: Path) -> str:
+    """Whether the server plans the config's scheduled runs: a dead scheduler does not say so."""
+    server = configured()
+    if server is None:
+        return "no server: cron or a timer starts `rescore run`"
+    name = name_of(config, file)
+    tags = {"tags": {"all_": [f"{TAG}:{name}"]}}
+    deployed = ask_for(server, "deployments/filter", {"deployments": tags})
+    if not deployed:
+        return f"{name} is not deployed: `rescore deploy {file}`"
+    planned = [d for d in deployed if any(s.get("active") for s in d.get("schedules") or [])]
+    if not planned:
+        return f"{len(deployed)} deployments of {name}, none on a schedule that is active"
+    waiting = {"state": {"type": {"any_": ["SCHEDULED"]}}, **tags}
+    order = {"sort": "NEXT_SCHEDULED_START_TIME_ASC", "limit": 1}
+    runs = ask_for(server, "flow_runs/filter", {"flow_runs": waiting, **order})
+    if not runs:
+        newest = max(str(d.get("updated") or d.get("created")) for d in planned)
+        raise MissingPrerequisite(
+            f"{len(planned)} deployments of {name} have a schedule, but the server has planned no "
+            f"run of them. It plans within a minute or two of `rescore deploy` (last: {newest}); "
+            "if none comes, its scheduler is dead: look at the server's log and the versions that "
+            "pyproject.toml bounds"
+        )
+    return f"the next run of {name} is planned for {runs[0].get('next_scheduled_start_time')}"

@@ -19,6 +19,7 @@ from flows.commands.console import (
     echo,
     exit_code,
     line,
+    printable,
     read_config,
 )
 from flows.commands.place import do
@@ -26,6 +27,12 @@ from reranking.errors import ConfigError, GateFailed, ToBeContinued
 
 if TYPE_CHECKING:
     from configs.schema import Config
+
+
+Summary = Annotated[
+    Path | None,
+    typer.Option("--summary", metavar="FILE", help="append what the run did as Markdown"),
+]
 
 
 @command
@@ -61,6 +68,7 @@ def run(
         bool,
         typer.Option("--publish", help="publish for consumers whatever --set says"),
     ] = False,
+    summary: Summary = None,
     allow_rejects: AllowRejects = False,
     server: Server = False,
 ) -> Answer:
@@ -75,13 +83,28 @@ def run(
     try:
         values = do("rescore", settings, force, serve, server=server)
     except GateFailed as failed:
+        _summarise(failed.values, summary)
         return Answer(failed.values, _show_run, fault=failed)
     except ToBeContinued as stopped:
         values = stopped.values
     if values["status"] == "to be continued":
         return Answer(values, lambda _: None, fault=ToBeContinued(values["reason"]))
+    _summarise(values, summary)
     code = exit_code(values["rejected"], allow_rejects)
     return Answer(values, _show_run, code, database=settings.database)
+
+
+def _summarise(values: dict[str, Any], file: Path | None) -> None:
+    """Write what the run did as Markdown, behind what the file holds already."""
+    if file is None:
+        return
+    from reranking.report.summary import markdown_of
+
+    try:
+        with file.open("a", encoding="utf-8") as out:
+            out.write(printable(markdown_of(values)) + "\n")
+    except OSError as error:
+        raise ConfigError(f"--summary {file}: {error.strerror or error}") from error
 
 
 def _is_what_if(settings: Config, file: Path, overrides: list[str] | None) -> bool:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from reranking.errors import ConfigError, MissingPrerequisite
 
+_MOST_BYTES = 4_000_000
 _SECONDS = 8.0  # to wait for a server's answer
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -202,11 +203,22 @@ def check(server: Server) -> None:
         )
 
 
-def _ask(server: Server, path: str, needed: bool = True) -> bytes | None:
-    """The server's answer; None for one that is not needed and not given."""
+def ask_for(server: Server, path: str, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows that the server has of what is wanted, by its REST interface."""
+    rows: list[dict[str, Any]] = json.loads(_ask(server, path, body=wanted) or b"[]")
+    return rows
+
+
+def _ask(
+    server: Server, path: str, needed: bool = True, body: Mapping[str, Any] | None = None
+) -> bytes | None:
+    """The server's answer, to a POST if there is a body; None if not needed and not given."""
     where = f"the Prefect server at {server.shown} ({server.origin})"
     url = f"{server.url.rstrip('/')}/{path}"
-    request = urllib.request.Request(url, headers=_headers(server))  # noqa: S310 - checked: http
+    headers, data = _headers(server), None
+    if body is not None:
+        headers, data = headers | {"Content-Type": "application/json"}, json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers)  # noqa: S310 - checked: http
     handlers: list[urllib.request.BaseHandler] = []
     if urlsplit(server.url).hostname in _LOOPBACK:
         handlers.append(urllib.request.ProxyHandler({}))
@@ -214,8 +226,8 @@ def _ask(server: Server, path: str, needed: bool = True) -> bytes | None:
         handlers.append(urllib.request.HTTPSHandler(context=_tls(server)))
     try:
         with urllib.request.build_opener(*handlers).open(request, timeout=_SECONDS / 2) as answer:
-            body: bytes = answer.read(100_000)
-            return body
+            content: bytes = answer.read(_MOST_BYTES)
+            return content
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             raise MissingPrerequisite(

@@ -35,7 +35,8 @@ def write_for(config: Config, comparisons: Comparisons) -> dict[str, str]:
     make_folder(folder)
     out = folder / f"{run.run_id}.html"
     write(content, out)
-    link = out.as_uri()
+    served = config.results.report_url
+    link = out.as_uri() if served is None else f"{served.rstrip('/')}/{out.name}"
     return {"link": link, "markdown": markdown(content, link)}
 
 

@@ -1,7 +1,11 @@
-"""The report's summary as Markdown, for a Prefect artifact."""
+"""What a run did and what its report says as Markdown: for Prefect, and for a CI's summary."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from reranking.numbers import cells, published_line
 from reranking.report.content import Report
 from reranking.report.words import count, explanation, headline, ordinary, p_value, signed
 from reranking.report.words import number as shown
@@ -46,4 +50,32 @@ def markdown(report: Report, link: str | None = None) -> str:
     )
     if link is not None:
         lines += ["", f"[The whole report](<{link}>)"]
+    return "\n".join(lines)
+
+
+def markdown_of(values: Mapping[str, Any]) -> str:
+    """The summary as Markdown: where the results are, and what reranking changed."""
+    lines = [
+        f"Run `{values['run_id']}`: results in table `{values['results_table']}`.",
+        *(
+            [f"For consumers: {published_line(values['consumers'])}."]
+            if values["consumers"]
+            else []
+        ),
+        "",
+        "| query type | measure | first stage | reranked | change |",
+        "|---|---|---|---|---|",
+    ]
+    for row in values["measures"]:
+        lines.append(f"| {row['query_type']} | {row['measure']} | {' | '.join(cells(row))} |")
+    gates = values.get("gates")
+    if gates is not None:
+        outcome = "passed" if gates["passed"] else "FAILED"
+        lines += ["", f"Gates {outcome}, against {gates['against']}.", ""]
+        lines += [
+            f"- {'ok' if c['passed'] else 'FAILED'}: {c['reason']}" for c in gates["conditions"]
+        ]
+        lines += ["", gates["sentence"] or ""]
+    if values["report"] is not None:
+        lines += ["", f"[The whole report](<{values['report']}>)"]
     return "\n".join(lines)

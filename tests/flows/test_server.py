@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +219,7 @@ def test_restored_tables_pass_the_doctor(tmp_path: Path, cross_encoder: Path) ->
     from configs.load import load_config
     from flows.commands.doctor import examine, worst_code
 
-    findings = examine(load_config(config))
+    findings = examine(load_config(config), config)
     assert worst_code(findings) == 0, findings
     again, counts = walk_file(config)
     assert again.run_id == run.run_id and counts == {}
@@ -246,6 +248,46 @@ def test_a_schedule_fires_by_itself(cluster: Cluster, cross_encoder: Path) -> No
     assert removed.returncode == 0, removed.stderr
     assert "nightly-shop" in json.loads(removed.stdout.splitlines()[-1])["removed"]
     assert cluster.ask("[d.name for d in client.read_deployments()]") == []
+
+
+def test_a_failed_run_is_told_to_a_url_and_its_log_has_our_lines(
+    cluster: Cluster, cross_encoder: Path
+) -> None:
+    home = cluster.home
+    tiny.write_jsonl(home / "documents.jsonl", tiny.documents(20))
+    tiny.write_jsonl(home / "queries.jsonl", tiny.queries(["river"]))
+    config = tiny.write_config(home, cross_encoder, name="told")
+    heard: list[dict[str, Any]] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers["Content-Length"])
+            heard.append(json.loads(self.rfile.read(length)))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Hook) as hook:
+        threading.Thread(target=hook.serve_forever, daemon=True).start()
+        rescore = str(Path(sys.executable).parent / "rescore")
+        url = f"http://127.0.0.1:{hook.server_port}/hook"
+        deployed = cluster.run(rescore, "deploy", str(config), "--notify", url, "--json")
+        assert deployed.returncode == 0, deployed.stderr
+        until(cluster.scheduled, 120)
+        looked = cluster.run(rescore, "doctor", str(config), "--json")
+        findings = json.loads(looked.stdout.splitlines()[-1])["findings"]
+        said = {f["what"]: f for f in findings}["scheduled runs"]
+        assert said["code"] == 0 and "the next run of told is planned for" in said["detail"]
+        (home / "documents.jsonl").unlink()
+        cluster.worker()
+        assert cluster.prefect("deployment", "run", "rescore/nightly-told").returncode == 0
+        until(lambda: heard, 180)
+        hook.shutdown()
+    assert "ended as Failed" in heard[0]["text"] and "documents.jsonl" in heard[0]["text"]
+    lines = cluster.ask("[log.message for log in client.read_logs()]")
+    assert any("ingest: begun" in line for line in lines), lines
 
 
 def test_a_run_whose_host_died_is_marked_and_the_next_one_goes_on(
