@@ -15,6 +15,11 @@ import flows.commands.runs  # noqa: F401 - its commands register themselves
 import flows.commands.stored  # noqa: F401 - its commands register themselves
 import flows.commands.what_if  # noqa: F401 - its commands register themselves
 from flows.commands.console import app
+from flows.commands.panels import in_order
+
+_registered = app.registered_commands
+_names = [command.callback.__name__ for command in _registered if command.callback is not None]
+app.registered_commands = [_registered[place] for place in in_order(_names)]
 
 if __name__ == "__main__":
     sys.exit(app())

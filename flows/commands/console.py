@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.commands.panels import panel_of
+from flows.commands.usual import complete_run, need_config, usual_config
 from reranking.errors import (
     EXIT_DONE,
     EXIT_REJECTS,
@@ -56,7 +58,16 @@ def options(
     """The offline side of LanceDB search: ingest, search, rerank, publish, evaluate."""
 
 
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML config file")]
+ConfigFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="[CONFIG]",
+        help="YAML config file; default: RESCORE_CONFIG, or ./rescore.yaml",
+        default_factory=need_config,
+        show_default=False,
+    ),
+]
+NamedConfig = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML config file")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="override a config key")
 ]
@@ -73,7 +84,12 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="config that names the database")
 ]
 DatabaseOption = Annotated[str | None, typer.Option("--database", metavar="URI")]
-RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="a run's id or its beginning")]
+RunId = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN_ID", help="a run's id or its beginning", autocompletion=complete_run
+    ),
+]
 
 Server = Annotated[
     bool,
@@ -167,7 +183,7 @@ def command(function: Callable[..., Answer]) -> Callable[..., None]:
     run.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), *own]
     )
-    return app.command()(run)
+    return app.command(rich_help_panel=panel_of(function.__name__))(run)
 
 
 def _give(answer: Answer, as_json: bool, began: datetime) -> None:
@@ -249,10 +265,22 @@ def read_config(path: Path, overrides: list[str] | None) -> Config:
         raise ConfigError(str(fault)) from None
 
 
-def database_of(config: Path | None, database: str | None) -> tuple[str, Config | None]:
-    """Return the database that the options name, and the config if they name one."""
-    if (config is None) == (database is None):
-        raise ConfigError("name the database by either --config FILE or --database URI")
+def database_of(
+    config: Path | None, database: str | None, *, named: bool = False
+) -> tuple[str, Config | None]:
+    """Return the database that the options name, and the config if they name one.
+
+    Without either it is that of the usual config, unless it has to be `named`: what deletes must
+    not take another database than was meant.
+    """
+    neither = config is None and database is None
+    if neither and not named and usual_config() is not None:
+        config = need_config()
+    elif neither or (config is not None and database is not None):
+        raise ConfigError(
+            "name the database by either --config FILE or --database URI"
+            + (": what deletes takes no usual config" if named else "")
+        )
     if database is not None:
         return database, None
     settings = read_config(config or Path(), None)

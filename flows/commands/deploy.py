@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.commands.console import Answer, ConfigFile, command, echo, line, read_config
+from flows.commands.console import Answer, NamedConfig, command, echo, line, read_config
 from flows.commands.notify import no_longer
 from flows.commands.notify import notify as tell_failures
 from flows.commands.schedules import TAG, deployments_for, name_of
@@ -32,7 +32,7 @@ _ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
 
 @command
 def deploy(
-    config: ConfigFile,
+    config: NamedConfig,
     remove: Annotated[
         bool, typer.Option("--remove", help="take the config's deployments off the server")
     ] = False,

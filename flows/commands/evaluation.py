@@ -19,6 +19,7 @@ from flows.commands.console import (
     echo,
     read_config,
 )
+from flows.commands.usual import complete_run
 from reranking.errors import ConfigError, GateFailed
 
 if TYPE_CHECKING:
@@ -38,7 +39,13 @@ QueryTypeOption = Annotated[
 def evaluate(
     config: ConfigFile,
     run: Annotated[
-        str | None, typer.Option("--run", metavar="RUN_ID", help="default: the config's newest")
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="RUN_ID",
+            help="default: the config's newest",
+            autocompletion=complete_run,
+        ),
     ] = None,
     set: Overrides = None,
 ) -> Answer:
@@ -78,9 +85,17 @@ def _failed(gates: dict[str, Any] | None) -> GateFailed | None:
 
 @command
 def compare(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="run id or promoted name, [:first]")],
+    base: Annotated[
+        str,
+        typer.Argument(
+            metavar="BASE", help="run id or promoted name, [:first]", autocompletion=complete_run
+        ),
+    ],
     candidates: Annotated[
-        list[str], typer.Argument(metavar="CANDIDATE...", help="likewise; several compete")
+        list[str],
+        typer.Argument(
+            metavar="CANDIDATE...", help="likewise; several compete", autocompletion=complete_run
+        ),
     ],
     judgments: JudgmentList = None,
     primary: Primary = None,

@@ -13,6 +13,7 @@ from flows.commands.console import (
     AllowRejects,
     Answer,
     ConfigFile,
+    NamedConfig,
     Overrides,
     Server,
     command,
@@ -254,7 +255,7 @@ def _candidates(file: Path, format: str, query_type: str) -> dict[str, Any]:
 
 @command
 def maintain(
-    config: ConfigFile,
+    config: NamedConfig,
     set: Overrides = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would be done, change nothing")

@@ -14,6 +14,7 @@ from flows.commands.console import (
     ConfigFile,
     ConfigOption,
     DatabaseOption,
+    NamedConfig,
     Overrides,
     Server,
     command,
@@ -24,10 +25,17 @@ from flows.commands.console import (
     read_config,
 )
 from flows.commands.place import do
+from flows.commands.usual import complete_run
 from reranking.errors import ConfigError, GateFailed
 
 RunOption = Annotated[
-    str | None, typer.Option("--run", metavar="RUN_ID", help="default: the config's newest")
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="RUN_ID",
+        help="default: the config's newest",
+        autocompletion=complete_run,
+    ),
 ]
 
 
@@ -174,7 +182,7 @@ def _show_label_sets(rows: list[dict[str, Any]]) -> None:
 
 @command
 def agreement(
-    config: ConfigFile,
+    config: NamedConfig,
     left: Annotated[str, typer.Argument(help="labels:NAME, judgments:LIST or run:ID")],
     right: Annotated[
         str | None, typer.Argument(help="the same; none: the raters of judgments:LIST")
@@ -236,7 +244,7 @@ def worklist(
 
 @command
 def worklist_import(
-    config: ConfigFile,
+    config: NamedConfig,
     file: Annotated[Path, typer.Argument(help="a .csv, or Label Studio's .json or .jsonl")],
     rater: Annotated[
         str | None,

@@ -42,9 +42,9 @@ def runs(config: ConfigOption = None, database: DatabaseOption = None) -> Answer
     return Answer(answer, _show_runs)
 
 
-def _open(config: Path | None, database: str | None) -> Any:
+def _open(config: Path | None, database: str | None, *, named: bool = False) -> Any:
     """Open the database that the options name."""
-    uri, _ = database_of(config, database)
+    uri, _ = database_of(config, database, named=named)
     from reranking.store import Database
 
     return Database(uri, must_exist=True)
@@ -208,7 +208,7 @@ def publish(run_id: RunId, config: ConfigFile) -> Answer:
 @command
 def forget(run_id: RunId, config: ConfigOption = None, database: DatabaseOption = None) -> Answer:
     """Drop a run: its results, candidates, metrics and tags. Its pair scores stay."""
-    opened = _open(config, database)
+    opened = _open(config, database, named=True)
     from reranking.upkeep.retention import forget_run
 
     run = forget_run(opened, run_id)

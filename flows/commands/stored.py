@@ -11,9 +11,9 @@ import typer
 
 from flows.commands.console import (
     Answer,
-    ConfigFile,
     ConfigOption,
     DatabaseOption,
+    NamedConfig,
     command,
     database_of,
     echo,
@@ -33,8 +33,8 @@ What = Annotated[Action, typer.Argument(help="list all, show or drop the one tha
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]")]
 
 
-def _opened(config: Path | None, database: str | None) -> Any:
-    uri, _ = database_of(config, database)
+def _opened(action: Action, config: Path | None, database: str | None) -> Any:
+    uri, _ = database_of(config, database, named=action is Action.drop)
     from reranking.store import Database
 
     return Database(uri, must_exist=True)
@@ -54,7 +54,7 @@ def queries(
     database: DatabaseOption = None,
 ) -> Answer:
     """List the stored query sets, show one, or drop one that was imported wrongly."""
-    opened = _opened(config, database)
+    opened = _opened(action, config, database)
     from reranking.upkeep import stored_sets
 
     if action is Action.list:
@@ -77,7 +77,7 @@ def judgments(
     database: DatabaseOption = None,
 ) -> Answer:
     """List the stored judgment lists, show one, or drop one, or one rater's part of it."""
-    opened = _opened(config, database)
+    opened = _opened(action, config, database)
     from reranking.upkeep import stored_sets
 
     if action is Action.list:
@@ -106,7 +106,7 @@ def _show_rows(title: str, rows: list[dict[str, Any]]) -> None:
 
 @command
 def erase(
-    config: ConfigFile,
+    config: NamedConfig,
     document: Annotated[str | None, typer.Option("--document", metavar="ID")] = None,
     query: Annotated[
         str | None, typer.Option("--query", metavar="ID", help="of the config's query set")

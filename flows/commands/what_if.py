@@ -11,6 +11,7 @@ import typer
 from flows.commands.console import (
     Answer,
     ConfigFile,
+    NamedConfig,
     Overrides,
     Server,
     command,
@@ -19,10 +20,17 @@ from flows.commands.console import (
 )
 from flows.commands.evaluation import JudgmentList, Primary, QueryTypeOption
 from flows.commands.place import do
+from flows.commands.usual import complete_run
 from reranking.errors import ConfigError
 
 RunOption = Annotated[
-    str | None, typer.Option("--run", metavar="RUN_ID", help="default: the config's newest")
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="RUN_ID",
+        help="default: the config's newest",
+        autocompletion=complete_run,
+    ),
 ]
 
 
@@ -92,7 +100,7 @@ def _show_sweep(every: bool, values: dict[str, Any]) -> None:
 
 @command
 def search(
-    config: ConfigFile,
+    config: NamedConfig,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="what to ask")],
     where: Annotated[
         list[str] | None,

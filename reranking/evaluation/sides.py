@@ -14,11 +14,11 @@ from typing import Any, Final, Literal
 
 import pyarrow as pa
 
-from reranking.errors import InputError, MissingResource
+from reranking.errors import InputError, MissingResource, nearest
 from reranking.evaluation.run_measures import rankings
 from reranking.judgments.lists import choose_list
 from reranking.runs.listing import find_run
-from reranking.runs.promotion import promoted_run
+from reranking.runs.promotion import promoted_names, promoted_run
 from reranking.runs.run import Run, RunRow
 from reranking.store import Database
 
@@ -90,7 +90,11 @@ def find_side(database: Database, reference: str) -> Side:
     """
     name = reference.removesuffix(f":{FIRST}")
     stage: Stage = "reranked" if name == reference else "first"
-    run = find_run(database, promoted_run(database, name) or name)
+    try:
+        run = find_run(database, promoted_run(database, name) or name)
+    except MissingResource as error:
+        names = sorted({one for given in promoted_names(database).values() for one in given})
+        raise MissingResource(f"{error}{nearest(name, names)}") from None
     if run.status != "done":
         raise MissingResource(
             f"run {run.run_id[:8]} is {run.status}, not done: only finished runs compare. "
