@@ -10,6 +10,7 @@ import flows.commands.evaluation  # noqa: F401 - its commands register themselve
 import flows.commands.explain  # noqa: F401 - its commands register themselves
 import flows.commands.jobs  # noqa: F401 - its commands register themselves
 import flows.commands.labelling  # noqa: F401 - its commands register themselves
+import flows.commands.model  # noqa: F401 - its commands register themselves
 import flows.commands.report  # noqa: F401 - its commands register themselves
 import flows.commands.runs  # noqa: F401 - its commands register themselves
 import flows.commands.stored  # noqa: F401 - its commands register themselves

@@ -14,7 +14,7 @@ _PANELS: Final[dict[str, tuple[str, ...]]] = {
     "For others": ("publish", "export", "deploy"),
     "Labels and training data": (
         *("label", "labels", "worklist", "worklist_import", "agreement", "mine"),
-        *("export_training", "export_judgments"),
+        *("export_training", "export_judgments", "model"),
     ),
     "Upkeep": ("maintain", "forget", "queries", "judgments", "erase"),
 }

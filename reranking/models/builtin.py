@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reranking.errors import ConfigError, MissingPrerequisite, RescoreError
+from reranking.files import whole_folder
 from reranking.models.adapter import merge_adapter
 from reranking.models.files import ModelFiles, read_model_files
 from reranking.models.hashing import file_digest
@@ -45,6 +46,19 @@ def builtin_folder(name: str, cache_dir: Path | None = None) -> Path:
     if name == RERANKER:
         return reranker_folder(cache_dir)
     raise ConfigError(f"unknown built-in model {name!r}; known are {ENCODER} and {RERANKER}")
+
+
+def write_copy(name: str, out: Path) -> list[str]:
+    """Write a built-in model's folder to a new place; the names of its files.
+
+    Raises ConfigError if something stands there.
+    """
+    if out.exists() or out.is_symlink():
+        raise ConfigError(f"{out} exists: name a new folder")
+    source = builtin_folder(name)
+    with whole_folder(out) as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+    return sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
 
 
 def is_published(files: ModelFiles) -> bool:

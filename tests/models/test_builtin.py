@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from configs.schema import Rerank
+from flows.cli import app
 from reranking.errors import MissingPrerequisite
 from reranking.models import builtin
 from reranking.models.folder import model_activation, resolve_max_length
@@ -182,3 +184,17 @@ def test_changed_weights_in_the_cache_are_built_again(tmp_path: Path) -> None:
         assert file_digest(weights) == expected
         assert not (folder / "chat_template.jinja").exists()
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_copy_is_an_ordinary_folder_with_the_same_scores(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["model", builtin.RERANKER, "--out", str(tmp_path / "start")])
+    assert done.exit_code == 0, done.output
+    copied, known = (
+        find_cross_encoder(Rerank(model_name=name, device="cpu"))
+        for name in (str(tmp_path / "start"), builtin.RERANKER)
+    )
+    assert copied.fingerprint == known.fingerprint
+    again = CliRunner().invoke(app, ["model", builtin.RERANKER, "--out", str(tmp_path / "start")])
+    assert again.exit_code == 2 and "exists" in again.stderr
+    other = CliRunner().invoke(app, ["model", "a/b", "--out", str(tmp_path / "other")])
+    assert other.exit_code == 2 and "no built-in model" in other.stderr
