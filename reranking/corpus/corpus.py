@@ -211,20 +211,22 @@ def columns_of(
     for start in range(0, len(doc_ids), _IDS_PER_QUERY):
         part: list[Any] = list(doc_ids[start : start + _IDS_PER_QUERY])
         if pa.types.is_integer(kind):
-            part = [number for i in part if (number := _integer(i)) is not None]
-        nested = "." in corpus.id
-        where = one_of_sql(corpus.id, part) if nested else one_of(corpus.id, part)
+            part = [number for i in part if (number := _integer(i, kind)) is not None]
+        by_sql = "." in corpus.id or pa.types.is_uint64(kind)  # which `lancedb.expr` cannot say
+        where = one_of_sql(corpus.id, part) if by_sql else one_of(corpus.id, part)
         if part:
             yield from rows_of_corpus(database, corpus, names, where)
 
 
-def _integer(identifier: str) -> int | None:
+def _integer(identifier: str, kind: pa.DataType) -> int | None:
     """The integer that an id is the text of; None for `abc`, `5.0`, `05` and what is too long."""
     digits = identifier.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 20):
         return None
     number = int(identifier)
-    return number if str(number) == identifier and -(2**63) <= number < 2**63 else None
+    least = 0 if pa.types.is_unsigned_integer(kind) else -(2 ** (kind.bit_width - 1))
+    held = least <= number < least + 2**kind.bit_width
+    return number if held and str(number) == identifier else None
 
 
 def string_ids(column: pa.Array | pa.ChunkedArray, corpus: Corpus) -> list[str]:

@@ -15,7 +15,7 @@ from lancedb.expr import lit
 
 _SIGNS: Final = {"eq": "=", "ne": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _UNITS: Final = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanosecond"}
-_LEAST: Final = -(2**63)
+_LONGS: Final = range(1 - 2**63, 2**63)
 _LARGEST: Final = {16: 65504.0, 32: 3.4028234663852886e38}
 
 
@@ -77,8 +77,9 @@ def _as_type(sql: str, name: str) -> str:
 
 def _literal(value: Any, kind: pa.DataType | None) -> str:
     """A value as SQL; a date or time, which is given as text, in its field's type."""
-    if type(value) is int and value == _LEAST:  # SQL would negate a number beyond 64 bits
-        return _as_type(str(lit(str(value)).to_sql()), "Int64")
+    if type(value) is int and value not in _LONGS:  # beyond what `lit` and SQL's numbers hold
+        wide = "Int64" if value < 0 else "UInt64"
+        return _as_type(str(lit(str(value)).to_sql()), wide)
     text = str(lit(value).to_sql())
     if kind is None or not isinstance(value, str) or not pa.types.is_temporal(kind):
         return text

@@ -336,3 +336,27 @@ def test_ids_that_no_integer_column_can_hold_are_not_found(typed: tuple[Database
     database, table = typed
     asked = ["1", "5.0", "abc", "05", "", "-", "9" * 30, "1e1", "\u0663"]
     assert list(texts_of(database, table, asked)) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "held"),
+    [
+        (pa.int8(), ["1", "-128"]),
+        (pa.uint8(), ["1", "255"]),
+        (pa.int32(), ["1", "-128", "255"]),
+        (pa.int64(), ["1", "-128", "255", str(-(2**63))]),
+        (pa.uint64(), ["1", "255", str(2**63), str(2**64 - 1)]),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_integer_ids_of_every_width_are_found(
+    tmp_path: Path, kind: pa.DataType, held: list[str], inside: bool
+) -> None:
+    ids = pa.array([int(i) for i in held], kind)
+    column = pa.StructArray.from_arrays([ids], ["id"]) if inside else ids
+    table = pa.table({"key": column, "text": ["x"] * len(held)})
+    made = lancedb.connect(tmp_path).create_table("t", table)
+    name = "key.id" if inside else "key"
+    corpus = Corpus("t", int(made.version), False, name, "text", "vector")
+    asked = [*held, "300", "-129", "-1", str(2**64), str(2**63 + 7), str(-(2**63) - 1), "5.0", "01"]
+    assert sorted(texts_of(Database(str(tmp_path)), corpus, asked)) == sorted(held)
