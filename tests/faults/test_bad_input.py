@@ -12,11 +12,19 @@ from typer.testing import CliRunner
 from reranking import errors
 from reranking.errors import EXIT_DONE, EXIT_REJECTS, RescoreError
 from tests.conftest import REPOSITORY
-from tests.support import bad_answers, bad_configs, bad_documents, bad_sources, bad_tables, tiny
+from tests.support import (
+    bad_answers,
+    bad_configs,
+    bad_documents,
+    bad_fields,
+    bad_sources,
+    bad_tables,
+    tiny,
+)
 from tests.support.bad_bench import CASES, Bench
 
 PAGE = REPOSITORY / "docs" / "bad-input.md"
-REGISTERED = (bad_answers, bad_configs, bad_documents, bad_sources, bad_tables)
+REGISTERED = (bad_answers, bad_configs, bad_documents, bad_fields, bad_sources, bad_tables)
 
 
 def lines() -> dict[str, tuple[str, int]]:
