@@ -12,6 +12,7 @@ from flows.cli import app
 from reranking.arrow import frame
 from reranking.runs.run import Run
 from reranking.store import Database
+from tests.support import judged
 from tests.support.judged import encoded_collection, encoder_folder
 from tests.support.walk import walk_file
 
@@ -24,7 +25,9 @@ def asked(
     encoder = encoder_folder(folder / "encoder", 1)
     blend = {"vector": 2, "fts": 1, "scale": "min-max"}
     config = encoded_collection(folder, cross_encoder, encoder, rerank__blend=blend)
-    run = walk_file(config)[0]
+    with pytest.MonkeyPatch.context() as patch:
+        judged.use_scorer(patch, judged.shuffled)
+        run = walk_file(config)[0]
     return config, run, run.query_rows.select(["query_id", "text"]).to_pylist()
 
 
@@ -53,9 +56,10 @@ def test_a_query_of_the_set_gets_the_runs_ranking(
 
 
 def test_new_words_are_scored_and_not_stored(
-    asked: tuple[Path, Run, list[dict[str, str]]],
+    asked: tuple[Path, Run, list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, run, _ = asked
+    judged.use_scorer(monkeypatch, judged.shuffled)
     database = Database(run.database.uri)
     before = {n: database.need(n).count_rows() for n in database.names()}
     shown = CliRunner().invoke(app, ["search", str(config), "river stone lamp", "--top", "3"])

@@ -30,7 +30,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> tupl
     """A run of a meaningless reranker, judged by its first stage: there is much to gain."""
     folder = tmp_path_factory.mktemp("swept")
     config = judged.collection(folder, cross_encoder)
-    judged.judge(folder, first_stage(walk_file(config)[0]))
+    with pytest.MonkeyPatch.context() as patch:
+        judged.use_scorer(patch, judged.shuffled)
+        judged.judge(folder, first_stage(walk_file(config)[0]))
     run = walk_file(config)[0]
     run = find_run(run.database, run.run_id)
     return config, run, sweep_run(run, load_config(config).comparison)
