@@ -35,7 +35,7 @@ from reranking.store import Database
 
 PER_QUERY = 100  # candidates
 COMMIT = 100_000  # pairs
-CHUNKS = (1, 11, 41)  # of the jobs whose requests are counted
+CHUNKS = (1, 5, 20, 80)  # of the jobs whose requests are counted
 MERGED = 10_000  # documents
 RERANKER = b"r" * 16
 
