@@ -135,8 +135,8 @@ def dumbbell(base: float, candidate: float) -> Markup:
 
 
 def differences(values: Sequence[tuple[str, float]], measure: str) -> Markup:
-    """Draw each query's difference as a bar, the largest gain first."""
-    ordered = sorted(values, key=lambda item: -item[1])
+    """Draw each query's difference as a bar, the largest loss first: a phone shows the left end."""
+    ordered = sorted(values, key=lambda item: item[1])
     bars = _bars(ordered)
     numbers = [value for _, value in bars]
     width, height = _WIDE, 270
@@ -183,9 +183,9 @@ def _regions(better: int, worse: int, total: int, height: float) -> list[Markup]
     across = Scale(0, total, 54, _WIDE - 4)
     parts: list[Markup] = []
     spans = (
-        (0, better, "better", "better"),
-        (better, total - worse, "unchanged", "even"),
-        (total - worse, total, "worse", "worse"),
+        (0, worse, "worse", "worse"),
+        (worse, total - better, "unchanged", "even"),
+        (total - better, total, "better", "better"),
     )
     for start, end, word, kind in spans:
         if end > start:

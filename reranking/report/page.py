@@ -88,6 +88,7 @@ def _environment() -> Environment:
         words.p_value,
         words.seconds,
         words.ordinary,
+        words.short_id,
         shlex.quote,
     )
     made.filters.update({function.__name__: function for function in shown})
@@ -125,10 +126,11 @@ def _pictures(report: Report) -> dict[str, Any]:
             certain=comparison.verdict in ("improved", "regressed"),
         ),
         "differences": None
-        if comparison is None or not report.per_query
+        if comparison is None or not any(value for _, value in report.per_query)
         else charts.differences(report.per_query, comparison.primary.measure),
         "row_limits": row_limits,
         "slice_limits": slice_limits,
+        "uncertain": [] if comparison is None else _uncertain(comparison.rows, report.rules.alpha),
         "row_groups": [] if comparison is None else _by_type(comparison.rows),
         "distributions": [(d, plots.distribution(d)) for d in report.distributions],
         "history": None
@@ -149,6 +151,19 @@ def _pictures(report: Report) -> dict[str, Any]:
 def _by_type(rows: tuple[Row, ...]) -> list[tuple[str, list[Row]]]:
     types = dict.fromkeys(row.query_type for row in rows)
     return [(t, [row for row in rows if row.query_type == t]) for t in types]
+
+
+def _uncertain(rows: tuple[Row, ...], alpha: float) -> list[Row]:
+    """The rows whose own interval leaves out 0, though their corrected p is no small one."""
+    return [
+        row
+        for row in rows
+        if row.p_corrected is not None
+        and row.p_corrected >= alpha
+        and row.paired.low is not None
+        and row.paired.high is not None
+        and (row.paired.low > 0 or row.paired.high < 0)
+    ]
 
 
 def _provenance(report: Report) -> list[tuple[str, str, str | None]]:

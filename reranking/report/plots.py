@@ -53,7 +53,7 @@ def _ridge(group: Group, place: int, edges: Sequence[float], scale: Scale) -> li
     ]
     if group.total:
         parts.append(path(outline, f"ridge g{place}", closed=True))
-    parts.append(line(scale.start, bottom, scale.end, bottom, "axis"))
+        parts.append(line(scale.start, bottom, scale.end, bottom, "axis"))
     if group.median is not None:
         x = scale(group.median)
         parts.append(line(x, bottom - _ROW + 34, x, bottom, "median"))

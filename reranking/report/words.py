@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Final
 
 from reranking.evaluation.statistics import CONFIDENCE, Paired
@@ -162,3 +163,11 @@ def rule(stored: str) -> str:
         if v not in (None, [], False)
     ]
     return f"{name}: {', '.join(parts)}"
+
+
+def short_id(text: str) -> str:
+    """Return an id or a digest in its first eight digits, as everywhere; other text as it is."""
+    return text[:8] if _ID.fullmatch(text) else text
+
+
+_ID = re.compile(r"[0-9a-f]{32}")

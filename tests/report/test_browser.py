@@ -173,3 +173,23 @@ def test_controls_have_names_in_the_accessibility_tree(page: Page) -> None:
     ]
     assert {role for role, _ in named} == {"button", "searchbox", "image", "link"}
     assert all(name.strip() for _, name in named)
+
+
+def test_a_phone_sees_losses_first_and_that_there_is_more(page: Page, file: Path) -> None:
+    hinted = "document.querySelectorAll('#measures .scroll.more').length"
+    size = {"height": 800, "deviceScaleFactor": 1, "mobile": True}
+    try:
+        page.call("Emulation.setDeviceMetricsOverride", width=400, **size)
+        page.open(file.as_uri())
+        assert page.ask(hinted) == 1
+        bar = "document.querySelector('#queries svg .bar').getAttribute('class')"
+        assert "worse" in page.ask(bar)
+        heads = "[...document.querySelectorAll('#measures thead th')].map(h => h.textContent)"
+        assert page.ask(heads)[:3] == ["Measure", "Difference", "p"]
+        right = "document.querySelector('#measures thead th:nth-child(2)').getBoundingClientRect()"
+        assert page.ask(f"{right}.right") <= 400
+        page.call("Emulation.setDeviceMetricsOverride", width=1400, **size)
+        page.open(file.as_uri())
+        assert page.ask(hinted) == 0
+    finally:
+        page.call("Emulation.clearDeviceMetricsOverride")

@@ -72,5 +72,13 @@
     rankings.addEventListener("mouseleave", mark);
   });
 
+  const hint = () => {
+    document.querySelectorAll(".scroll").forEach((part) => {
+      part.classList.toggle("more", part.scrollWidth > part.clientWidth + 1);
+    });
+  };
+  hint();
+  window.addEventListener("resize", hint);
+
   document.documentElement.classList.add("scripted");
 })();
