@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,7 +40,7 @@ def write_trec(folder: Path, judgments: pa.Table, unjudged: pa.Table | None = No
     """Write qrels.txt, raters.tsv and, where given, unjudged.tsv (query_id, doc_id) to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "qrels.txt", trec_lines(judgments))
-    _write_beside(folder, judgments, unjudged)
+    _write_beside(folder, judgments, unjudged, _word)
 
 
 def write_beir(
@@ -61,7 +61,7 @@ def write_beir(
         folder / "queries.jsonl", (_json({"_id": r["query_id"], "text": r["text"]}) for r in rows)
     )
     write_text(folder / "qrels" / "test.tsv", _beir_lines(judgments))
-    _write_beside(folder, judgments, unjudged)
+    _write_beside(folder, judgments, unjudged, _field)
 
 
 def _corpus_lines(corpus: Iterable[pa.Table]) -> Iterator[str]:
@@ -91,22 +91,27 @@ def _field(identifier: str) -> str:
 _BREAKS = r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]"
 
 
-def _write_beside(folder: Path, judgments: pa.Table, unjudged: pa.Table | None) -> None:
-    """The single raters and the unjudged pairs, which no qrels format has a place for."""
-    write_text(folder / "raters.tsv", _rater_lines(judgments))
+def _write_beside(
+    folder: Path, judgments: pa.Table, unjudged: pa.Table | None, of: Callable[[str], str]
+) -> None:
+    """The single raters and the unjudged pairs, which no qrels format has a place for.
+
+    `of` says how an id is written.
+    """
+    write_text(folder / "raters.tsv", _rater_lines(judgments, of))
     if unjudged is not None:
         rows = unjudged.select(["query_id", "doc_id"]).to_pylist()
-        lines = (f"{_word(row['query_id'])}\t{_word(row['doc_id'])}\n" for row in rows)
+        lines = (f"{of(row['query_id'])}\t{of(row['doc_id'])}\n" for row in rows)
         write_text(folder / "unjudged.tsv", ["query-id\tcorpus-id\n", *lines])
 
 
-def _rater_lines(judgments: pa.Table) -> Iterator[str]:
+def _rater_lines(judgments: pa.Table, of: Callable[[str], str]) -> Iterator[str]:
     yield BEIR_HEADER.replace("\n", "\tsource\n")
     rows = judgments.select(["query_id", "doc_id", "relevance", "source"])
     order = [(name, "ascending") for name in ("query_id", "doc_id", "source")]
     for row in rows.sort_by(order).to_pylist():
         source = re.sub(r"\s", " ", row["source"])
-        yield f"{_word(row['query_id'])}\t{_word(row['doc_id'])}\t{row['relevance']}\t{source}\n"
+        yield f"{of(row['query_id'])}\t{of(row['doc_id'])}\t{row['relevance']}\t{source}\n"
 
 
 def _json(row: dict[str, str]) -> str:

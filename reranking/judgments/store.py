@@ -19,6 +19,7 @@ from reranking.arrow import frame
 from reranking.corpus.rejects import write_rejects
 from reranking.errors import InputError
 from reranking.judgments.lists import TABLE, stored_list
+from reranking.judgments.texts import QueryTexts
 from reranking.schemas import JUDGMENTS
 from reranking.sources.rows import Reject, Row
 from reranking.store import Database, equals
@@ -48,17 +49,26 @@ def store_judgments(
     """Make the list's grades of the sources in `rows` equal to them, in one commit.
 
     `queries` is the query set they are for (schema QUERIES); a row may name its query by
-    `query_text` instead of `query_id`. Raises InputError if no row is usable.
+    `query_text` instead of `query_id`, which judges all queries of that text. Of two grades of a
+    pair by one rater the first holds, another one is a reject. Raises InputError if no row is
+    usable.
     """
     known = _Queries(queries)
     good: dict[tuple[str, str, str], dict[str, Any]] = {}
     rejects: list[Reject] = []
     for row in rows:
-        made = row if isinstance(row, Reject) else known.judgment(row, judgment_list, rater)
-        if isinstance(made, Reject):
-            rejects.append(made)
-        else:
-            good[made["query_id"], made["doc_id"], made["source"]] = made
+        if isinstance(row, Reject):
+            rejects.append(row)
+            continue
+        made = known.judgments(row, judgment_list, rater)
+        if not made:
+            name = row.values.get("query_id", row.values.get("query_text"))
+            rejects.append(Reject(row.number, str(name), "judges a query not in the set", None))
+        for one in made:
+            first = good.setdefault((one["query_id"], one["doc_id"], one["source"]), one)
+            if first["relevance"] != one["relevance"]:
+                rejects.append(_contradiction(row, first, one))
+                break  # one reject a row, however many queries have its text
     write_rejects(database, rejects, source_fp, datetime.now(UTC))
     if not good:
         reason = f"; {len(rejects)} rows rejected, e.g. {rejects[0].reason}" if rejects else ""
@@ -86,28 +96,38 @@ def add_judgments(database: Database, judgment_list: str, judgments: pa.Table) -
 
 class _Queries:
     def __init__(self, queries: pa.Table) -> None:
-        rows = queries.select(["query_set", "query_id", "text", "text_hash"]).to_pylist()
-        self.by_id = {r["query_id"]: r for r in rows}
-        self.by_text = {r["text"]: r for r in rows}
+        rows = queries.select(["query_set", "query_id", "text", "text_hash"])
+        self.by_id = {r["query_id"]: r for r in rows.to_pylist()}
+        self.by_text = QueryTexts(rows)
 
-    def judgment(self, row: Row, judgment_list: str, rater: str) -> dict[str, Any] | Reject:
+    def judgments(self, row: Row, judgment_list: str, rater: str) -> list[dict[str, Any]]:
+        """The row as a judgment of each query that it names; none if it names none of the set."""
         values = row.values
-        query = self.by_id.get(str(values.get("query_id")))
-        if "query_id" not in values:
-            query = self.by_text.get(str(values.get("query_text")))
-        if query is None:
-            name = values.get("query_id", values.get("query_text"))
-            return Reject(row.number, str(name), "judges a query not in the set", None)
-        return {
-            "judgment_list": judgment_list,
-            "query_set": query["query_set"],
-            "query_id": query["query_id"],
-            "query_hash": query["text_hash"],
-            "doc_id": str(values["doc_id"]),
-            "relevance": values["relevance"],
-            "source": str(values.get("source") or rater),
-            "judged_at": values.get("judged_at"),
-        }
+        if "query_id" in values:
+            named = [q for q in [self.by_id.get(str(values["query_id"]))] if q is not None]
+        else:
+            named = self.by_text.named(str(values.get("query_text")))
+        return [
+            {
+                "judgment_list": judgment_list,
+                "query_set": query["query_set"],
+                "query_id": query["query_id"],
+                "query_hash": query["text_hash"],
+                "doc_id": str(values["doc_id"]),
+                "relevance": values["relevance"],
+                "source": str(values.get("source") or rater),
+                "judged_at": values.get("judged_at"),
+            }
+            for query in named
+        ]
+
+
+def _contradiction(row: Row, first: dict[str, Any], second: dict[str, Any]) -> Reject:
+    reason = (
+        f"document {str(second['doc_id'])[:200]!r} is graded {second['relevance']} here and "
+        f"{first['relevance']} before, by the same rater"
+    )
+    return Reject(row.number, str(second["query_id"]), reason, None)
 
 
 def _keep_old_wording(good: dict[tuple[str, str, str], dict[str, Any]], stored: pa.Table) -> int:

@@ -20,6 +20,7 @@ from reranking.fingerprints import digest
 from reranking.judgments.consensus import LABELS_PREFIX
 from reranking.judgments.lists import stored_list
 from reranking.judgments.store import add_judgments
+from reranking.judgments.texts import loose
 from reranking.labelling.label_sets import hashes_by_id
 from reranking.labelling.label_studio import (
     label_studio,
@@ -27,7 +28,7 @@ from reranking.labelling.label_studio import (
     read_label_studio,
 )
 from reranking.labelling.ratings import GRADES, Answers, shown
-from reranking.labelling.sheets import loose, quepid_csv, read_ratings, sheet_csv
+from reranking.labelling.sheets import quepid_csv, read_ratings, sheet_csv
 from reranking.labelling.worklist import with_texts, work_list
 from reranking.runs.run import Run, published_epoch
 from reranking.schemas import JUDGMENTS

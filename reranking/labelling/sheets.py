@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
 
 from reranking.errors import InputError
+from reranking.judgments.texts import QueryTexts
 from reranking.labelling.ratings import (
     ANSWERS,
     Answers,
@@ -73,7 +73,7 @@ def read_ratings(
     columns = _rating_columns(header, raters)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     next(reader)
-    known = _Texts(queries)
+    known = QueryTexts(queries.select(["query_id", "text", "text_hash"]))
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     rejected: list[str] = []
     while True:
@@ -142,7 +142,7 @@ def _answers(
     cells: Sequence[str],
     header: Sequence[str],
     columns: Mapping[int, str],
-    known: _Texts,
+    known: QueryTexts,
     grades: Sequence[int],
     decimal_comma: bool,
 ) -> Iterator[dict[str, Any]]:
@@ -163,24 +163,3 @@ def _answers(
         for one in asked:
             doc_id = unescaped(cells[1])
             yield answer(one["query_id"], one["text_hash"], doc_id, said, columns[at])
-
-
-class _Texts:
-    """The queries by their text: exactly, else with line ends and outer blanks set aside."""
-
-    def __init__(self, queries: pa.Table) -> None:
-        self._exact: dict[str, list[dict[str, Any]]] = {}
-        self._loose: dict[str, list[dict[str, Any]]] = {}
-        for query in queries.select(["query_id", "text", "text_hash"]).to_pylist():
-            self._exact.setdefault(query["text"], []).append(query)
-            self._loose.setdefault(loose(query["text"]), []).append(query)
-
-    def named(self, cell: str) -> list[dict[str, Any]]:
-        """The queries whose text the cell holds."""
-        text = unescaped(cell)
-        return self._exact.get(text) or self._loose.get(loose(text)) or []
-
-
-def loose(text: str) -> str:
-    """Return the text as a spreadsheet may leave it: no outer blanks, line ends of one kind."""
-    return re.sub(r"\r\n?", "\n", text).strip()

@@ -8,6 +8,9 @@ import pytest
 
 from reranking.errors import InputError
 from reranking.judgments.files import write_beir, write_trec
+from reranking.sources.open import read_judgments
+from reranking.sources.rows import Row
+from tests.support.sources import source
 
 JUDGED = pa.table(
     {
@@ -71,3 +74,17 @@ def test_a_beir_folder_has_its_files(tmp_path: Path) -> None:
         "q2\td1\t-1",
     ]
     assert (tmp_path / "raters.tsv").exists() and (tmp_path / "unjudged.tsv").exists()
+
+
+def test_a_beir_folder_keeps_blanks_inside_ids(tmp_path: Path) -> None:
+    """BEIR separates by tabs, in the files beside the judgments too."""
+    judged = JUDGED.set_column(1, "doc_id", [["d 1", "d 1", "d2", "d 1"]])
+    unjudged = pa.table({"query_id": ["q2"], "doc_id": ["d 2"]})
+    corpus = [pa.table({"doc_id": ["d 1", "d2"], "text": ["a", "b"]})]
+    queries = pa.table({"query_id": ["q1", "q2"], "text": ["x", "y"]})
+    write_beir(tmp_path, corpus, queries, judged, unjudged)
+    rows = list(read_judgments(source("beir", str(tmp_path), split="test")))
+    found = {(r.values["query_id"], r.values["doc_id"]) for r in rows if isinstance(r, Row)}
+    assert found == {("q1", "d 1"), ("q1", "d2"), ("q2", "d 1")}
+    assert "q2\td 2\n" in (tmp_path / "unjudged.tsv").read_text("utf-8")
+    assert "q1\td 1\t2\tann\n" in (tmp_path / "raters.tsv").read_text("utf-8")

@@ -133,6 +133,13 @@ def _(bench: Bench) -> Outcome:
     return judged(bench, ("q000", "d000", 1), ("q001", "d000", "high"))
 
 
+@case("a pair graded twice by one rater, differently")
+def _(bench: Bench) -> Outcome:
+    outcome = judged(bench, ("q000", "d000", 1), ("q000", "d000", 1), ("q000", "d000", 2))
+    assert list(outcome.table("judgments")["relevance"]) == [1]
+    return outcome
+
+
 @case("no usable judgment")
 def _(bench: Bench) -> Outcome:
     return judged(bench, ("q999", "d000", 1))
