@@ -217,7 +217,7 @@ def test_two_runs_show_where_they_differ(made: Reported) -> None:
     assert found.against is not None and found.contrast is not None
     assert found.contrast.base == f"run {made.other.run_id[:8]}"
     shown = "".join(Reader(render(found)).text)
-    assert made.other.reranker is not None and made.other.reranker in shown
+    assert made.other.reranker is not None and made.other.reranker[:8] in shown
     assert words.headline(found).endswith("in hybrid search")
     (differing,) = found.differing
     assert differing[0] == "reranker" and differing[1].endswith(made.other.reranker[:8])
