@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 
 from configs.evaluation import ComparisonSettings
 from reranking.arrow import frame
-from reranking.errors import ConfigError
+from reranking.errors import ConfigError, RuntimeFailure
 from reranking.evaluation.array_measures import ArrayMeasure, array_measure
 from reranking.evaluation.comparison import Comparison
 from reranking.evaluation.measures import parse_primary
@@ -24,6 +25,8 @@ from reranking.evaluation.ties import Ties, ties
 from reranking.evaluation.verdict import Changed, decide
 from reranking.judgments.lists import grades
 from reranking.runs.run import Run
+
+log = logging.getLogger(__name__)
 
 
 def ties_of(
@@ -54,7 +57,13 @@ def _ties(
     if known is None or not _has_ties(side, query_type, known[1]):
         return None
     reranked = side.stage == "reranked" and side.run.reranker is not None
-    pool = pool_of(side.run, judged, ignore_identical_ids=ignore_identical_ids, reranked=reranked)
+    try:
+        pool = pool_of(
+            side.run, judged, ignore_identical_ids=ignore_identical_ids, reranked=reranked
+        )
+    except (RuntimeFailure, LookupError) as error:  # measures need results alone
+        log.warning("what equal scores do to run %s is unknown: %s", side.run.run_id[:8], error)
+        return None
     name = str(parse_primary(primary))
     return ties(pool, _setting(side, query_type), name, *known)
 
