@@ -28,6 +28,7 @@ from reranking.scoring.tokens import PairTokens, find_template, tokenize
 from reranking.steps import step
 
 NONE: Final = "none"  # for a reranker: the first stage
+OTHERS: Final = "bakeoff"  # the pipeline of other models' runs: they are no nights of the config's
 _SAMPLE: Final = 2000  # pairs whose tokens are counted
 _BAND: Final = 1.96
 
@@ -90,7 +91,14 @@ def _with(config: Config, encoder: str | None, reranker: str | None) -> Config:
         documents = documents.model_copy(
             update={"encoder": _changed(own, _OF_ENCODER, model=encoder)}
         )
-    values = config.model_dump() | {"results": {}, "gates": (), "labels": None}
+    same = (rerank, documents) == (config.rerank, config.documents)
+    name = config.name if same else OTHERS
+    values = config.model_dump() | {
+        "name": name,
+        "results": {},
+        "gates": (),
+        "labels": None,
+    }
     values |= {"documents": documents.model_dump(), "rerank": rerank and rerank.model_dump()}
     return Config.model_validate(values)
 

@@ -117,6 +117,7 @@ def test_contenders_are_each_once_and_keep_nothing_of_another_model(
     assert [c.reranker for c in made] == [str(cross_encoder), None, "other/model"]
     rerank = made[2].config.rerank
     assert rerank is not None and (rerank.max_length, rerank.top_k) == (None, 5)
+    assert [c.config.name for c in made] == [config.name, "bakeoff", "bakeoff"]
     own = made[0].config.rerank
     assert own is not None and own.max_length == 40
 

@@ -205,13 +205,14 @@ def test_bad_arguments_are_said(made: Collection) -> None:
 
 def test_history_is_told_on_todays_judgments(made: Collection) -> None:
     asked = ["--config", made.config, "--query-type", "hybrid", "--json"]
+    runs = [made.model.run_id, made.useless.run_id, made.shuffled.run_id]
     rows = json.loads(ask("history", *asked, "--measure", "RR@10").stdout)
-    assert [r["run_id"] for r in rows] == [made.model.run_id]  # the other models' are other configs
+    assert [r["run_id"] for r in rows] == runs  # another model is another night of the pipeline
     everything = ["--database", made.database.uri, "--query-type", "hybrid"]
     rows = json.loads(ask("history", *everything, "--json").stdout)
-    runs = [made.model.run_id, made.useless.run_id, made.shuffled.run_id]
     assert [r["run_id"] for r in rows] == runs
-    assert rows[1]["value"] == pytest.approx(1.0) and rows[1]["change"] is None
+    gain = rows[1]["value"] - rows[0]["value"]
+    assert rows[1]["value"] == pytest.approx(1.0) and rows[1]["change"] == pytest.approx(gain)
     assert made.useless.run_id[:8] in ask("history", *everything).output
 
 
