@@ -209,9 +209,6 @@ def score(pipeline: Pipeline, plan: Callable[[], Run], summary: Summary) -> Run:
             _note(run, "to be continued", str(stopped))
             stopped.values |= {"run_id": run.run_id, "rejected": summary.rejects}
             raise
-        except (KeyboardInterrupt, SystemExit):
-            _note(run, "stopped", "stopped from outside, by Ctrl-C or SIGTERM")
-            raise
         except Exception as error:
             happened = None if run.corpus.managed else pipeline.fate(run)
             if happened is None:
@@ -226,6 +223,9 @@ def score(pipeline: Pipeline, plan: Callable[[], Run], summary: Summary) -> Run:
             log.warning("%s. Going on with the table as it is, and what is stored", happened)
             summary.begun_again()
             pipeline.resident = threading.local()
+        except BaseException:  # Ctrl-C, SIGTERM, and Prefect's own signal
+            _note(run, "stopped", "stopped from outside, by Ctrl-C or SIGTERM")
+            raise
     raise AssertionError("unreachable")
 
 
