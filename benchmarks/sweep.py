@@ -84,23 +84,24 @@ def stored_run(folder: Path, queries: int) -> tuple[Any, pa.Table]:
     """As much of a run as a sweep reads, and three judged candidates of each query."""
     database = Database(str(folder / "db.lancedb"))
     candidates = made_candidates(queries * PER_QUERY, 12)
+    by_chunk = np.arange(len(candidates)) // (CHUNK * PER_QUERY)
     numbers = np.random.default_rng(3).permutation(len(candidates))  # a document once a query
     for name, column in (
         ("doc_id", pa.array([f"{i:012d}" for i in numbers])),
         ("doc_hash", hashes_of(numbers + 1_000_003)),
+        ("attempt", pa.array([f"{chunk:032d}" for chunk in by_chunk])),
     ):
         place = candidates.schema.get_field_index(name)
         candidates = candidates.set_column(place, candidates.schema.field(name), column)
     database.append("candidates", candidates)
     append_pairs(database, candidates.select(["query_hash", "doc_hash"]))
     ids = candidates["query_id"].to_numpy()[::PER_QUERY]
-    by_chunk = np.arange(len(candidates)) // (CHUNK * PER_QUERY)
     marks = [
         {
             "search_id": "s" * 32,
             "chunk": chunk,
             "epoch": 0,
-            "attempt": "a" * 32,
+            "attempt": f"{chunk:032d}",
             "queries": CHUNK,
             "hits_vector": _hits(candidates, "vector", by_chunk == chunk),
             "hits_fts": _hits(candidates, "fts", by_chunk == chunk),
