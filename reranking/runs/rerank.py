@@ -18,7 +18,7 @@ from reranking.runs.candidates import candidates_of
 from reranking.runs.pairs import Commits, RunScores, distinct_pairs, texts_by_hash
 from reranking.runs.plan import note_commit
 from reranking.runs.run import Run
-from reranking.scoring.scorer import Scorer
+from reranking.scoring.scorer import Scorer, Truncation
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,8 @@ class Rescorer:
     @property
     def truncated(self) -> int:
         """The pairs scored so far that are longer than the model reads."""
-        return 0 if self.scorer is None else self.scorer.truncation.cut
+        truncation: Truncation | None = getattr(self.scorer, "truncation", None)
+        return 0 if truncation is None else truncation.cut
 
     def score_chunk(self, chunk: int) -> ChunkCounts:
         """Score the chunk's missing pairs."""

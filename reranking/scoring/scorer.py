@@ -55,12 +55,14 @@ class Truncation:
 
 
 class Scorer(Protocol):
-    """Scores pairs of distinct texts."""
+    """Scores pairs of distinct texts.
+
+    One that cuts texts may count it in an attribute `truncation`: Truncation, of all pairs so far.
+    """
 
     dtype: str
     path: str
     max_length: int
-    truncation: Truncation  # of all pairs scored so far
 
     def score(
         self,
