@@ -55,7 +55,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Asked:
-    """A query's answer: `found` is how many documents each leg gave, `pairs` their union.
+    """A query's answer: `counts` is how many documents each leg gave, `pairs` their union.
 
     `reused` of them had a stored score; the others were scored now and not stored.
     """
@@ -64,7 +64,7 @@ class Asked:
     query_type: str
     run_id: str | None
     where: Mapping[str, Any]
-    found: Mapping[str, int]
+    counts: Mapping[str, int]
     pairs: int
     reused: int
     hits: tuple[Hit, ...]
@@ -72,11 +72,11 @@ class Asked:
     @property
     def title(self) -> str:
         """The query and what was looked through."""
-        legs = ", ".join(f"{leg} {count}" for leg, count in self.found.items())
-        told = f"{self.query_type}: {self.text} (found by {legs}"
+        legs = ", ".join(f"{leg} {count}" for leg, count in self.counts.items())
+        sentence = f"{self.query_type}: {self.text} (found by {legs}"
         if self.pairs:
-            told += f"; {self.pairs} pairs, {self.reused} of them with a stored score"
-        return told + ")"
+            sentence += f"; {self.pairs} pairs, {self.reused} of them with a stored score"
+        return sentence + ")"
 
     @property
     def rows(self) -> list[tuple[object, ...]]:
@@ -131,8 +131,8 @@ def ask(
                 "--query-type fts, or name the encoder"
             )
         vectors = query_vectors(asked, pipeline.encoder, width)
-    found = search_chunk(pipeline.database, corpus, asked, vectors, search)
-    scores, reused = _scores(pipeline, corpus, text, found)
+    candidates = search_chunk(pipeline.database, corpus, asked, vectors, search)
+    scores, reused = _scores(pipeline, corpus, text, candidates)
     rerank = pipeline.config.rerank
     blend = None if rerank is None else rerank.blend
     return Asked(
@@ -140,10 +140,10 @@ def ask(
         query_type=search.query_types[0],
         run_id=None if run is None else run.run_id,
         where=dict(search.where),
-        found={leg: _count(found, leg) for leg in search.legs},
+        counts={leg: _count(candidates, leg) for leg in search.legs},
         pairs=0 if scores is None else len(scores),
         reused=reused,
-        hits=_hits(pipeline, corpus, search, found, scores, blend, top),
+        hits=_hits(pipeline, corpus, search, candidates, scores, blend, top),
     )
 
 
@@ -184,13 +184,13 @@ def _need_same_models(pipeline: Pipeline, run: Run) -> None:
 
 
 def _scores(
-    pipeline: Pipeline, corpus: Corpus, text: str, found: pa.Table
+    pipeline: Pipeline, corpus: Corpus, text: str, candidates: pa.Table
 ) -> tuple[pl.DataFrame | None, int]:
     """The pairs with their logits, stored ones where they are known, and how many those are."""
     model = pipeline.reranker
     if model is None:
         return None, 0
-    pairs = distinct_pairs(found)
+    pairs = distinct_pairs(candidates)
     store = PairScores(pipeline.database, model.fingerprint, [text_hash(text)])
     known, missing = store.of(pairs), store.missing(pairs)
     if not len(missing):
@@ -209,16 +209,16 @@ def _hits(
     pipeline: Pipeline,
     corpus: Corpus,
     search: Search,
-    found: pa.Table,
+    candidates: pa.Table,
     scores: pl.DataFrame | None,
     blend: Blend | None,
     top: int,
 ) -> tuple[Hit, ...]:
-    limit, model = max(found.num_rows, 1), pipeline.reranker
+    limit, model = max(candidates.num_rows, 1), pipeline.reranker
 
     def ranked(known: pa.Table | None) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = rank_results(
-            found,
+            candidates,
             known,
             query_types=search.query_types,
             limit=limit,
@@ -230,7 +230,7 @@ def _hits(
 
     first = {r["doc_id"]: r["rank"] for r in ranked(None)}
     final = ranked(None if scores is None else scores.select(*KEY, "score").to_arrow())[:top]
-    rows = frame(found)
+    rows = frame(candidates)
     logits = {}
     if scores is not None:
         both = rows.join(scores.select(*KEY, "score"), on=KEY)
@@ -254,8 +254,8 @@ def _hits(
     )
 
 
-def _count(found: pa.Table, leg: str) -> int:
-    ranks = found[f"{leg}_rank"]
+def _count(candidates: pa.Table, leg: str) -> int:
+    ranks = candidates[f"{leg}_rank"]
     return int(len(ranks) - ranks.null_count)
 
 

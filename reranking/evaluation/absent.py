@@ -38,8 +38,8 @@ def why_absent(query: QueryPlacements, doc_id: str) -> str:
     deep = max(DEPTH, 4 * run.search.limit)
     ranks = _search_again(query, doc_id, deep)
     parts = [_in_words(run, leg, ranks[leg], deep) for leg in LEGS[query.query_type]]
-    told = f"searched again at {where}"
-    return f"not among the candidates: {', '.join(parts)} ({told})"
+    again = f"searched again at {where}"
+    return f"not among the candidates: {', '.join(parts)} ({again})"
 
 
 def _in_words(run: Run, leg: str, rank: int | None, deep: int) -> str:
@@ -60,8 +60,8 @@ def _search_again(query: QueryPlacements, doc_id: str, deep: int) -> dict[str, i
     if "vector" in search.legs:
         width = check_vectors(run.database, run.corpus)
         vectors = query_vectors(rows, _encoder(run, rows), width)
-    found: pa.Table = search_chunk(run.database, run.corpus, rows, vectors, search)
-    hit = frame(found).filter(pl.col("doc_id") == doc_id).to_dicts()
+    hits: pa.Table = search_chunk(run.database, run.corpus, rows, vectors, search)
+    hit = frame(hits).filter(pl.col("doc_id") == doc_id).to_dicts()
     return {leg: hit[0][f"{leg}_rank"] if hit else None for leg in ("vector", "fts")}
 
 

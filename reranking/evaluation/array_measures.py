@@ -66,8 +66,8 @@ def _ndcg(
     ranked: Grades, judged: Grades, cutoff: int | None, gains: Callable[[Grades], Floats]
 ) -> Floats:
     ideal = _dcg(judged[..., :cutoff], gains)
-    found = _dcg(ranked[..., :cutoff], gains)
-    return _quotient(found, ideal)
+    gained = _dcg(ranked[..., :cutoff], gains)
+    return _quotient(gained, ideal)
 
 
 def _dcg(grades: Grades, gains: Callable[[Grades], Floats]) -> Floats:

@@ -73,8 +73,8 @@ def placements(run: Run, query_id: str, query_type: str) -> QueryPlacements:
             f"{run.queries.name!r} (the first are {some}): give one of those ids"
         )
     place = ids.index(query_id)
-    found = frame(candidates_of(run, place // run.search.chunk_queries))
-    rows = rows_of(found.filter(pl.col("query_id") == query_id), query_type)
+    candidates = frame(candidates_of(run, place // run.search.chunk_queries))
+    rows = rows_of(candidates.filter(pl.col("query_id") == query_id), query_type)
     [row] = run.query_rows.slice(place, 1).to_pylist()
     return QueryPlacements(run, query_id, query_type, row["text"], _placed(run, rows, query_type))
 

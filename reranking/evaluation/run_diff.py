@@ -98,8 +98,8 @@ class RunDiff:
         """Return everything as JSON-like values."""
         queries = [asdict(q) | {"changed": q.changed} for q in self.queries]
         inputs = {name: list(pair) for name, pair in self.inputs.items()}
-        told = {"sentence": self.sentence, "changed": len(self.changed)}
-        return {**vars(self), **told, "inputs": inputs, "queries": queries}
+        summary = {"sentence": self.sentence, "changed": len(self.changed)}
+        return {**vars(self), **summary, "inputs": inputs, "queries": queries}
 
     def __str__(self) -> str:
         return self.sentence
@@ -148,7 +148,7 @@ def _diffs(
     old, new = pl.col("rank") <= k, pl.col("rank_after") <= k
     old, new = old.fill_null(value=False), new.fill_null(value=False)
     move = (pl.col("score_after") - pl.col("score")) if same_model else pl.lit(None, pl.Float32)
-    told = (
+    summary = (
         joined.with_columns(old=old, new=new, move=move.fill_null(0.0))
         .sort("rank_after", "rank", "doc_id", nulls_last=True)
         .group_by("query_id")
@@ -172,7 +172,7 @@ def _diffs(
             largest_move=r["largest"] if r["moves"] else 0.0,
             only_in=only.get(r["query_id"]),
         )
-        for r in told.to_dicts()
+        for r in summary.to_dicts()
     ]
     kept = [q for q in made if q.changed or q.score_moves]
     kept.sort(

@@ -112,15 +112,15 @@ def with_ties(
     per_query = comparison.primary_values
     graded = judged.select(["query_id", "doc_id", "relevance"])
     graded = graded.filter(pc.is_in(graded["query_id"], pa.array(list(per_query), pa.string())))
-    found = [_ties(s, row.query_type, row.measure, graded, ignore_identical_ids) for s in sides]
+    tied = [_ties(s, row.query_type, row.measure, graded, ignore_identical_ids) for s in sides]
     shown = tuple(
-        f"{side.name}: {t.sentence}" for side, t in zip(sides, found, strict=True) if t and t.matter
+        f"{side.name}: {t.sentence}" for side, t in zip(sides, tied, strict=True) if t and t.matter
     )
     if not shown or not per_query:
         return comparison
     values = [
         np.array([per_query[q][place] if t is None else t.by_query[q] for q in per_query])
-        for place, t in enumerate(found)
+        for place, t in enumerate(tied)
     ]
     paired = compare_paired(values[0], values[1])
     verdict, reason = decide(paired, paired.p, False, Changed(0, 0, 0), rules)

@@ -108,26 +108,28 @@ def make_pool(
     order = pl.DataFrame({"query_id": list(query_ids)}, schema={"query_id": pl.String})
     order = order.with_row_index("row")
     grades = judgments.select("query_id", "doc_id", pl.col("relevance").cast(pl.Int64))
-    found = (
+    candidates = (
         rows.join(order, on="query_id")
         .join(grades, on=["query_id", "doc_id"], how="left")
         .sort("row", "doc_id")
     )
-    place = _placed(found["row"].to_numpy().astype(np.int64), len(order))
+    place = _placed(candidates["row"].to_numpy().astype(np.int64), len(order))
     graded = np.full(place.shape, NOTHING, np.int64)
-    known = found["relevance"].clip(lower_bound=0).fill_null(UNJUDGED).to_numpy()
+    known = candidates["relevance"].clip(lower_bound=0).fill_null(UNJUDGED).to_numpy()
     graded[place.rows, place.columns] = known
     ids = np.full(place.shape, "", object)
-    ids[place.rows, place.columns] = found["doc_id"].to_numpy()
+    ids[place.rows, place.columns] = candidates["doc_id"].to_numpy()
     return Pool(
         query_ids=list(query_ids),
         doc_ids=ids,
-        legs=legs_of(found, place),
-        logits=place.spread(found["logit"]) if "logit" in found.columns else None,
+        legs=legs_of(candidates, place),
+        logits=place.spread(candidates["logit"]) if "logit" in candidates.columns else None,
         grades=graded,
         judged=_judged(grades.join(order, on="query_id"), len(order)),
         cost=cost,
-        lift=_EXACT_FIRST * place.spread(found["exact"]) if "exact" in found.columns else None,
+        lift=_EXACT_FIRST * place.spread(candidates["exact"])
+        if "exact" in candidates.columns
+        else None,
     )
 
 

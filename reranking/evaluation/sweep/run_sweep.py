@@ -79,12 +79,12 @@ class Sweep:
         if self.best is None:
             return "No setting is an improvement on queries that it was not chosen on."
         chosen = self.best.points[self.best.chosen].option.name
-        told = f"Best on held-out queries: {self.best.family}, {chosen} ({self.best.reason})."
+        sentence = f"Best on held-out queries: {self.best.family}, {chosen} ({self.best.reason})."
         if self.today.pairs and self.free not in (None, self.best):
             assert self.free is not None
             name = self.free.points[self.free.chosen].option.name
-            told += f" Without a reranker: {self.free.family}, {name} ({self.free.reason})."
-        return told
+            sentence += f" Without a reranker: {self.free.family}, {name} ({self.free.reason})."
+        return sentence
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-like values."""
@@ -207,8 +207,8 @@ def sweep(
     plain = lancedb(today)
     wanted = dict.fromkeys([today, plain, *(o.setting for f in tried for o in f.options)])
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # sorting lets go of the interpreter
-        found = threads.map(lambda setting: measured(pool, setting, measure, depth), wanted)
-    values = dict(zip(wanted, found, strict=True))
+        results = threads.map(lambda setting: measured(pool, setting, measure, depth), wanted)
+    values = dict(zip(wanted, results, strict=True))
 
     def cost(setting: Setting) -> tuple[int, float | None]:
         pairs = pool.pairs(setting.query_type, setting.depth) if setting.reranked else 0

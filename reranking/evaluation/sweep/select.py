@@ -118,10 +118,10 @@ class Choice:
         name = self.points[self.chosen].option.name
         if self.chosen == 0:
             return f"{self.family}: today's setting is the best of {len(self.points)}"
-        told = f"{self.family}: {name}; on held-out queries {self.verdict}, {self.reason}"
+        sentence = f"{self.family}: {name}; on held-out queries {self.verdict}, {self.reason}"
         if self.only_where_chosen:
-            told += ". It wins only on the queries that it was chosen on"
-        return told
+            sentence += ". It wins only on the queries that it was chosen on"
+        return sentence
 
 
 @dataclass(frozen=True)
@@ -196,10 +196,10 @@ def _picks(values: Floats, parts: Parts) -> list[int]:
 
 def _held(values: Floats, parts: Parts, picks: Sequence[int]) -> Floats:
     """The value of each told query under the setting that was chosen without it."""
-    told = np.full(values.shape[1], np.nan)
+    values_held = np.full(values.shape[1], np.nan)
     for pick, (_, held) in zip(picks, parts.pairs, strict=True):
-        told[held] = values[pick, held]
-    return told[parts.told]
+        values_held[held] = values[pick, held]
+    return values_held[parts.told]
 
 
 def point(option: Option, values: Floats, today: Floats, cost: tuple[int, float | None]) -> Point:
@@ -230,10 +230,10 @@ class _Deciding:
     def with_verdict(self, draft: Choice, trial: Trial) -> Choice:
         options = trial.family.options
         picks = _picks(trial.values, self.parts)
-        told = [self.pool.some(held) for _, held in self.parts.pairs]
-        base = [ranked(pool, options[0].setting) for pool in told]
+        pools = [self.pool.some(held) for _, held in self.parts.pairs]
+        base = [ranked(pool, options[0].setting) for pool in pools]
         other = [
-            ranked(pool, options[pick].setting) for pool, pick in zip(told, picks, strict=True)
+            ranked(pool, options[pick].setting) for pool, pick in zip(pools, picks, strict=True)
         ]
         same = all(_same(a, b) for a, b in zip(base, other, strict=True))
         if same:
@@ -242,11 +242,11 @@ class _Deciding:
             tables = tuple(
                 pa.concat_tables(
                     _table(pool, places[:, : self.depth])
-                    for pool, places in zip(told, side, strict=True)
+                    for pool, places in zip(pools, side, strict=True)
                 )
                 for side in (base, other)
             )
-            ids = [q for pool in told for q in pool.query_ids]
+            ids = [q for pool in pools for q in pool.query_ids]
             measure, gap = self.rules.primary, draft.held.difference
             changed = changed_documents(
                 (tables[0], tables[1]), self.judgments, ids, measure, self.depth, gap
