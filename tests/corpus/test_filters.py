@@ -24,7 +24,7 @@ from reranking.errors import ConfigError, RescoreError
 from reranking.store import Database
 
 FUZZ = settings(
-    max_examples=120,
+    max_examples=60,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -81,6 +81,7 @@ def test_two_runs_on_one_database(world: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_ingest_during_a_run(world: Path) -> None:
     expected = undisturbed(world.parent)
     job = Job(world, Slow(score=0.05))

@@ -49,9 +49,8 @@ SURROUNDINGS = [
 AT_ONCE = {key: value for env in SURROUNDINGS for key, value in env.items()}
 
 
-@pytest.mark.parametrize(
-    "env", [AT_ONCE, *(pytest.param(env, marks=pytest.mark.slow) for env in SURROUNDINGS)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("env", [AT_ONCE, *SURROUNDINGS])
 def test_a_job_does_not_mind(config: Path, env: dict[str, str]) -> None:
     done = ask("run", config, **env)
     assert done.returncode == 0, done.stderr
@@ -86,6 +85,7 @@ def test_a_database_that_cannot_be_made(config: Path, tmp_path: Path, place: str
     assert str(folder / "db") in told and "may write" in told and "`database`" in told
 
 
+@pytest.mark.slow
 def test_a_cache_folder_of_somebody_else(config: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir(mode=0o555)
@@ -97,6 +97,7 @@ def test_a_cache_folder_of_somebody_else(config: Path, tmp_path: Path) -> None:
     assert "Set RESCORE_CACHE to a folder of your own" in told
 
 
+@pytest.mark.slow
 def test_the_doctor_tells_it_in_one_page_without_secrets(config: Path, tmp_path: Path) -> None:
     env = {
         "HTTP_PROXY": "http://user:hunter2@127.0.0.1:9",

@@ -154,6 +154,7 @@ def test_an_error_comes_through_as_it_is(folder: Path) -> None:
         rescore(config)
 
 
+@pytest.mark.slow
 def test_work_that_a_limit_ended_is_no_failure(first: dict[str, Any], folder: Path) -> None:
     limit = ["execution.max_pairs=1", "rerank.max_length=30", "database=limited.lancedb"]
     state = rescore(load_config(folder / "config.yaml", limit), return_state=True)

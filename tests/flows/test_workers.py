@@ -128,6 +128,7 @@ def test_documents_are_encoded_by_workers_and_in_order(
     assert np.allclose(found["vector"].to_numpy(), wanted["vector"].to_numpy(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_workers_refine_like_one_process(inputs: Path, tmp_path: Path) -> None:
     half = ["rerank.precision=bfloat16", "rerank.refine=float32", "rerank.top_k=3"]
     alone, many = fresh(inputs, tmp_path / "alone"), fresh(inputs, tmp_path / "many")

@@ -84,6 +84,7 @@ def test_the_folder_says_what_it_is(reranker: Path) -> None:
     assert digest == "60b700aeb3cd603136a88eae75ca816861b25c5807ad0f7105fe00f8ee4416fc"
 
 
+@pytest.mark.slow
 def test_two_processes_build_one_folder(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from reranking.models.builtin import *;"

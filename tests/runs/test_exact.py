@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -91,6 +91,7 @@ def test_it_is_lancedbs_flat_search(
     )
 
 
+@settings(max_examples=50)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(1, 120),

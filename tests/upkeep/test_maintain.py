@@ -105,9 +105,8 @@ class Followed(Here):
         return done
 
 
-@pytest.mark.parametrize(
-    "force", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["new", "forced"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("force", [False, True], ids=["new", "forced"])
 def test_a_run_with_maintenance_between_its_steps_is_the_same(
     config: Path, tmp_path: Path, force: bool
 ) -> None:

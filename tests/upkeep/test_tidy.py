@@ -98,6 +98,7 @@ for part in count():
 """
 
 
+@pytest.mark.slow
 def test_rows_that_a_run_adds_meanwhile_survive(tmp_path: Path) -> None:
     """A process appends all the time while this one tidies, compacts and prunes five times."""
     database = Database(str(tmp_path / "db"))
