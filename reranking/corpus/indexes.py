@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from lancedb import index as lance_index
@@ -84,6 +85,11 @@ def need_fts(table: Any, name: str, column: str) -> dict[str, Any]:
     return details
 
 
+def _milliseconds(time: datetime | None) -> datetime | None:
+    """The time as it is stored: the process that made an index still knows its microseconds."""
+    return time and time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
 def vector_index(table: Any, column: str) -> dict[str, Any] | None:
     """Type, metric, build parameters and identity of the column's ANN index, or None."""
     for entry in table.list_indices():
@@ -94,7 +100,7 @@ def vector_index(table: Any, column: str) -> dict[str, Any] | None:
                     "type": entry.index_type,
                     "metric": stats.distance_type,
                     # Compaction gives an index another uuid and the same neighbours.
-                    "created": str(entry.created_at or entry.index_uuid),
+                    "created": str(_milliseconds(entry.created_at) or entry.index_uuid),
                 }
     return None
 

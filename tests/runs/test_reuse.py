@@ -145,6 +145,13 @@ def test_unchanged_inputs_score_nothing(world: World) -> None:
     assert world.scores.loads == 1  # nor is the model loaded
 
 
+def test_an_index_that_the_run_itself_built_is_the_same_index_later(world: World) -> None:
+    first, asked = world.run(documents__vector_index={"type": "IVF_FLAT"})
+    again, nothing = world.run(documents__vector_index={"type": "IVF_FLAT"})
+    assert asked and not nothing
+    assert (again.run_id, again.finished) == (first.run_id, True)
+
+
 def test_after_an_edit_only_pairs_with_changed_texts_are_scored(world: World) -> None:
     first, _ = world.run(search__limit=EVERY_DOCUMENT)
     changed = world.documents[17]  # one of 120: about 1 %
