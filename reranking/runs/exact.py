@@ -8,7 +8,7 @@ Distances are LanceDB's: 1 - cosine (`cosine`), the squared distance (`l2`), 1 -
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -215,10 +215,3 @@ def vectors_of(column: pa.Array) -> tuple[Floats, Integers]:
     return values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(
         len(rows), column.type.list_size
     ), rows
-
-
-def blocks(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-    """The batches in slices of at most ROWS rows."""
-    for batch in batches:
-        for start in range(0, batch.num_rows, ROWS):
-            yield batch.slice(start, ROWS)

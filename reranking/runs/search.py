@@ -28,7 +28,8 @@ from reranking.corpus.fields import type_of
 from reranking.corpus.indexes import vector_index
 from reranking.corpus.left_out import search_filter
 from reranking.errors import InputError
-from reranking.runs.exact import ROWS, Nearest, blocks, product_on, vectors_of
+from reranking.reading import batches
+from reranking.runs.exact import ROWS, Nearest, product_on, vectors_of
 from reranking.store import Database
 
 _SPARE = 16  # hits asked for beyond the limit, to see where a tie ends
@@ -138,11 +139,8 @@ def _nearest(
     kind: Any = type_of(table.schema, corpus.vector)
     asked = vectors.astype(kind.value_type.to_pandas_dtype()).astype(np.float32)  # as LanceDB's
     nearest = Nearest(asked, settings.limit, settings.metric or "cosine", product_on(device))
-    query = table.search()
-    if where is not None:
-        query = query.where(where)
-    read = query.select([*_columns(corpus), corpus.vector]).to_batches(ROWS)
-    for batch in blocks(read):
+    read = [*_columns(corpus), corpus.vector]
+    for batch in batches(table, where, read, row_ids=False, rows=ROWS):
         block, rows = vectors_of(batch.column(corpus.vector))
         nearest.see(block, partial(_documents, batch.select(_columns(corpus)), corpus, rows))
     return nearest.hits()
