@@ -11,7 +11,14 @@ from configs.part import Part
 RRF_K = 60  # LanceDB's RRFReranker and Cormack et al. (2009)
 
 
-class Fusion(Part):
+class _Named(Part):
+    @property
+    def named(self) -> dict[str, Any]:
+        """What names results: the keys that differ from their defaults."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+class Fusion(_Named):
     method: Literal["rrf", "convex", "distribution"] = Field(
         "rrf", description="by ranks, by scaled scores, or by scores in standard deviations"
     )
@@ -34,17 +41,12 @@ class Fusion(Part):
         return self
 
     @property
-    def named(self) -> dict[str, Any]:
-        """What names results: the keys that differ from plain reciprocal rank fusion."""
-        return self.model_dump(mode="json", exclude_defaults=True)
-
-    @property
     def needs_cosine(self) -> bool:
         """Whether distances must be cosine distances."""
         return self.method == "convex" and self.scale == "theoretical"
 
 
-class Blend(Part):
+class Blend(_Named):
     method: Literal["scores", "ranks"] = Field(
         "scores", description="logit plus weighted scores of the legs, or reciprocal ranks"
     )
@@ -71,11 +73,6 @@ class Blend(Part):
         if self.method == "ranks" and self.scale != "raw":
             raise ValueError("scale belongs to the method scores")
         return self
-
-    @property
-    def named(self) -> dict[str, Any]:
-        """What names results: the keys that differ from their defaults."""
-        return self.model_dump(mode="json", exclude_defaults=True)
 
     @property
     def needs_cosine(self) -> bool:

@@ -173,6 +173,8 @@ def bakeoff(
             call(encode_vectors, own)
             run = score(own, partial(call, plan_trial, own), Summary(own.config))
             rows.append(call(finished, contender, own, run))
+        except ToBeContinued:
+            raise
         except Exception as error:
             log.warning("%s: %s", contender.name, error)
             rows.append(failed(contender, error))

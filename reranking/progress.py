@@ -138,6 +138,8 @@ class Lines:
 
     def __exit__(self, *_: object) -> None:
         for stage, last in self._last.items():
+            if len(self._last) > 1 and self.pace.seconds(stage) < 1:
+                continue  # a rate of no time says nothing
             took, rate = duration(self.pace.seconds(stage)), self.pace.rate(last)
             log.info("%s: %s %s in %s, %s", stage, f"{last.done:,}", self.pace.unit, took, rate)
 
