@@ -25,9 +25,6 @@ import pytest  # noqa: E402
 
 from tests.support.tiny import tiny_cross_encoder  # noqa: E402
 
-hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no fault
-hypothesis.settings.load_profile("patient")
-
 REPOSITORY = Path(__file__).parent.parent
 DATA = REPOSITORY.parent / "shared" / "data"
 

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -38,44 +37,10 @@ from reranking.upkeep.versions import our_tables, outdated, prune, upgrade
 from tests.support import tiny
 from tests.support.equal import assert_equal
 from tests.support.stored_scores import look_after, stored_rows
-from tests.support.walk import database_of, walk, walk_file
+from tests.support.walk import walk, walk_file
 
 SOON = timedelta(milliseconds=1)
 LONG_AGO = time.time() - 2 * 24 * 3600
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> tuple[Path, Run]:
-    """A folder with a config and one finished run of three chunks."""
-    folder = tmp_path_factory.mktemp("made")
-    tiny.write_jsonl(folder / "documents.jsonl", tiny.documents(40))
-    texts = ["river stone", "winter lamp", "paper signal", "copper", "velvet marble falcon"]
-    tiny.write_jsonl(folder / "queries.jsonl", tiny.queries(texts))
-    config = tiny.write_config(
-        folder,
-        cross_encoder,
-        search__chunk_queries=2,
-        documents__vector_index={"type": "IVF_FLAT"},
-    )
-    return folder, walk_file(config)[0]
-
-
-@pytest.fixture
-def config(tmp_path: Path, made: tuple[Path, Run]) -> Path:
-    """The config of a copy of that folder."""
-    shutil.copytree(made[0], tmp_path / "copy")
-    return tmp_path / "copy" / "config.yaml"
-
-
-@pytest.fixture
-def run(config: Path, made: tuple[Path, Run]) -> Run:
-    """The finished run, in the copy."""
-    return replace(made[1], database=Database(str(config.parent / "db.lancedb")))
-
-
-@pytest.fixture
-def database(run: Run) -> Database:
-    return database_of(run)
 
 
 def contents(database: Database) -> dict[str, Any]:
@@ -417,8 +382,6 @@ def test_a_newer_database_is_refused(database: Database) -> None:
 # The command
 
 
-@pytest.mark.usefixtures("prefect_server")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_the_command_says_what_it_does(run: Run, config: Path, database: Database) -> None:
     walk_file(config, "search.limit=7")
     row = {"run_id": run.run_id, "started_at": datetime(2020, 1, 1, tzinfo=UTC)}
