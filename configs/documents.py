@@ -22,11 +22,42 @@ class Encoder(Part):
 
 
 class VectorIndex(Part):
-    type: Literal["IVF_FLAT", "IVF_PQ", "IVF_RQ", "IVF_HNSW_SQ", "IVF_HNSW_PQ"] = Field(
-        "IVF_HNSW_SQ", description="LanceDB's index type"
-    )
+    type: Literal[
+        "auto",
+        "IVF_FLAT",
+        "IVF_SQ",
+        "IVF_PQ",
+        "IVF_RQ",
+        "IVF_HNSW_FLAT",
+        "IVF_HNSW_SQ",
+        "IVF_HNSW_PQ",
+    ] = Field("IVF_HNSW_SQ", description="LanceDB's; auto: an index where it is faster than none")
     num_partitions: int | None = Field(None, ge=1, description="IVF partitions")
     num_sub_vectors: int | None = Field(None, ge=1, description="PQ sub-vectors")
+    num_bits: int | None = Field(None, ge=1, description="per sub-vector (PQ) or number (RQ)")
+    m: int | None = Field(None, ge=1, description="neighbours of a node of HNSW")
+    ef_construction: int | None = Field(None, ge=1, description="HNSW candidates while building")
+
+    @model_validator(mode="after")
+    def _fits_the_type(self) -> VectorIndex:
+        given = self.model_dump(exclude={"type"}, exclude_none=True)
+        wrong = [name for name in given if self.type not in _TYPES_WITH[name]]
+        if wrong:
+            raise ValueError(
+                f"{', '.join(wrong)}: not of {self.type}; "
+                + "; ".join(f"{name} is of {', '.join(_TYPES_WITH[name])}" for name in wrong)
+            )
+        return self
+
+
+_HNSW = ("IVF_HNSW_FLAT", "IVF_HNSW_SQ", "IVF_HNSW_PQ")
+_TYPES_WITH = {
+    "num_partitions": ("IVF_FLAT", "IVF_SQ", "IVF_PQ", "IVF_RQ", *_HNSW),
+    "num_sub_vectors": ("IVF_PQ", "IVF_HNSW_PQ"),
+    "num_bits": ("IVF_PQ", "IVF_RQ", "IVF_HNSW_PQ"),
+    "m": _HNSW,
+    "ef_construction": _HNSW,
+}
 
 
 class FtsIndex(Part):
@@ -90,6 +121,11 @@ class Documents(Part):
         """The template of the text that is stored."""
         beir = self.source is not None and self.source.format == "beir"
         return self.template or ("{title} {text}" if beir else "{text}")
+
+    @property
+    def may_bypass_index(self) -> bool:
+        """Whether a vector index that finds too little is not used."""
+        return self.vector_index is not None and self.vector_index.type == "auto"
 
     @field_validator("source")
     @classmethod

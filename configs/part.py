@@ -30,6 +30,7 @@ def is_ours(table: str) -> bool:
 _OURS = {
     "queries",
     "searches",
+    "recalls",
     "candidates",
     "pair_scores",
     "runs",

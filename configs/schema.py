@@ -46,8 +46,22 @@ class Search(Part):
         {}, description="column: value, [values] or {gte: value, lt: value}; in structs meta.lang"
     )
     metric: Metric | None = Field(None, description="None: the vector index's own, else cosine")
-    nprobes: int | None = Field(None, ge=1, description="IVF partitions searched")
-    refine_factor: int | None = Field(None, ge=1, description="re-rank PQ hits exactly")
+    nprobes: int | None = Field(
+        None, ge=1, description="IVF partitions searched; None: as many as min_recall needs"
+    )
+    refine_factor: int | None = Field(
+        None, ge=1, description="limit times it are ranked exactly; None: as min_recall needs"
+    )
+    ef: int | None = Field(
+        None, ge=1, description="HNSW candidates of a query; None: as many as min_recall needs"
+    )
+    bypass_vector_index: bool = Field(False, description="search exactly although there is one")
+    min_recall: float | None = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="of exact search's hits, what a vector index must find; None: not measured",
+    )
     chunk_queries: int = Field(1000, ge=1, description="queries searched and scored together")
     fusion: Fusion | None = Field(
         None, description="how hybrid's first stage joins its legs; None: rrf, as LanceDB"

@@ -24,6 +24,7 @@ from reranking.runs.listing import find_run
 from reranking.runs.pairs import TABLE
 from reranking.runs.plan import finish_run
 from reranking.runs.publish import publish_results, run_counts
+from reranking.runs.recall import recall_of
 from reranking.runs.refine import Refined, Refiner, refined_counts
 from reranking.runs.rerank import Rescorer
 from reranking.runs.run import REFUSED, Run
@@ -281,7 +282,9 @@ def publish(
     )
     final: dict[str, float] = dict(run_counts(run, counts["pairs"], counts["scored"]))
     final["truncated"] = counts["truncated"]
-    if pipeline.config.gated:  # until they are checked: a kill may come before
+    recall, least = recall_of(run.database, run.search_id), pipeline.config.search.min_recall
+    too_little = recall is not None and least is not None and recall.recall < least
+    if pipeline.config.gated or too_little:  # until they are checked: a kill may come before
         final[REFUSED] = 1
     if refiner is not None:
         final |= refined_counts([Refined(**chunk) for chunk in refined])

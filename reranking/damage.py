@@ -12,6 +12,7 @@ _LOST: Final = {
     "pair_scores": "stored scores, which are computed again",
     "candidates": "stored candidates, which are searched again",
     "searches": "which queries were searched, which is done again",
+    "recalls": "what vector indexes lose, which is measured again",
     "runs": "the list of runs; their results tables stay",
     "queries": "query sets, which the next run reads from their sources again",
     "judgments": "judgment lists: imported ones are read again, people's answers are not",

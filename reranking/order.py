@@ -96,6 +96,7 @@ def _gate_data(pipeline: Pipeline, run: Run, summary: Summary) -> None:
     if config.gated:
         data = pipeline.executor.call(check_data, config, run, summary.rejects)
         summary.gated(both(summary.gates, data))
+    if config.gated or summary.gates is not None:
         failed = 0 if summary.gates is None else len(summary.gates["reasons"])
         note_gates(run, failed)
 

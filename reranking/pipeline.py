@@ -17,7 +17,6 @@ from configs.load import load_config
 from configs.schema import Config, Search
 from reranking.budget import Budget
 from reranking.corpus.corpus import Corpus, check_filter, pin_managed
-from reranking.corpus.indexes import vector_index
 from reranking.corpus.queries import (
     QuerySet,
     lacks_vectors,
@@ -27,7 +26,8 @@ from reranking.corpus.queries import (
 )
 from reranking.errors import ConfigError
 from reranking.runs.listing import find_run, newest_done
-from reranking.runs.plan import begin_run, plan_run
+from reranking.runs.plan import begin_run, plan_run, resolved_search
+from reranking.runs.recall import Audit
 from reranking.runs.run import Run, stored_row
 from reranking.runs.settings import pipeline_of
 from reranking.scoring.crossencoder import Reranker, find_cross_encoder, need_devices
@@ -171,17 +171,7 @@ class Pipeline:
 
     def search_of(self, corpus: Corpus) -> Search:
         """Return the search with its metric: the index's own unless the config names one."""
-        search = self.config.search
-        if self.config.candidates is not None:
-            return Search(
-                query_types=(self.config.candidates.query_type,),
-                limit=search.limit,
-                metric="cosine",
-                chunk_queries=search.chunk_queries,
-            )
-        ann = vector_index(corpus.opened_vectors(self.database), corpus.vector)
-        metric = search.metric or (ann["metric"] if ann else "cosine")
-        return search.model_copy(update={"metric": metric})
+        return resolved_search(self.config, self.database, corpus)
 
     # The steps ------------------------------------------------------------------------------
 
@@ -273,10 +263,13 @@ class Pipeline:
             check_vectors(self.database, corpus, encoder, encoder.settings.model)
         return self.begin(run)
 
-    def planned(self, corpus: Corpus, queries: QuerySet, force: bool = False) -> Run:
-        """Return the run that these inputs name; nothing is written.
+    def planned(
+        self, corpus: Corpus, queries: QuerySet, force: bool = False, *, measure: bool = True
+    ) -> Run:
+        """Return the run that these inputs name.
 
-        What it could not end with is raised before the work is done.
+        What it could not end with is raised before the work is done. Nothing is written but what
+        the vector index loses, if that is measured.
         """
         from reranking.runs.consumers import check_columns, check_owner
 
@@ -299,6 +292,7 @@ class Pipeline:
             rerank=config.rerank,
             ranking=None if ranking is None else ranking.content,
             force=force,
+            audit=Audit(self.encoder, measure, config.documents.may_bypass_index),
         )
 
     def fate(self, run: Run) -> str | None:
@@ -380,7 +374,7 @@ class Pipeline:
 
     @step("check-gates")
     def gates(self, comparisons: Comparisons) -> dict[str, Any] | None:
-        """Check every condition of the config's gates; None if it has no gates."""
+        """Check the config's gates and what an index loses; None if there is nothing to check."""
         from reranking.evaluation.answers import gates
 
         return gates(self.config, comparisons)

@@ -120,7 +120,7 @@ def plan_again(pipeline: Pipeline) -> Run:
     else:
         corpus = promoted_corpus(base, table, scored) or pipeline.corpus()
     queries = promoted_queries(database, base, config.queries.query_set)
-    run = pipeline.planned(corpus, queries)
+    run = pipeline.planned(corpus, queries, measure=anew)
     if not anew:
         need_candidates(run)
     return pipeline.begin(run)

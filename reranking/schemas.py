@@ -90,6 +90,25 @@ SEARCHES = _table(
 )
 """A row marks a chunk as searched and names the attempt whose candidates count: the first does."""
 
+RECALLS = _table(
+    _key(1, "audit_id", pa.string()),
+    _nn("search_id", pa.string()),
+    _nn("index_type", pa.string()),
+    _nn("queries", pa.int32()),
+    _nn("limit", pa.int32()),
+    _nn("recall", pa.float64()),
+    _nn("recall_before", pa.float64()),
+    pa.field("nprobes", pa.int32()),
+    pa.field("ef", pa.int32()),
+    pa.field("refine_factor", pa.int32()),
+    _nn("bypassed", pa.bool_()),
+    _nn("measured_at", TIME),
+)
+"""What a vector index finds of exact search's hits: as it was searched first, and as is raised to.
+
+`audit_id` names the inputs it was measured of, `search_id` the search that what was found makes.
+"""
+
 CANDIDATES = _table(
     _nn("search_id", pa.string()),
     _nn("chunk", pa.int32()),
@@ -206,6 +225,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
     "documents": DOCUMENTS,
     "queries": QUERIES,
     "searches": SEARCHES,
+    "recalls": RECALLS,
     "candidates": CANDIDATES,
     "pair_scores": PAIR_SCORES,
     "runs": RUNS,

@@ -11,6 +11,7 @@ from typing import Any
 from configs.schema import Config
 from reranking.progress import duration
 from reranking.runs.rates import scoring_rate
+from reranking.runs.recall import recall_of
 from reranking.runs.refine import REFINED
 from reranking.runs.run import Run
 
@@ -122,6 +123,7 @@ class Summary:
         reused = self.counts["pairs"] - scored
         passes = scored + self.counts.get("refine_scored", 0)
         rate = round(passes / scoring, 1) if passes and scoring else None
+        recall = recall_of(self.run.database, self.run.search_id)
         return {
             "run_id": self.run.run_id,
             "status": "done",
@@ -141,6 +143,7 @@ class Summary:
             "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},
             "pairs_per_second": rate,
             "score_path": self.counts["path"],
+            "recall": None if recall is None else recall.to_dict(),
             "refined": {k: v for k, v in self.counts.items() if k in REFINED} or None,
             "measures": self.measures,
             "unknown": self.unknown,

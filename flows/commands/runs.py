@@ -65,11 +65,16 @@ def show(run_id: RunId, config: ConfigOption = None, database: DatabaseOption = 
     from reranking.evaluation.run_measures import stored_means
     from reranking.runs.listing import find_run
     from reranking.runs.promotion import promoted_names
+    from reranking.runs.recall import recall_of
 
     row = find_run(opened, run_id).stored
-    promoted = promoted_names(opened).get(row["run_id"], [])
-    measures = stored_means(opened, row["run_id"])
-    return Answer(row | {"promoted_as": promoted, "measures": measures}, _show_run)
+    recall = recall_of(opened, row["search_id"])
+    more = {
+        "promoted_as": promoted_names(opened).get(row["run_id"], []),
+        "recall": None if recall is None else recall.to_dict(),
+        "measures": stored_means(opened, row["run_id"]),
+    }
+    return Answer(row | more, _show_run)
 
 
 def _show_run(row: dict[str, Any]) -> None:

@@ -99,12 +99,19 @@ def run_table(values: Mapping[str, Any]) -> Table:
     if values["pairs_per_second"]:
         add_row(table, "pairs per second", f"{values['pairs_per_second']:,.1f}")
         add_row(table, "scored with", values["score_path"])
+    _add_approximations(table, values)
+    add_row(table, "seconds", ", ".join(f"{k} {v:.1f}" for k, v in values["seconds"].items()))
+    return table
+
+
+def _add_approximations(table: Table, values: Mapping[str, Any]) -> None:
+    """What an index and half precision lose, and what is done about it."""
+    if values["recall"]:
+        add_row(table, "recall of the vector index", recall_text(values["recall"]))
     if refined := values["refined"]:
         add_row(table, "refined in float32", f"{refined['refined']:,} pairs")
         of = f"{refined['rankings_equal']} of {refined['rankings_checked']} rankings checked"
         add_row(table, "top_k as float32 alone has it", of)
-    add_row(table, "seconds", ", ".join(f"{k} {v:.1f}" for k, v in values["seconds"].items()))
-    return table
 
 
 def measures_table(measures: list[dict[str, Any]]) -> Table | None:
@@ -166,13 +173,28 @@ def unfinished_lines(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def recall_text(recall: Mapping[str, Any]) -> str:
+    """How much an index finds of what exact search does, and with which settings."""
+    found = recall["found"]
+    if "bypass_vector_index" in found:
+        return f"{recall['recall_before']:.3f} by {recall['index_type']}: searched exactly instead"
+    settings = "".join(f", {name} {value}" for name, value in found.items())
+    before = f" ({recall['recall_before']:.3f} as set)" if found else ""
+    return (
+        f"{recall['recall']:.3f} of the first {recall['limit']} on {recall['queries']} queries: "
+        f"{recall['index_type']}{settings}{before}"
+    )
+
+
 def details_tables(row: Mapping[str, Any]) -> list[Table | None]:
     """Everything that is known of one run."""
     table = new_table(f"Run {row['run_id']}", ["what", "value"])
     for name, value in row.items():
         if name in ("config_json", "plan_json", "run_id", "measures") or value is None:
             continue
-        if isinstance(value, Mapping):
+        if name == "recall":
+            value = recall_text(value)
+        elif isinstance(value, Mapping):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         elif isinstance(value, list):
             value = ", ".join(map(str, value))

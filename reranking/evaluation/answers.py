@@ -8,6 +8,7 @@ from typing import Any
 from configs.evaluation import ComparisonSettings, Judgments
 from configs.schema import Config
 from reranking.errors import ConfigError, MissingResource
+from reranking.evaluation.data_gates import both, check_recall
 from reranking.evaluation.gates import gate_run
 from reranking.evaluation.measures import parse_measures
 from reranking.evaluation.run_comparison import Comparisons, asked_measures, compare_sides
@@ -35,15 +36,19 @@ def measured(run: Run, judgments: Judgments) -> dict[str, Any]:
 
 
 def gates(config: Config, comparisons: Comparisons) -> dict[str, Any] | None:
-    """Return the outcome of every condition of the config's gates; None if it has no gates."""
-    if not config.gates or config.judgments is None:
-        return None
-    return gate_run(
-        comparisons,
-        config.gates,
-        against=config.comparison.against,
-        judgment_list=config.judgments.judgment_list,
-    ).to_dict()
+    """Return the outcome of every condition of the config's gates, and of an index' recall.
+
+    None if there is nothing to check.
+    """
+    judged = None
+    if config.gates and config.judgments is not None:
+        judged = gate_run(
+            comparisons,
+            config.gates,
+            against=config.comparison.against,
+            judgment_list=config.judgments.judgment_list,
+        ).to_dict()
+    return both(judged, check_recall(config, comparisons.side.run))
 
 
 def compare(

@@ -21,6 +21,7 @@ from reranking.arrow import frame
 from reranking.evaluation.overlap import rankings_of, rankings_overlap
 from reranking.runs.listing import done_runs, find_run
 from reranking.runs.promotion import promoted_names
+from reranking.runs.recall import recall_of
 from reranking.runs.run import REFUSED, Run
 from reranking.runs.settings import pipeline_of_row
 from reranking.steps import step
@@ -64,6 +65,33 @@ def check_data(config: Config, run: Run, rejected: int) -> dict[str, Any] | None
         "passed": not reasons,
         "reasons": reasons,
         "conditions": [c.as_dict() for c in checked],
+    }
+
+
+def check_recall(config: Config, run: Run) -> dict[str, Any] | None:
+    """Return the outcome of `search.min_recall`; None if the run's vectors were searched exactly.
+
+    Where a config has no gates, it is one only for an index that finds too little.
+    """
+    least, recall = config.search.min_recall, recall_of(run.database, run.search_id)
+    if least is None or recall is None:
+        return None
+    passed = recall.recall >= least
+    if passed and not config.gated:
+        return None
+    reason = f"the vector index finds {recall}; search.min_recall is {least:g}"
+    if not passed:
+        reason += (
+            ". Nothing that is open to rescore makes it find more: give another "
+            "documents.vector_index (auto falls back on exact search), set "
+            "search.bypass_vector_index, or lower search.min_recall"
+        )
+    condition = Checked("min_recall", passed, reason)
+    return {
+        "against": "exact search",
+        "passed": passed,
+        "reasons": [] if passed else [reason],
+        "conditions": [condition.as_dict()],
     }
 
 

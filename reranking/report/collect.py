@@ -41,6 +41,7 @@ from reranking.report.content import (
 )
 from reranking.report.figures import distributions, most_changed, slice_rows, with_grades
 from reranking.runs.listing import done_runs
+from reranking.runs.recall import recall_of
 from reranking.runs.run import Run
 from reranking.runs.settings import pipeline_of_row
 from reranking.store import Database
@@ -111,6 +112,7 @@ def facts(run: Run) -> RunFacts:
     """Return what the run's row says of cost and provenance."""
     row: Mapping[str, Any] = run.stored
     named = {title: row.get(key) for title, key in _PROVENANCE}
+    named["recall of the vector index"] = recall_of(run.database, run.search_id)
     libraries = json.loads(row["libraries_json"])
     return RunFacts(
         run_id=row["run_id"],

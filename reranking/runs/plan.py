@@ -12,13 +12,21 @@ from typing import Any
 import pyarrow as pa
 
 from configs.blending import Blend, Fusion, metric_fault
-from configs.schema import Rerank, Search
+from configs.schema import Config, Rerank, Search
 from reranking import fingerprints
 from reranking.corpus.corpus import Corpus, content_digest
 from reranking.corpus.filters import typed_where
 from reranking.corpus.indexes import need_fts, vector_index
-from reranking.corpus.queries import QuerySet
+from reranking.corpus.queries import QuerySet, read_queries
 from reranking.errors import ConfigError
+from reranking.runs.recall import (
+    UNMEASURED,
+    Audit,
+    audit_id,
+    measure_recall,
+    store_recall,
+    stored_recall,
+)
 from reranking.runs.run import (
     REFUSED,
     TABLE,
@@ -37,6 +45,21 @@ from reranking.store import Database
 _LIBRARIES = ("lancedb", "pyarrow", "polars", "torch", "transformers", "sentence-transformers")
 
 
+def resolved_search(config: Config, database: Database, corpus: Corpus) -> Search:
+    """Return the config's search with its metric: the index's own unless the config names one."""
+    search = config.search
+    if config.candidates is not None:
+        return Search(
+            query_types=(config.candidates.query_type,),
+            limit=search.limit,
+            metric="cosine",
+            chunk_queries=search.chunk_queries,
+        )
+    ann = vector_index(corpus.opened_vectors(database), corpus.vector)
+    metric = search.metric or (ann["metric"] if ann else "cosine")
+    return search.model_copy(update={"metric": metric})
+
+
 def plan_run(
     database: Database,
     corpus: Corpus,
@@ -49,12 +72,13 @@ def plan_run(
     refiner: Reranker | None = None,
     ranking: str | None = None,
     force: bool = False,
+    audit: Audit = UNMEASURED,
 ) -> Run:
-    """Return the run that these inputs name: finished already, begun, or new. Nothing is written.
+    """Return the run that these inputs name: finished already, begun, or new.
 
     `search` has its metric resolved; `rerank` says what `reranker`'s scores are published as, None
     publishes the first stage. `ranking` names the content of a given ranking, which then stands
-    for the search.
+    for the search. Nothing is written but what a vector index loses, where `audit` measures it.
     """
     blend = None if rerank is None else rerank.blend
     return_score = "relevance" if rerank is None else rerank.return_score
@@ -71,7 +95,7 @@ def plan_run(
         "queries": queries.content,
         "chunk_queries": search.chunk_queries,
     }
-    search_id = fingerprints.search_id(search_inputs)
+    search, search_id = _searched_well(database, corpus, queries, search, search_inputs, audit)
     run_id = fingerprints.run_id(
         {
             "search_id": search_id,
@@ -106,6 +130,38 @@ def plan_run(
     )
 
 
+def _searched_well(
+    database: Database,
+    corpus: Corpus,
+    queries: QuerySet,
+    search: Search,
+    inputs: dict[str, Any],
+    how: Audit,
+) -> tuple[Search, str]:
+    """The search with the settings by which its index finds enough, and its id."""
+    if search.min_recall is None or not inputs.get("ann"):
+        return search, fingerprints.search_id(inputs)
+    audit = audit_id(inputs, search, how)
+    recall = stored = stored_recall(database, audit)
+    if recall is None and how.measure:
+        recall = measure_recall(
+            database,
+            corpus,
+            read_queries(database, queries),
+            search,
+            how,
+            audit=audit,
+            index_type=inputs["ann"]["type"],
+        )
+    if recall is None:
+        return search, fingerprints.search_id(inputs)
+    search = recall.applied(search)
+    search_id = fingerprints.search_id(inputs | _index_inputs(inputs["ann"], search))
+    if stored is None:
+        store_recall(database, recall, search_id)
+    return search, search_id
+
+
 def _joining(fusion: Fusion | None, blend: Blend | None) -> dict[str, Any]:
     """What names how scores are joined; nothing if it is as it always was."""
     named = {"fusion": fusion and fusion.named, "blend": blend and blend.named}
@@ -128,13 +184,19 @@ def _search_inputs(
         inputs |= {
             "encoder": encoder,
             "metric": search.metric,
-            "ann": vector_index(corpus.opened_vectors(database), corpus.vector),
-            "nprobes": search.nprobes,
-            "refine_factor": search.refine_factor,
+            **_index_inputs(vector_index(corpus.opened_vectors(database), corpus.vector), search),
         }
     if "fts" in search.legs:
         inputs["fts"] = need_fts(table, corpus.table, corpus.text)
     return inputs
+
+
+def _index_inputs(index: dict[str, Any] | None, search: Search) -> dict[str, Any]:
+    """What names how the vector index is searched; earlier versions knew no `ef`."""
+    if search.bypass_vector_index:
+        return {"ann": None, "nprobes": None, "refine_factor": None}
+    named = {"ann": index, "nprobes": search.nprobes, "refine_factor": search.refine_factor}
+    return named if search.ef is None else named | {"ef": search.ef}
 
 
 def _forced_epoch(database: Database, run_id: str, published: int | None) -> int:

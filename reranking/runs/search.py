@@ -61,7 +61,7 @@ def search_chunk(
     if "vector" in settings.legs:
         if vectors is None:
             raise InputError("vector search needs query vectors: name documents.encoder")
-        legs["vector"] = _vector_leg(database, corpus, vectors, settings, device)
+        legs["vector"] = vector_hits(database, corpus, vectors, settings, device)
     if "fts" in settings.legs:
         texts = queries.column("text").to_pylist()
         legs["fts"] = _fts_leg(database, corpus, texts, settings)
@@ -108,16 +108,20 @@ Ask = Callable[[list[int], int], pl.DataFrame]
 """Given rows of the chunk and a limit, the hits of those queries."""
 
 
-def _vector_leg(
+def vector_hits(
     database: Database,
     corpus: Corpus,
     vectors: NDArray[np.float32],
     settings: Search,
-    device: str,
+    device: str = "cpu",
 ) -> pl.DataFrame:
+    """The vector leg's hits: query (row of `vectors`), doc_id, doc_hash, rank, _distance.
+
+    By the column's ANN index where it has one, unless the settings bypass it.
+    """
     table = corpus.opened_vectors(database)
     where = search_filter(corpus.database(database), corpus, settings.where, table.schema)
-    if vector_index(table, corpus.vector) is None:
+    if settings.bypass_vector_index or vector_index(table, corpus.vector) is None:
         return _nearest(table, corpus, vectors, settings, where, device)
     # An ANN index searches differently for every limit: asking for more would change the hits.
     answers = [
@@ -184,6 +188,8 @@ def _ask_index(
         query = query.nprobes(settings.nprobes)
     if settings.refine_factor:
         query = query.refine_factor(settings.refine_factor)
+    if settings.ef:
+        query = query.ef(settings.ef)
     hits = query.select([*_columns(corpus), "_distance"]).to_arrow()
     # One vector is no batch to LanceDB: its answer then has no query_index.
     at = hits["query_index"].to_numpy() if len(rows) > 1 else np.zeros(hits.num_rows, np.int64)

@@ -150,6 +150,7 @@ def _said(row: Mapping[str, Any]) -> dict[str, Any]:
         "metric": search.get("metric"),
         "nprobes": search.get("nprobes"),
         "refine_factor": search.get("refine_factor"),
+        "ef": search.get("ef"),
         "encoder": _model((given["documents"].get("encoder") or {}).get("model"), row["encoder"]),
         "reranker": _model(row["reranker_model"], row["reranker"]),
         "top_k": rerank.get("top_k"),

@@ -51,9 +51,13 @@ def drop_run(database: Database, row: Mapping[str, Any]) -> None:
 
 
 def drop_search(database: Database, search_id: str) -> None:
-    """Drop a search's marks, then its candidates: a run that meets the gap searches again."""
+    """Drop a search's marks, then its candidates: a run that meets the gap searches again.
+
+    What its index was measured to lose goes with it.
+    """
     database.delete("searches", equals("search_id", search_id))
     database.delete("candidates", equals("search_id", search_id))
+    database.delete("recalls", equals("search_id", search_id))
 
 
 def searches_of_runs(database: Database, without: str | None = None) -> set[str]:
