@@ -21,6 +21,7 @@ from configs.labelling import Labels, Training
 from configs.part import LEGS, Name, Part, QueryType
 from configs.results import Results
 from configs.schedule import Schedule
+from configs.served import RerankApi
 from configs.source import DatabasePlace, Place, Source, readable
 
 Scalar = str | int | float | bool
@@ -158,6 +159,12 @@ class AnswerTokens(Part):
     )
 
 
+_OF_LOCAL_MODELS = (
+    *("model_name", "revision", "max_length", "precision", "batch_tokens", "refine", "prompt"),
+    *("prompt_name", "label", "answer_tokens", "trust_remote_code"),
+)
+
+
 class Rerank(Part):
     model_name: Place = Field(
         "cross-encoder/ms-marco-TinyBERT-L-6", description="builtin:NAME, local folder or hub id"
@@ -194,6 +201,25 @@ class Rerank(Part):
         None, description="what a language model answers; its logits make the score"
     )
     trust_remote_code: bool = Field(False, description="run code from the model's folder")
+    api: RerankApi | None = Field(
+        None, description="a server scores, not a model here; None: no text leaves this machine"
+    )
+
+    @property
+    def model(self) -> str:
+        """The name of the model that scores, on a server or here."""
+        return self.model_name if self.api is None else self.api.model
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Rerank:
+        fields = type(self).model_fields
+        given = [n for n in _OF_LOCAL_MODELS if getattr(self, n) != fields[n].default]
+        if self.api is not None and given:
+            raise ValueError(
+                f"api has a server score, {', '.join(given)} would say how a model is loaded here: "
+                "leave one of the two out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Rerank:
@@ -271,7 +297,7 @@ class Config(Part):
         """Query set and models, for lists of runs."""
         encoder, reranker = self.documents.encoder, self.rerank
         models = [] if encoder is None else [short_name(encoder.model)]
-        models += [] if reranker is None else [short_name(reranker.model_name)]
+        models += [] if reranker is None else [short_name(reranker.model)]
         return " ".join([self.queries.query_set, *models])
 
     @model_validator(mode="after")

@@ -35,7 +35,7 @@ _BAND: Final = 1.96
 # What a config says of its own model and of no other.
 _OF_RERANKER: Final = (
     *("revision", "max_length", "activation", "prompt", "prompt_name", "label", "answer_tokens"),
-    "blend",
+    *("blend", "api"),
 )
 _OF_ENCODER: Final = ("revision", "prompt", "query_prompt", "truncate_dim")
 
@@ -58,7 +58,7 @@ def contenders(
     A reranker `none` is the first stage. What the config says of its own model only (revision,
     prompt, label, max_length, blend) is not said of others.
     """
-    own = None if config.rerank is None else config.rerank.model_name
+    own = None if config.rerank is None else config.rerank.model
     embedded = None if config.documents.encoder is None else config.documents.encoder.model
     made: dict[str, Contender] = {}
     for encoder in encoders or (embedded,):
@@ -83,7 +83,7 @@ def _with(config: Config, encoder: str | None, reranker: str | None) -> Config:
     rerank: Rerank | None = None
     if reranker is not None:
         rerank = config.rerank or Rerank()
-        if rerank.model_name != reranker:
+        if rerank.model != reranker:
             rerank = _changed(rerank, _OF_RERANKER, model_name=reranker)
     documents = config.documents
     if encoder is not None and (documents.encoder is None or documents.encoder.model != encoder):

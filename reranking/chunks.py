@@ -96,7 +96,7 @@ def work_in_workers(pipeline: Pipeline, run: Run) -> list[Report]:
     asked = what_is_asked(
         config,
         table="runs",
-        auto=auto is not None and auto.precision == "auto",
+        auto=auto is not None and auto.precision == "auto" and auto.api is None,
         reranker=run.reranker,
     )
     before = _rows_of_reranker(run)
@@ -129,6 +129,8 @@ def shipped(pipeline: Pipeline) -> Config:
     """
     config, model = pipeline.config, pipeline.reranker
     if config.rerank is None or model is None or config.rerank.precision != "auto":
+        return config
+    if config.rerank.api is not None:  # a precision is a server's own business
         return config
     rerank = config.rerank.model_copy(update={"precision": model.dtype})
     return config.model_copy(update={"rerank": rerank})

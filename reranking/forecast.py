@@ -21,14 +21,14 @@ def forecast(pipeline: Pipeline) -> dict[str, Any]:
     """
     pipeline.check()
     database = Database(pipeline.config.database, must_exist=True)
-    model, corpus = pipeline.reranker, pipeline.corpus()
+    corpus = pipeline.corpus()
     done = estimate(
         database,
         corpus,
         queries_asked(pipeline),
         pipeline.search_of(corpus),
         pipeline.encoder,
-        None if model is None else (model.fingerprint, model.load),
+        pipeline.reranker,
     )
     return asdict(done)
 

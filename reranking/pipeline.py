@@ -30,7 +30,7 @@ from reranking.runs.plan import begin_run, plan_run, resolved_search
 from reranking.runs.recall import Audit
 from reranking.runs.run import Run, stored_row
 from reranking.runs.settings import pipeline_of
-from reranking.scoring.crossencoder import Reranker, find_cross_encoder, need_devices
+from reranking.scoring.crossencoder import Reranker, find_reranker, need_prerequisites
 from reranking.scoring.encoder import SentenceEncoder
 from reranking.steps import Executor, Here, step
 from reranking.store import Database
@@ -109,8 +109,8 @@ class Pipeline:
 
     @cached_property
     def reranker(self) -> Reranker | None:
-        """The configured cross-encoder, None if only the first stage is published."""
-        return None if self.config.rerank is None else find_cross_encoder(self.config.rerank)
+        """The configured reranker, None if only the first stage is published."""
+        return None if self.config.rerank is None else find_reranker(self.config.rerank)
 
     @cached_property
     def refiner(self) -> Reranker | None:
@@ -124,7 +124,7 @@ class Pipeline:
                 f"rerank.precision {settings.precision} is float32 on this device, so there is "
                 "nothing to refine: leave out rerank.refine, or set rerank.precision to bfloat16"
             )
-        return find_cross_encoder(settings.model_copy(update={"precision": settings.refine}))
+        return find_reranker(settings.model_copy(update={"precision": settings.refine}))
 
     @property
     def by_vectors(self) -> bool:
@@ -183,7 +183,7 @@ class Pipeline:
             check_measures(self.config)
         _ = self.configured_encoder, self.reranker, self.refiner
         if self.config.rerank is not None and self.config.execution.address is None:
-            need_devices(self.config.rerank)  # of a cluster's workers it is checked there
+            need_prerequisites(self.config.rerank)  # of a cluster's workers it is checked there
 
     @step("ingest-documents", 5)
     def ingest(self) -> dict[str, Any]:

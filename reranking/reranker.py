@@ -21,17 +21,20 @@ from pydantic import ValidationError
 
 from configs.blending import Blend
 from configs.schema import Rerank
+from configs.served import RerankApi
 from reranking.arrow import frame
 from reranking.errors import ConfigError, RuntimeFailure
 from reranking.fingerprints import text_hash, text_hashes
 from reranking.runs.fusion import Legs, blended
-from reranking.runs.pairs import PairScores
+from reranking.runs.pairs import Commits, PairScores
 from reranking.runs.ranking import activated
-from reranking.scoring.crossencoder import find_cross_encoder
+from reranking.scoring.crossencoder import find_reranker
 from reranking.store import Database
 
 if TYPE_CHECKING:
     from reranking.scoring.scorer import Scorer
+
+_COMMIT_SECONDS = 30.0
 
 
 class CrossEncoderReranker(Reranker):  # type: ignore[misc]  # LanceDB's classes have no types
@@ -41,7 +44,8 @@ class CrossEncoderReranker(Reranker):  # type: ignore[misc]  # LanceDB's classes
     of a rescore database whose pair scores are used and added to. `blend` is `rerank.blend` of a
     config: what it weighs is read from the legs' columns, distances being cosine distances. In
     hybrid search LanceDB rescales both columns before a reranker sees them, so there it must have
-    scale min-max or the method ranks.
+    scale min-max or the method ranks. `api` is `rerank.api` of a config: a server scores, and
+    query and texts are sent there.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class CrossEncoderReranker(Reranker):  # type: ignore[misc]  # LanceDB's classes
         label: int | str | None = None,
         answer_tokens: Mapping[str, str] | None = None,
         blend: Blend | Mapping[str, Any] | None = None,
+        api: RerankApi | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(return_score)
         self.column = column
@@ -80,12 +85,13 @@ class CrossEncoderReranker(Reranker):  # type: ignore[misc]  # LanceDB's classes
             answer_tokens=answer_tokens,
             trust_remote_code=trust_remote_code,
             blend=blend,
+            api=api,
         )
         self.blend = settings.blend
-        self.model = find_cross_encoder(settings)
+        self.model = find_reranker(settings)
 
     def __str__(self) -> str:
-        return f"CrossEncoderReranker(model_name={self.model.settings.model_name})"
+        return f"CrossEncoderReranker(model_name={self.model.name})"
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -169,8 +175,15 @@ class CrossEncoderReranker(Reranker):  # type: ignore[misc]  # LanceDB's classes
         missing = set(store.missing(pairs)["doc_hash"].to_list())
         new = [i for i, h in enumerate(hashes) if h in missing]
         if new:
-            logits = self._score(query, [texts[i] for i in new])
-            store.add(pairs[new].with_columns(score=pl.Series(logits)), epoch=0)
+            index = np.arange(len(new))
+            commits = Commits(store, pairs[new], epoch=0, seconds=_COMMIT_SECONDS)
+            try:
+                for batch in self.scorer.batches(
+                    [query], [texts[i] for i in new], np.zeros(len(new), np.int64), index
+                ):
+                    commits.add(*batch)
+            finally:  # what was scored until a fault is kept
+                commits.flush()
         known = store.of(pairs)
         by_hash = dict(zip(known["doc_hash"].to_list(), known["score"].to_list(), strict=True))
         return np.array([by_hash[h] for h in hashes], np.float32)

@@ -27,5 +27,5 @@ def tags_of(config: Config) -> list[str]:
     if encoder is not None:
         tags.append(f"encoder:{short_name(encoder.model)}")
     if reranker is not None:
-        tags.append(f"reranker:{short_name(reranker.model_name)}")
+        tags.append(f"reranker:{short_name(reranker.model)}")
     return tags

@@ -64,6 +64,11 @@ def examine(config: Config, file: Path) -> list[Finding]:
         ("cache", _cache),
         ("proxy", _proxy),
         ("config and models", lambda: _models(config)),
+        *(
+            [("reranker's server", lambda: _served(config))]
+            if config.rerank and config.rerank.api
+            else []
+        ),
         ("device", lambda: _device(config)),
         ("database", lambda: _database(config)),
         ("disk", lambda: _disk(config)),
@@ -158,10 +163,19 @@ def _models(config: Config) -> str:
         "no encoder" if encoder is None else f"encoder {encoder.fingerprint[:8]}",
         "no reranker"
         if reranker is None
-        else f"reranker {reranker.fingerprint.hex()[:8]} ({reranker.dtype}, "
-        f"{reranker.max_length} tokens)",
+        else f"reranker {reranker.fingerprint.hex()[:8]} ({reranker.dtype}"
+        + (f", {reranker.max_length} tokens)" if reranker.max_length else ")"),
     ]
     return ", ".join(names)
+
+
+def _served(config: Config) -> str:
+    from reranking.pipeline import Pipeline
+    from reranking.scoring.served import ServedModel
+
+    model = Pipeline(config).reranker
+    assert isinstance(model, ServedModel)
+    return model.probe()
 
 
 def _device(config: Config) -> str:

@@ -227,6 +227,10 @@ def estimate_table(values: Mapping[str, Any] | None) -> Table | None:
     if values["hours"] is not None:
         add_row(table, "pairs per second", f"{values['pairs_per_second']:,.1f}")
         add_row(table, "hours of scoring", f"{values['hours']:,.2f}")
+    if sent := values["sent"]:
+        add_row(table, "texts are sent to", f"{sent['to']} ({sent['model']})")
+        add_row(table, "pairs sent", f"{sent['pairs']:,} in {sent['requests']:,} requests")
+        add_row(table, "characters sent", _number(sent["characters"]))
     add_row(table, "gigabytes on disk", f"{values['gigabytes']:,.3f}")
     return table
 

@@ -13,13 +13,16 @@ import pyarrow as pa
 from configs.schema import Search
 from reranking.corpus.corpus import Corpus, texts_of
 from reranking.runs.pairs import PairScores, distinct_pairs
+from reranking.runs.rates import scoring_rate
 from reranking.runs.search import (
     QueryEncoder,
     check_vectors,
     query_vectors,
     search_chunk,
 )
+from reranking.scoring.crossencoder import Reranker
 from reranking.scoring.scorer import Scorer
+from reranking.scoring.served import ServedModel, count_requests
 from reranking.store import Database
 
 _SHARE, _LEAST, _MOST = 0.01, 5, 200  # queries of the sample
@@ -33,7 +36,8 @@ class Estimate:
     """What the whole query set will need, scaled up from `sampled` queries.
 
     `to_score` are pairs that no earlier run has scored; hours are those of scoring, None where
-    nothing has to be scored.
+    nothing has to be scored or nobody knows how fast that is. `sent` says what would leave this
+    machine, None without a server.
     """
 
     queries: int
@@ -44,6 +48,18 @@ class Estimate:
     pairs_per_second: float | None
     hours: float | None
     gigabytes: float
+    sent: Sent | None = None
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a run sends to a server of rerankers: the texts of `pairs`, in so many requests."""
+
+    to: str
+    model: str
+    pairs: int
+    requests: int
+    characters: int
 
 
 def estimate(
@@ -52,11 +68,12 @@ def estimate(
     queries: pa.Table,
     search: Search,
     encoder: QueryEncoder | None,
-    reranker: tuple[bytes, Callable[[], Scorer]] | None,
+    reranker: Reranker | None,
 ) -> Estimate:
     """Search 1 % of the queries (5 to 200 of them), score a few pairs, and scale up.
 
-    `reranker` is a fingerprint and how to load the model, None for a run of the first stage.
+    `reranker` is None for a run of the first stage. Nothing is sent to a server: how fast it is,
+    earlier runs tell.
     """
     sample = _sample(queries)
     vectors = None
@@ -64,14 +81,17 @@ def estimate(
         vectors = query_vectors(sample, encoder, check_vectors(database, corpus))
     hits = search_chunk(database, corpus, sample, vectors, search)
     pairs = distinct_pairs(hits)
-    missing, rate = 0, None
-    if reranker is not None:
-        fingerprint, load = reranker
-        hashes = sample.column("text_hash").to_pylist()
-        new = PairScores(database, fingerprint, hashes).missing(pairs)
-        missing = len(new)
-        rate = _rate(database, corpus, sample, new, load) if missing else None
+    missing, rate, sent = 0, None, None
     scale = queries.num_rows / max(sample.num_rows, 1)
+    if reranker is not None:
+        hashes = sample.column("text_hash").to_pylist()
+        new = PairScores(database, reranker.fingerprint, hashes).missing(pairs)
+        missing = len(new)
+        if isinstance(reranker, ServedModel):
+            rate = scoring_rate(database, reranker.fingerprint.hex()) if missing else None
+            sent = _sent(database, corpus, sample, new, reranker, scale)
+        elif missing:
+            rate = _rate(database, corpus, sample, new, reranker.load)
     to_score = round(missing * scale)
     candidates = round(hits.num_rows * scale)
     size = to_score * PAIR_BYTES + candidates * (
@@ -86,6 +106,34 @@ def estimate(
         pairs_per_second=rate,
         hours=None if rate is None else to_score / rate / 3600,
         gigabytes=size / 1e9,
+        sent=sent,
+    )
+
+
+def _sent(
+    database: Database,
+    corpus: Corpus,
+    queries: pa.Table,
+    pairs: pl.DataFrame,
+    model: ServedModel,
+    scale: float,
+) -> Sent:
+    """What would be sent for the pairs of the sample, times `scale`."""
+    ids = pairs["doc_id"].to_list()
+    texts = texts_of(database, corpus, sorted(set(ids)))
+    asked = dict(zip(queries["text_hash"].to_pylist(), queries["text"].to_pylist(), strict=True))
+    at = {query: i for i, query in enumerate(asked)}
+    hashes = pairs["query_hash"].to_list()
+    requests = count_requests(model.api, np.array([at[h] for h in hashes], np.int64))
+    characters = sum(
+        len(asked[h]) + len(texts.get(i, "")) for h, i in zip(hashes, ids, strict=True)
+    )
+    return Sent(
+        model.api.url,
+        model.name,
+        round(len(pairs) * scale),
+        round(requests * scale),
+        round(characters * scale),
     )
 
 

@@ -107,7 +107,7 @@ class Commits:
         pairs: pl.DataFrame,
         epoch: int,
         seconds: float,
-        committed: Callable[[], None],
+        committed: Callable[[], None] = lambda: None,
     ) -> None:
         self.store, self.pairs, self.epoch, self.seconds = store, pairs, epoch, seconds
         self.committed = committed

@@ -24,7 +24,16 @@ log = logging.getLogger(__name__)
 
 _NOTED = 120.0  # seconds between two marks of a run at work
 _PROBES = 8  # stored pairs scored again when a model is loaded
-_TOLERANCE = {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.4}
+# A server may batch otherwise every time, in a precision of its own.
+_TOLERANCE = {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.4, "served": 0.05}
+_OTHERS = (
+    "a library or the device changed the model's numbers. `rescore show` names the versions of "
+    "earlier runs; install those, or"
+)
+_CHANGED = {
+    "served": "the server has another model under the same name. Set rerank.api.version to tell "
+    "the two apart, or"
+}
 
 
 @dataclass
@@ -146,8 +155,7 @@ class Rescorer:
         if not gap <= _TOLERANCE[scorer.dtype]:  # NaN is no small gap
             raise RuntimeFailure(
                 f"{len(probes)} stored pairs scored again differ by up to {gap:.2g}, more than "
-                f"{_TOLERANCE[scorer.dtype]:.0e}: a library or the device changed the model's "
-                "numbers. `rescore show` names the versions of earlier runs; install those, or "
-                "run with --force to score everything again."
+                f"{_TOLERANCE[scorer.dtype]:.0e}: {_CHANGED.get(scorer.dtype, _OTHERS)} run with "
+                "--force to score everything again."
             )
         log.info("%d stored pairs scored again: largest gap %.1e", len(probes), gap)

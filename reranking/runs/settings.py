@@ -17,7 +17,10 @@ from pydantic import ValidationError
 from configs.schema import Config, short_name
 from reranking import fingerprints
 
-_MACHINE: Final = {"device", "batch_size", "batch_tokens", "window_rows", "commit_seconds"}
+_MACHINE: Final = {
+    *("device", "batch_size", "batch_tokens", "window_rows", "commit_seconds"),
+    *("url", "key_env", "batch", "concurrency"),  # of a server that scores
+}
 _LATER: Final = {
     "name",
     "schedule",

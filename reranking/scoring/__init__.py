@@ -1,5 +1,5 @@
 """Texts in, logits and vectors out: engines, packing, devices, encoders, rerankers.
 
-Public: `crossencoder.find_cross_encoder` and its Protocol `Reranker`, `encoder.SentenceEncoder`,
-`scorer.Scorer`.
+Public: `crossencoder.find_reranker` (here or on a server), `find_cross_encoder` and their Protocol
+`Reranker`, `encoder.SentenceEncoder`, `scorer.Scorer`.
 """

@@ -1,4 +1,4 @@
-"""The configured cross-encoder: which it is, without loading it; loaded when a pair needs it."""
+"""The configured reranker: which it is, without loading it; loaded when a pair needs it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class Reranker(Protocol):
     """A reranker that a Pipeline can use: what names its scores, and how it is loaded.
 
-    `fingerprint` (16 bytes) must change whenever a score does; `dtype` is float32, bfloat16 or
-    float16; `activation` (identity or sigmoid) is applied when results are published.
+    `fingerprint` (16 bytes) must change whenever a score does; `dtype` is float32, bfloat16,
+    float16 or served; `max_length` is None where nobody tells it; `activation` (identity or
+    sigmoid) is applied when results are published.
     """
 
     @property
@@ -32,7 +33,7 @@ class Reranker(Protocol):
     @property
     def dtype(self) -> str: ...
     @property
-    def max_length(self) -> int: ...
+    def max_length(self) -> int | None: ...
     @property
     def activation(self) -> str: ...
     def load(self) -> Scorer: ...
@@ -72,6 +73,15 @@ class CrossEncoderModel:
         return load_scorer(self.folder.files, self.settings.model_copy(update=resolved))
 
 
+def find_reranker(settings: Rerank) -> Reranker:
+    """The reranker that the settings name: a server's, or a cross-encoder that is here."""
+    if settings.api is None:
+        return find_cross_encoder(settings)
+    from reranking.scoring.served import ServedModel
+
+    return ServedModel(settings)
+
+
 def find_cross_encoder(settings: Rerank) -> CrossEncoderModel:
     """The model's folder, fingerprint, dtype, limit and activation; no weights are loaded.
 
@@ -99,9 +109,14 @@ def find_cross_encoder(settings: Rerank) -> CrossEncoderModel:
     return CrossEncoderModel(settings, folder, fingerprint, dtype, max_length, activation)
 
 
-def need_devices(settings: Rerank) -> None:
-    """Raise MissingPrerequisite if a device that is named is not here."""
+def need_prerequisites(settings: Rerank) -> None:
+    """Raise MissingPrerequisite if a device that is named, or a server's key, is not here."""
     from reranking.scoring.scorer import resolve_device
+
+    if settings.api is not None:
+        from reranking.scoring.served import key_of
+
+        key_of(settings.api)
 
     device = settings.device
     for name in [device] if isinstance(device, str) else device or ():

@@ -67,13 +67,16 @@ def _database(asked: Asked) -> str | None:
 
 
 def _model(asked: Asked) -> str | None:
-    from reranking.scoring.crossencoder import find_cross_encoder
+    from reranking.scoring.crossencoder import CrossEncoderModel, find_reranker, need_prerequisites
     from reranking.scoring.scorer import resolve_device
 
     settings = on_own_devices(asked.config).rerank
     if settings is None or asked.reranker is None:
         return None
-    model = find_cross_encoder(settings)
+    model = find_reranker(settings)
+    if not isinstance(model, CrossEncoderModel):
+        need_prerequisites(settings)  # the server's key, in this worker's environment
+        return None
     if model.fingerprint.hex() != asked.reranker:
         return (
             f"the model {model.name!r} in {model.folder.path} is another one here (fingerprint "

@@ -17,6 +17,7 @@ from tests.support import (
     bad_configs,
     bad_documents,
     bad_fields,
+    bad_servers,
     bad_sources,
     bad_tables,
     tiny,
@@ -24,7 +25,15 @@ from tests.support import (
 from tests.support.bad_bench import CASES, Bench
 
 PAGE = REPOSITORY / "docs" / "bad-input.md"
-REGISTERED = (bad_answers, bad_configs, bad_documents, bad_fields, bad_sources, bad_tables)
+REGISTERED = (
+    bad_answers,
+    bad_configs,
+    bad_documents,
+    bad_fields,
+    bad_servers,
+    bad_sources,
+    bad_tables,
+)
 
 
 def lines() -> dict[str, tuple[str, int]]:
