@@ -52,7 +52,7 @@ class VectorIndex(Part):
 
 _HNSW = ("IVF_HNSW_FLAT", "IVF_HNSW_SQ", "IVF_HNSW_PQ")
 _TYPES_WITH = {
-    "num_partitions": ("IVF_FLAT", "IVF_SQ", "IVF_PQ", "IVF_RQ", *_HNSW),
+    "num_partitions": ("auto", "IVF_FLAT", "IVF_SQ", "IVF_PQ", "IVF_RQ", *_HNSW),
     "num_sub_vectors": ("IVF_PQ", "IVF_HNSW_PQ"),
     "num_bits": ("IVF_PQ", "IVF_RQ", "IVF_HNSW_PQ"),
     "m": _HNSW,

@@ -40,4 +40,5 @@ _OURS = {
     "label_sets",
     "labels",
     "rejects",
+    "ingests",
 }

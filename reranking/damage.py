@@ -17,6 +17,7 @@ _LOST: Final = {
     "queries": "query sets, which the next run reads from their sources again",
     "judgments": "judgment lists: imported ones are read again, people's answers are not",
     "metrics": "measures, which are computed again",
+    "ingests": "that a source is unchanged, which the next ingest finds out again",
     "documents": "documents and their vectors, which the next ingest reads and encodes again",
 }
 

@@ -193,7 +193,7 @@ class Pipeline:
         """
         from reranking.corpus.ingest import ingest
         from reranking.encoding import encoding
-        from reranking.sources.open import read_documents, source_fingerprint
+        from reranking.sources.open import read_documents, source_digest, source_fingerprint
 
         source = self.config.documents.source
         if not self.config.documents.managed:
@@ -212,6 +212,7 @@ class Pipeline:
                 encoder,
                 self.config.documents,
                 source_fp=source_fingerprint(source, "documents"),
+                source_digest=source_digest(source),
                 column=self.vector_column,
                 metric=self.config.search.metric or "cosine",
                 commit_seconds=self.config.execution.commit_seconds,

@@ -221,6 +221,16 @@ REJECTS = _table(
     _nn("rejected_at", TIME),
 )
 
+INGESTS = _table(
+    _key(1, "documents_table", pa.string()),
+    _nn("mark", pa.string()),
+    _nn("content", pa.string()),
+    _nn("counts_json", pa.string()),
+    _nn("reasons_json", pa.string()),
+    _nn("completed_at", TIME),
+)
+"""The last completed ingest of a documents table: `mark` names its source's bytes and settings."""
+
 TABLES: Final[dict[str, pa.Schema]] = {
     "documents": DOCUMENTS,
     "queries": QUERIES,
@@ -235,6 +245,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
     "label_sets": LABEL_SETS,
     "labels": LABELS,
     "rejects": REJECTS,
+    "ingests": INGESTS,
 }
 """Every table of a fixed name; `results_{run_id}` and documents tables of other names are ours too.
 """

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from configs.documents import Documents
 from reranking.arrow import spans
+from reranking.corpus.beside import Behind, ahead
 from reranking.corpus.columns import ColumnTypes
 from reranking.corpus.documents import Document, column_fields, document_of, table_of
 from reranking.corpus.ids import IdIndex, hash_values, id_words
@@ -33,6 +35,7 @@ from reranking.corpus.stored import (
     stored_rows,
     stored_width,
 )
+from reranking.corpus.unchanged import completed, mark_of, note_completed
 from reranking.corpus.weights import LongestTexts, weight, windows
 from reranking.errors import InputError
 from reranking.progress import Progress, Status, shares_of, silent
@@ -56,6 +59,10 @@ class Encoder(Protocol):
     def dimension(self) -> int: ...
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+
+
+_Window = list[Row | Reject]
+_Made = list[Document | Reject]
 
 
 @dataclass
@@ -89,28 +96,64 @@ def ingest(
     metric: str = "cosine",
     commit_seconds: float = 30.0,
     progress: Progress = silent,
+    source_digest: str | None = None,
 ) -> IngestReport:
     """Bring the table in line with the source and point the tag `ready` at the result.
 
     `rows` opens the source; it is read twice, first to decide the types of its own columns: what a
     column's type is depends on the whole source, never on what was committed first. Without an
     encoder every row brings its own `vector`. `column` is the encoder's vector column, `metric`
-    that of the vector index. Raises InputError if the table's vectors come from another encoder,
-    if most of the rows are bad, if a column does not fit its stored type, or if more rows than
-    `documents.delete_limit` would be deleted.
+    that of the vector index. `source_digest` names the source's bytes: if an ingest of the same
+    ones by the same settings was completed, no row is read. Raises InputError if the table's
+    vectors come from another encoder, if most of the rows are bad, if a column does not fit its
+    stored type, or if more rows than `documents.delete_limit` would be deleted.
     """
     started = time.monotonic()
+    mark = None
+    if source_digest is not None:
+        mark = mark_of(source_digest, _settings(documents, encoder, column))
+        before = completed(database, documents.table, mark, source_fp)
+        if before is not None:
+            report = IngestReport(**before[0], reasons=before[1])
+            report.version = _finish(database, documents, column, metric)
+            report.seconds = time.monotonic() - started
+            return report
     job = _Ingest(database, encoder, documents, source_fp, column, commit_seconds, progress)
     job.look_through(rows())
-    for window in windows(rows(), documents.window_rows):
-        job.window(window)
+    with job.behind:
+        for window in ahead(job.made(windows(rows(), documents.window_rows))):
+            job.window(*window)
     if not job.report.rows:
         raise InputError("the source has no rows: expected at least one document")
     if documents.delete_missing:
         job.delete_missing()
     job.finish(metric)
+    if mark is not None:
+        note_completed(database, documents.table, mark, vars(job.report), job.report.reasons)
     job.report.seconds = time.monotonic() - started
     return job.report
+
+
+def _settings(documents: Documents, encoder: Encoder | None, column: str) -> dict[str, Any]:
+    """What decides, beside the source, which rows are stored: also which rescore made them."""
+    return {
+        "template": documents.text_template,
+        "types": documents.types,
+        "delete_missing": documents.delete_missing,
+        "encoder": None if encoder is None else encoder.fingerprint,
+        "column": column,
+        "rescore": version("rescore"),
+    }
+
+
+def _finish(database: Database, documents: Documents, column: str, metric: str) -> int:
+    """Bring the indexes up to date and point the tag `ready` at the result; its version."""
+    name = documents.table
+    bring_indexes_up_to_date(database, documents, column=column, metric=metric)
+    ready = int(database.need(name).version)
+    if database.tagged(name, READY) != ready:
+        database.tag(name, READY, ready)
+    return ready
 
 
 class _Ingest:
@@ -142,6 +185,7 @@ class _Ingest:
         self.faulty = np.zeros(len(self.stored), bool)
         self.hidden, self.new = 0, IdIndex()  # hidden: rejects that may be any row
         self.types = ColumnTypes(documents.types)
+        self.behind = Behind()  # commits while what comes next is encoded
 
     def look_through(self, rows: Iterator[Row | Reject]) -> None:
         """Decide the type of each column of the source's own; stored ones must hold its values.
@@ -157,28 +201,32 @@ class _Ingest:
         table = self.database.open(self.documents.table)
         self.types.settle(None if table is None else table.schema)
 
-    def window(self, window: list[Row | Reject]) -> None:
+    def made(self, windows: Iterator[list[Row | Reject]]) -> Iterator[tuple[_Window, _Made]]:
+        """Each window with its rows as documents or rejects."""
+        for window in windows:
+            yield window, [r if isinstance(r, Reject) else self._document(r) for r in window]
+
+    def window(self, window: _Window, made: _Made) -> None:
         """Take in one window of rows: sort out bad ones, write changed ones."""
-        documents, rejects = self._sort_out(window)
+        documents, rejects = self._sort_out(made)
         self.report.rows += len(window)
         self._refuse_if_mostly_bad(window, rejects)
         self._write_rejects(rejects)
         self._write(self._changed(documents))
         self.progress(Status("ingest", self.report.rows))
 
-    def _sort_out(self, window: list[Row | Reject]) -> tuple[list[Document], list[Reject]]:
+    def _sort_out(self, made: _Made) -> tuple[list[Document], list[Reject]]:
         documents: list[Document] = []
         rejects: list[Reject] = []
         first_at: dict[str, int] = {}
-        for row in window:
-            made = row if isinstance(row, Reject) else self._document(row)
-            if isinstance(made, Document) and made.doc_id in first_at:
-                made = made.rejected(f"duplicate id, first at row {first_at[made.doc_id]}")
-            if isinstance(made, Reject):
-                rejects.append(made)
+        for one in made:
+            if isinstance(one, Document) and one.doc_id in first_at:
+                one = one.rejected(f"duplicate id, first at row {first_at[one.doc_id]}")
+            if isinstance(one, Reject):
+                rejects.append(one)
             else:
-                first_at[made.doc_id] = made.number
-                documents.append(made)
+                first_at[one.doc_id] = one.number
+                documents.append(one)
         return self._across_windows(documents, rejects)
 
     def _document(self, row: Row) -> Document | Reject:
@@ -210,7 +258,7 @@ class _Ingest:
         self.new.add(words[(at < 0) & ~again])
         return fresh, rejects
 
-    def _refuse_if_mostly_bad(self, window: list[Row | Reject], rejects: list[Reject]) -> None:
+    def _refuse_if_mostly_bad(self, window: _Window, rejects: list[Reject]) -> None:
         bad = {r.number for r in rejects}
         early = (
             [r.number in bad for r in window[:_EARLY]] if self.report.rows <= len(window) else []
@@ -252,7 +300,7 @@ class _Ingest:
     def _write(self, documents: list[Document]) -> None:
         """Encode longest first (little padding, memory peaks at once), commit as time passes.
 
-        Whatever ends it early, what was encoded until then is committed first.
+        Whatever ends it early, what was encoded until then is committed, too.
         """
         documents.sort(key=lambda d: len(d.text), reverse=True)
         waiting: list[tuple[list[Document], NDArray[np.float32]]] = []
@@ -266,11 +314,11 @@ class _Ingest:
                     waiting.append((part, self._vectors(part)))
                     done = start + len(part)
                     if done == last or time.monotonic() - last_commit >= self.commit_seconds:
-                        self._commit(waiting)
-                        last_commit = time.monotonic()
+                        self.behind.call(self._commit, waiting)
+                        waiting, last_commit = [], time.monotonic()
                     self.progress(Status("encode", done, len(documents), shares[done - 1]))
         finally:
-            self._commit(waiting)
+            self.behind.call(self._commit, waiting)
 
     def _vectors(self, documents: list[Document]) -> NDArray[np.float32]:
         if self.encoder is None:
@@ -283,7 +331,7 @@ class _Ingest:
             return
         documents = [d for part, _ in waiting for d in part]
         vectors = np.concatenate([v for _, v in waiting])
-        waiting.clear()
+        waiting.clear()  # whoever called does not look at it any more
         data = table_of(documents, vectors, self.types)
         own = self.column
         data = data.rename_columns([own if n == "vector" else n for n in data.column_names])
@@ -334,12 +382,9 @@ class _Ingest:
         name = self.documents.table
         if self.database.open(name) is None:
             raise InputError("the source has no usable rows; nothing was written")
-        bring_indexes_up_to_date(self.database, self.documents, column=self.column, metric=metric)
         of_source = equals("source_fp", self.source_fp)
         self.database.delete("rejects", of_source & (col("rejected_at") < lit(self.started_at)))
-        self.report.version = int(self.database.need(name).version)
-        if self.database.tagged(name, READY) != self.report.version:
-            self.database.tag(name, READY, self.report.version)
+        self.report.version = _finish(self.database, self.documents, self.column, metric)
 
 
 def _weight(document: Document) -> int:

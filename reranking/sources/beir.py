@@ -19,7 +19,12 @@ from reranking.sources.shapes import JUDGMENTS, Shape, shaped
 
 def beir_corpus(path: str) -> Iterator[Row | Reject]:
     """The documents of the folder."""
-    return jsonl_rows(_part(path, "corpus.jsonl"))
+    return jsonl_rows(corpus_file(path))
+
+
+def corpus_file(path: str) -> Shard:
+    """The file of the folder's documents."""
+    return _part(path, "corpus.jsonl")
 
 
 def beir_queries(path: str, split: str | None, shape: Shape) -> Iterator[Row | Reject]:

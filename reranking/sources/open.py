@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from hashlib import blake2b
 
 from configs.source import Source
 from reranking.errors import ConfigError
-from reranking.fingerprints import fingerprint
+from reranking.fingerprints import SIZE, canonical, fingerprint
 from reranking.sources import shapes
 from reranking.sources.arrow import lance_rows, parquet_rows
-from reranking.sources.beir import beir_corpus, beir_qrels, beir_queries
+from reranking.sources.beir import beir_corpus, beir_qrels, beir_queries, corpus_file
 from reranking.sources.delimited import delimited_rows, delimiter_of
-from reranking.sources.files import STDIN, Shard, shards
+from reranking.sources.files import STDIN, Shard, open_plain, shards
 from reranking.sources.irdatasets import ir_dataset_rows
 from reranking.sources.jsonl import ENDINGS as JSON_ENDINGS
 from reranking.sources.jsonl import jsonl_rows
@@ -39,21 +40,21 @@ def _file(source: Source) -> Shard:
 
 
 def _jsonl(source: Source, shape: Shape) -> Iterator[Row | Reject]:
-    return _in_turn(shards(_path(source), *JSON_ENDINGS), jsonl_rows)
+    return _in_turn(_files(source), jsonl_rows)
 
 
 def _csv(source: Source, shape: Shape) -> Iterator[Row | Reject]:
     def read(shard: Shard) -> Iterator[Row | Reject]:
         return delimited_rows(shard, delimiter_of(shard.path), shape, source.quoting)
 
-    return _in_turn(shards(_path(source), ".csv", ".tsv", ".tab"), read)
+    return _in_turn(_files(source), read)
 
 
 def _parquet(source: Source, shape: Shape) -> Iterator[Row | Reject]:
     def read(shard: Shard) -> Iterator[Row | Reject]:
         return parquet_rows(shard, shape.check)
 
-    return _in_turn(shards(_path(source), ".parquet"), read)
+    return _in_turn(_files(source), read)
 
 
 def _in_turn(
@@ -141,6 +142,39 @@ def _read(source: Source, shape: Shape, formats: Mapping[str, Reader]) -> Iterat
     mapped = shape.mapped(source.columns)
     rows = formats[source.format](source, mapped)
     return rows if source.format == "quepid" else shaped(rows, mapped)
+
+
+def source_digest(source: Source) -> str | None:
+    """32 hex digits of the bytes of a documents source's files and of how they are read.
+
+    None for a source that is no files: a table, a collection of ir-datasets.
+    """
+    if source.path is None or source.format not in _ENDINGS:
+        return None
+    total = blake2b(digest_size=SIZE)
+    settings = source.model_dump(mode="json", exclude={"path", "name"})
+    total.update(canonical(settings).encode("utf-8", "surrogatepass"))
+    for shard in _files(source):
+        name = os.path.relpath(shard.path, source.path) if shard.remote is None else shard.path
+        total.update(canonical([name, shard.values]).encode("utf-8", "surrogatepass"))
+        with open_plain(shard) as opened:
+            while block := opened.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
+
+
+_ENDINGS: dict[str, tuple[str, ...]] = {
+    "jsonl": JSON_ENDINGS,
+    "csv": (".csv", ".tsv", ".tab"),
+    "parquet": (".parquet",),
+    "beir": (),
+}
+
+
+def _files(source: Source) -> list[Shard]:
+    if source.format == "beir":
+        return [corpus_file(_path(source))]
+    return shards(_path(source), *_ENDINGS[source.format])
 
 
 def source_fingerprint(source: Source, kind: str) -> str:

@@ -126,13 +126,13 @@ def test_auto_is_exact_for_few_rows_and_for_an_index_that_finds_too_little(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact, _ = walk_file(settings(world, None))
-    auto = settings(world, {"type": "auto"})
+    auto = settings(world, {"type": "auto", "num_partitions": 8})
     few, counts = walk_file(auto)
     assert (few.run_id, counts) == (exact.run_id, {})
     monkeypatch.setattr(indexes, "AUTO_ROWS", 500)
     many, _ = walk_file(auto)
     index = vector_index(many.database.need("documents"), "vector")
-    assert index is not None and index["type"] == "IvfRq"
+    assert index is not None and index["type"] == "IvfSq"
     recall = recall_of(many.database, many.search_id)
     assert recall is not None and recall.recall >= 0.95
     fixed, counts = walk_file(auto, "search.refine_factor=1", "search.nprobes=1")
