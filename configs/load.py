@@ -178,9 +178,15 @@ def _steps(key: str) -> list[str]:
 
 
 def _where(location: tuple[int | str, ...]) -> str:
-    """The place in dots, up to the first part that is no key of a config."""
-    known = takewhile(lambda part: isinstance(part, int) or part in _known_keys(), location)
-    return ".".join(str(part) for part in known) or "config"
+    """The place in dots, up to the first part that is no key of a config and names no query set."""
+    before = (None, *location)
+    known = takewhile(lambda step: _may_be_shown(*step), zip(before, location, strict=False))
+    return ".".join(str(part) for _, part in known) or "config"
+
+
+def _may_be_shown(before: int | str | None, part: int | str) -> bool:
+    named = before == "sets" and isinstance(part, str) and re.fullmatch(r"[\w.-]{1,128}", part)
+    return isinstance(part, int) or part in _known_keys() or bool(named)
 
 
 @cache
@@ -256,8 +262,10 @@ def _absolute(config: Config, base: Path) -> Config:
 
     data = config.model_dump()
     _databases(data, local)
-    for section in ("documents", "queries", "candidates", "judgments"):
-        source = (data[section] or {}).get("source")
+    sets = data["queries"]["sets"].values()
+    sections = [data[name] for name in ("documents", "queries", "candidates", "judgments")]
+    for section in [*sections, *sets, *(one["judgments"] for one in sets)]:
+        source = (section or {}).get("source")
         if source and source["path"]:
             source["path"] = source["path"] if source["path"] == "-" else local(source["path"])
     if data["results"]["report"]:

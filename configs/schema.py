@@ -7,6 +7,7 @@ is the documentation (the README's table of keys is generated from it).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from datetime import date
 from pathlib import PurePath
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from configs.evaluation import ComparisonSettings, DataGates, Gate, Judgments
 from configs.execution import Execution
 from configs.labelling import Labels, Training
 from configs.part import LEGS, Name, Part, QueryType
+from configs.queries import Queries
 from configs.results import Results
 from configs.schedule import Schedule
 from configs.served import RerankApi
@@ -26,16 +28,6 @@ from configs.source import DatabasePlace, Place, Source, readable
 
 Scalar = str | int | float | bool
 Metric = Literal["cosine", "l2", "dot"]
-
-
-class Queries(Part):
-    query_set: Name = Field(description="the name under which the queries are stored")
-    source: Source | None = Field(None, description="None: as they are stored already")
-
-    @field_validator("source")
-    @classmethod
-    def _holds_queries(cls, value: Source | None) -> Source | None:
-        return readable(value, "queries", "trec", "quepid", "python-docs")
 
 
 class Search(Part):
@@ -280,7 +272,20 @@ class Config(Part):
         """The judgment lists that labels and training data are made with."""
         if self.labels is not None and self.labels.judgments:
             return self.labels.judgments
-        return () if self.judgments is None else (self.judgments.judgment_list,)
+        return tuple(dict.fromkeys(given.judgment_list for given in self.all_judgments))
+
+    @property
+    def all_judgments(self) -> tuple[Judgments, ...]:
+        """What is said of judgments: for all queries, then for each query set that has its own."""
+        given = (self.judgments, *(one.judgments for one in self.queries.sets.values()))
+        return tuple(one for one in given if one is not None)
+
+    def of_set(self, name: str) -> Config:
+        """Return the config as it is for one of its query sets: that one's judgments and gates."""
+        own = self.queries.sets[name]
+        return self.model_copy(
+            update={"judgments": own.judgments or self.judgments, "gates": own.gates}
+        )
 
     @property
     def ignore_identical_ids(self) -> bool:
@@ -290,7 +295,8 @@ class Config(Part):
     @property
     def gated(self) -> bool:
         """Whether anything may refuse a run."""
-        return bool(self.gates) or self.data_gates.active
+        of_sets = any(one.gates for one in self.queries.sets.values())
+        return bool(self.gates) or of_sets or self.data_gates.active
 
     @property
     def title(self) -> str:
@@ -321,7 +327,29 @@ class Config(Part):
             )
         if self.gates and self.judgments is None:
             raise ValueError("gates need judgments: name a judgments.judgment_list")
+        if faults := [*self._sets_without_judgments(), *self._lists_of_two_sources()]:
+            raise ValueError("; ".join(faults))
         return self
+
+    def _sets_without_judgments(self) -> Iterator[str]:
+        for name in self.queries.sets:
+            own = self.of_set(name)
+            if own.gates and own.judgments is None:
+                yield (
+                    f"the gates of query set {name!r} need judgments: name "
+                    f"queries.sets.{name}.judgments or judgments"
+                )
+
+    def _lists_of_two_sources(self) -> Iterator[str]:
+        """A list that is shared has one source: of two the last would win."""
+        sources: dict[str, Source] = {}
+        for given in self.all_judgments:
+            name, source = given.judgment_list, given.source
+            if source is not None and sources.setdefault(name, source) != source:
+                yield (
+                    f"judgment list {name!r} is given two sources: name it in several places, but "
+                    "give its source in one"
+                )
 
 
 def short_name(model: str) -> str:

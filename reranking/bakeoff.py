@@ -17,7 +17,7 @@ from reranking.evaluation.comparison import Comparison
 from reranking.evaluation.measures import parse_primary
 from reranking.evaluation.run_comparison import asked_measures, compare_sides
 from reranking.evaluation.run_measures import evaluate_run
-from reranking.evaluation.sides import deciding_query_type, find_side
+from reranking.evaluation.sides import Side, deciding_query_type, find_side
 from reranking.pipeline import Pipeline
 from reranking.runs.candidates import candidates_of
 from reranking.runs.pairs import distinct_pairs
@@ -31,6 +31,11 @@ NONE: Final = "none"  # for a reranker: the first stage
 OTHERS: Final = "bakeoff"  # the pipeline of other models' runs: they are no nights of the config's
 _SAMPLE: Final = 2000  # pairs whose tokens are counted
 _BAND: Final = 1.96
+# What a row says of quality: the rest costs the same whatever queries are looked at.
+_QUALITY: Final = (
+    *("name", "run_id", "mean", "mean_low", "mean_high", "difference", "low", "high", "p"),
+    *("verdict", "why"),
+)
 
 # What a config says of its own model and of no other.
 _OF_RERANKER: Final = (
@@ -149,13 +154,14 @@ def failed(contender: Contender, error: Exception) -> Row:
 
 
 @step("measure-contender")
-def finished(contender: Contender, pipeline: Pipeline, run: Run) -> Row:
-    """Return the row of a contender whose run is done, without its quality."""
-    counts = find_side(run.database, run.run_id).run.stored["counts"]
+def finished(contender: Contender, pipeline: Pipeline, run: Run) -> tuple[Row, Side]:
+    """Return the row of a contender whose run is done, without its quality; and what compares."""
+    side = find_side(run.database, run.run_id)
+    counts = side.run.stored["counts"]
     pairs, model = int(counts.get("pairs", 0)), pipeline.reranker
     rate = None if run.reranker is None else scoring_rate(run.database, run.reranker)
     tokens, cut = _tokens(run, model) if isinstance(model, CrossEncoderModel) else (None, None)
-    return Row(
+    row = Row(
         name=contender.name,
         encoder=contender.encoder,
         reranker=contender.reranker,
@@ -168,6 +174,7 @@ def finished(contender: Contender, pipeline: Pipeline, run: Run) -> Row:
         megabytes=_megabytes(pipeline),
         seconds=0.0 if model is None else (pairs / rate if rate else None),
     )
+    return row, side
 
 
 def _megabytes(pipeline: Pipeline) -> float:
@@ -211,16 +218,22 @@ def _tokens(run: Run, model: CrossEncoderModel) -> tuple[float | None, float | N
 
 
 @step("compare-contenders")
-def compared(config: Config, rows: Sequence[Row], judgment_list: str | None) -> list[Row]:
+def compared(
+    config: Config, rows: Sequence[Row], known: Mapping[str, Side], query_set: str | None = None
+) -> list[Row]:
     """Return the rows with their quality, compared with the first that finished, and marked.
 
-    One judgment list and one query type for all; p-values corrected over all comparisons.
+    `known` are the sides of those that finished, by run. One judgment list and one query type for
+    all; p-values corrected over all comparisons. With `query_set` all is on that set's queries.
     """
+    config = config if query_set is None else config.of_set(query_set)
     done = [row for row in rows if row.run_id is not None]
-    if not done or judgment_list is None:
+    if not done or config.judgments is None:
         return list(rows)
-    database = Pipeline(config).database
-    sides = [find_side(database, str(row.run_id)) for row in done]
+    judgment_list = config.judgments.judgment_list
+    sides = [known[str(row.run_id)] for row in done]
+    if query_set is not None:
+        sides = [side.of_set(query_set) for side in sides]
     rules = config.comparison
     ignore = config.ignore_identical_ids
     made: list[Comparison] = []
@@ -288,16 +301,23 @@ def pareto(rows: Sequence[Row]) -> set[str]:
     }
 
 
-def table_of(config: Config, rows: Sequence[Row], judgment_list: str | None) -> dict[str, Any]:
-    """Return a bake-off as JSON-like values."""
+def table_of(
+    config: Config, rows: Sequence[Row], sets: Mapping[str, Sequence[Row]]
+) -> dict[str, Any]:
+    """Return a bake-off as JSON-like values; `sets` has the rows on each query set's queries."""
     done = [r.name for r in rows if r.run_id is not None]
+    judgments = config.judgments
     return {
         "query_set": config.queries.query_set,
-        "judgment_list": judgment_list,
+        "judgment_list": None if judgments is None else judgments.judgment_list,
         "measure": str(parse_primary(config.comparison.primary)),
         "base": done[0] if done else None,
         "failed": len(rows) - len(done),
         "rows": [asdict(row) for row in rows],
+        "sets": {
+            name: [{k: v for k, v in asdict(row).items() if k in _QUALITY} for row in own]
+            for name, own in sets.items()
+        },
     }
 
 

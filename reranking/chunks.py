@@ -27,7 +27,8 @@ from reranking.runs.publish import publish_results, run_counts
 from reranking.runs.recall import recall_of
 from reranking.runs.refine import Refined, Refiner, refined_counts
 from reranking.runs.rerank import Rescorer
-from reranking.runs.run import REFUSED, Run
+from reranking.runs.rows import REFUSED
+from reranking.runs.run import Run
 from reranking.scoring.crossencoder import Reranker
 from reranking.scoring.scorer import Scorer, resolve_device
 from reranking.steps import Here, step, tried

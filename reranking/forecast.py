@@ -36,6 +36,8 @@ def forecast(pipeline: Pipeline) -> dict[str, Any]:
 def queries_asked(pipeline: Pipeline) -> pa.Table:
     """Read the queries of the config's source, the stored ones if it names none."""
     given = pipeline.config.queries
+    if given.sets:
+        return pipeline.query_sets.whole
     if given.source is not None:
         return queries_of(given.query_set, sources.read_queries(given.source))[0]
     database = Database(pipeline.config.database, must_exist=True)

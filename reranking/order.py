@@ -70,6 +70,8 @@ def _write_metrics(pipeline: Pipeline, state: str, values: Mapping[str, Any] | N
 def _rescore(pipeline: Pipeline, force: bool, serve: bool) -> Summary:
     call, summary = pipeline.executor.call, Summary(pipeline.config)
     pipeline.check()
+    if pipeline.config.queries.sets:
+        call(pipeline.check_queries)
     with summary.timed("ingest"):
         summary.ingested(call(pipeline.ingest))
         summary.rejected(call(pipeline.load_queries))
@@ -163,24 +165,27 @@ def bakeoff(
     from reranking.reevaluation import encode_vectors, plan_trial
 
     call, config = pipeline.executor.call, pipeline.config
+    if config.queries.sets:
+        call(pipeline.check_queries)
     call(pipeline.ingest)
     call(pipeline.load_queries)
     call(pipeline.load_judgments)
-    rows = []
+    rows, sides = [], {}
     for contender in contenders(config, rerankers, encoders):
         own = Pipeline(contender.config, pipeline.executor)
         try:
             own.check()
             call(encode_vectors, own)
             run = score(own, partial(call, plan_trial, own), Summary(own.config))
-            rows.append(call(finished, contender, own, run))
+            row, sides[run.run_id] = call(finished, contender, own, run)
+            rows.append(row)
         except ToBeContinued:
             raise
         except Exception as error:
             log.warning("%s: %s", contender.name, error)
             rows.append(failed(contender, error))
-    judged = None if config.judgments is None else config.judgments.judgment_list
-    return table_of(config, call(compared, config, rows, judged), judged)
+    sets = {name: call(compared, config, rows, sides, name) for name in config.queries.sets}
+    return table_of(config, call(compared, config, rows, sides), sets)
 
 
 def label(pipeline: Pipeline, run: str | None = None) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from reranking.errors import ConfigError
 from reranking.runs.listing import find_run, newest_done
 from reranking.runs.plan import begin_run, plan_run, resolved_search
 from reranking.runs.recall import Audit
-from reranking.runs.run import Run, stored_row
+from reranking.runs.rows import stored_row
+from reranking.runs.run import Run
 from reranking.runs.settings import pipeline_of
 from reranking.scoring.crossencoder import Reranker, find_reranker, need_prerequisites
 from reranking.scoring.encoder import SentenceEncoder
@@ -36,6 +37,7 @@ from reranking.steps import Executor, Here, step
 from reranking.store import Database
 
 if TYPE_CHECKING:
+    from reranking.corpus.joined import ReadSets
     from reranking.evaluation.run_comparison import Comparisons
 
 
@@ -173,11 +175,18 @@ class Pipeline:
         """Return the search with its metric: the index's own unless the config names one."""
         return resolved_search(self.config, self.database, corpus)
 
+    @cached_property
+    def query_sets(self) -> ReadSets:
+        """The configured query sets as they are to be stored; raises for all their faults."""
+        from reranking.corpus.joined import read_sets
+
+        return read_sets(self.database, self.config.queries)
+
     # The steps ------------------------------------------------------------------------------
 
     def check(self) -> None:
         """Raise for what is wrong with the config and can be told before any model is loaded."""
-        if self.config.judgments is not None:
+        if self.config.all_judgments:
             from reranking.evaluation.run_comparison import check_measures
 
             check_measures(self.config)
@@ -220,12 +229,19 @@ class Pipeline:
             )
         return report.as_dict()
 
+    @step("check-queries")
+    def check_queries(self) -> None:
+        """Raise for what is wrong with any of several query sets: they are read, not stored yet."""
+        _ = self.query_sets
+
     @step("load-queries")
     def load_queries(self) -> int:
         """Bring the stored query set in line with its source; the number of rejected rows."""
         from reranking.sources import open as sources
 
         given = self.config.queries
+        if given.sets:
+            return self.query_sets.store(self.database, given.query_set)
         if given.source is None:
             return 0
         rows = sources.read_queries(given.source)
@@ -234,23 +250,10 @@ class Pipeline:
 
     @step("load-judgments")
     def load_judgments(self) -> dict[str, int]:
-        """Bring the stored judgment list in line with its source; rows rejected and stale."""
-        from reranking.judgments.store import store_judgments
-        from reranking.sources import open as sources
+        """Bring the stored judgment lists in line with their sources; rows rejected and stale."""
+        from reranking.judgments.configured import load_judgments
 
-        given = self.config.judgments
-        if given is None or given.source is None:
-            return {"rejected": 0, "stale": 0}
-        stored = store_judgments(
-            self.database,
-            given.judgment_list,
-            read_queries(self.database, pin_queries(self.database, self.config.queries.query_set)),
-            sources.read_judgments(given.source),
-            rater=given.rater,
-            source_fp=sources.source_fingerprint(given.source, "judgments"),
-            accept_reworded=given.accept_reworded,
-        )
-        return {"rejected": stored.rejected, "stale": stored.stale}
+        return load_judgments(self.database, self.config)
 
     @step("plan-run", 5)
     def plan(self, force: bool = False) -> Run:
@@ -277,10 +280,10 @@ class Pipeline:
         config, database = self.config, self.database
         check_owner(database, config.results, queries.name, corpus)
         check_columns(database, corpus, config.results)
-        if config.judgments is not None:
-            from reranking.judgments.lists import grades
+        if config.all_judgments:
+            from reranking.judgments.configured import check_lists
 
-            grades(database, config.judgments.judgment_list, read_queries(database, queries))
+            check_lists(database, config, read_queries(database, queries))
         ranking = self._ranking(corpus, queries)
         return plan_run(
             database,
@@ -357,15 +360,13 @@ class Pipeline:
 
     @step("evaluate-run")
     def evaluate(self, run: Run) -> dict[str, Any]:
-        """Measure the run: `measures`, means per query type, stage and measure; and `unknown`.
+        """Measure the run: `measures` (means), what is `unknown`; `sets` has the same for each set.
 
         Without judgments nothing is measured.
         """
-        if self.config.judgments is None:
-            return {"measures": [], "unknown": None}
         from reranking.evaluation.answers import measured
 
-        return measured(run, self.config.judgments)
+        return measured(run, self.config)
 
     def comparisons(self, run: Run) -> Comparisons:
         """Return the run's comparisons, which gates, report and verdict share; none is made yet."""

@@ -141,7 +141,7 @@ def compare_with_promoted(comparisons: Comparisons) -> dict[str, Any] | None:
     """Compare the run with the promoted one; None if no run is promoted."""
     database, against = comparisons.side.run.database, comparisons.settings.against
     base = promoted_side(database, against)
-    return None if base is None else comparisons.against(base).to_dict()
+    return None if base is None else comparisons.told(base)
 
 
 def promoted_corpus(base: Side | None, table: str, scored: str | None) -> Corpus | None:

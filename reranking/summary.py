@@ -31,6 +31,7 @@ class Summary:
         self.documents: dict[str, Any] = {}
         self.measures: list[dict[str, Any]] = []
         self.unknown: dict[str, Any] | None = None
+        self.sets: list[dict[str, Any]] = []
         self.gates: dict[str, Any] | None = None
         self.report: dict[str, str] | None = None
         self.encoded = 0
@@ -95,6 +96,7 @@ class Summary:
     def evaluated(self, report: Mapping[str, Any]) -> None:
         """Take in the means of the measures, and what is judged that the run does not know."""
         self.measures, self.unknown = report["measures"], report["unknown"]
+        self.sets = report["sets"]
 
     def gated(self, outcome: dict[str, Any] | None) -> None:
         """Take in the outcome of the gates."""
@@ -147,6 +149,8 @@ class Summary:
             "refined": {k: v for k, v in self.counts.items() if k in REFINED} or None,
             "measures": self.measures,
             "unknown": self.unknown,
+            "query_set": self.run.queries.name,
+            "sets": self.sets,
             "gates": self.gates,
             "report": None if self.report is None else self.report["link"],
         }

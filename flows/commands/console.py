@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.commands.options import AsJson, LogFile, Quiet, Verbose
 from flows.commands.panels import panel_of
-from flows.commands.usual import complete_run, need_config, usual_config
+from flows.commands.usual import need_config, usual_config
 from reranking.errors import (
     EXIT_DONE,
     EXIT_REJECTS,
@@ -57,44 +58,6 @@ def options(
 ) -> None:
     """The offline side of LanceDB search: ingest, search, rerank, publish, evaluate."""
 
-
-ConfigFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="[CONFIG]",
-        help="YAML config file; default: RESCORE_CONFIG, or ./rescore.yaml",
-        default_factory=need_config,
-        show_default=False,
-    ),
-]
-NamedConfig = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML config file")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="override a config key")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="one JSON object as the last line of stdout")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="print every line of the log")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, warnings only")]
-LogFile = Annotated[
-    Path | None, typer.Option("--log-file", metavar="FILE", help="append the log to a file")
-]
-AllowRejects = Annotated[
-    bool, typer.Option("--allow-rejects", help="exit with 0 where rows were rejected")
-]
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="config that names the database")
-]
-DatabaseOption = Annotated[str | None, typer.Option("--database", metavar="URI")]
-RunId = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN_ID", help="a run's id or its beginning", autocompletion=complete_run
-    ),
-]
-
-Server = Annotated[
-    bool,
-    typer.Option("--server", help="record a flow run, on a temporary server if none is set"),
-]
 
 _TOLD = 5  # rejected rows
 CANCELLED = "Stopped. What was committed is kept: start the same command again to continue."
@@ -285,6 +248,14 @@ def database_of(
         return database, None
     settings = read_config(config or Path(), None)
     return settings.database, settings
+
+
+def open_database(config: Path | None, database: str | None, *, named: bool = False) -> Any:
+    """Open the database that the options name, as `database_of` does."""
+    uri, _ = database_of(config, database, named=named)
+    from reranking.store import Database
+
+    return Database(uri, must_exist=True)
 
 
 def calm_libraries() -> None:

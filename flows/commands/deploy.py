@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.commands.console import Answer, NamedConfig, command, echo, line, read_config
+from flows.commands.console import Answer, command, echo, line, read_config
 from flows.commands.notify import no_longer
 from flows.commands.notify import notify as tell_failures
+from flows.commands.options import NamedConfig
 from flows.commands.schedules import TAG, deployments_for, name_of
 from flows.commands.server import configured, prepare
 from reranking.errors import MissingPrerequisite, RuntimeFailure

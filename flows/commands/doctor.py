@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.commands.console import Answer, ConfigFile, Overrides, command, read_config
+from flows.commands.console import Answer, command, read_config
 from flows.commands.doctor_documents import DocumentsHealth, need_writable
+from flows.commands.options import ConfigFile, Overrides
 from flows.commands.schedules import TAG, name_of
 from flows.commands.server import ask_for, check, configured
 from reranking.errors import EXIT_DONE, MissingPrerequisite, RescoreError, worst

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.commands.console import (
-    Answer,
+from flows.commands.console import Answer, command, database_of, echo, read_config
+from flows.commands.options import (
     ConfigFile,
     ConfigOption,
     DatabaseOption,
+    JudgmentList,
     Overrides,
-    command,
-    database_of,
-    echo,
-    read_config,
+    Primary,
+    QueryTypeOption,
+    RunOption,
 )
 from flows.commands.usual import complete_run
 from reranking.errors import ConfigError, GateFailed
@@ -25,33 +24,16 @@ from reranking.errors import ConfigError, GateFailed
 if TYPE_CHECKING:
     from configs.schema import Config
 
-JudgmentList = Annotated[
-    str | None,
-    typer.Option("--judgments", metavar="LIST", help="judgment list; default: the runs'"),
-]
-Primary = Annotated[str | None, typer.Option("--primary", help="the measure that decides")]
-QueryTypeOption = Annotated[
-    str | None, typer.Option("--query-type", help="vector, fts or hybrid; default: hybrid")
-]
-
 
 @command
 def evaluate(
     config: ConfigFile,
-    run: Annotated[
-        str | None,
-        typer.Option(
-            "--run",
-            metavar="RUN_ID",
-            help="default: the config's newest",
-            autocompletion=complete_run,
-        ),
-    ] = None,
+    run: RunOption = None,
     set: Overrides = None,
 ) -> Answer:
     """Measure a stored run on today's judgments: per query type, stage and slice; check gates."""
     settings = read_config(config, set)
-    if settings.judgments is None:
+    if not settings.all_judgments:
         raise ConfigError("the config has no judgments: name a judgments.judgment_list")
     from reranking.evaluation.answers import evaluate as measured
     from reranking.pipeline import Pipeline
@@ -65,15 +47,19 @@ def _show_evaluation(settings: Config, values: dict[str, Any]) -> None:
     from flows.commands.tables import measures_table, show
     from flows.commands.verdict_tables import evaluation_lines, gates_table, slices_table
 
-    for line in evaluation_lines(values):
-        echo(line)
-    types = list(dict.fromkeys(row["query_type"] for row in values["measures"]))
-    asked = settings.comparison.query_type or ("hybrid" if "hybrid" in types else types[0])
-    show(
-        measures_table(values["measures"]),
-        slices_table(values, asked),
-        gates_table(values["gates"]),
-    )
+    own = {"run_id": values["run_id"], "primary": values["primary"]}
+    for part in (values, *(own | one for one in values["sets"])):
+        if part["judgment_list"] is None:
+            continue
+        for line in evaluation_lines(part):
+            echo(line)
+        types = list(dict.fromkeys(row["query_type"] for row in part["measures"]))
+        asked = settings.comparison.query_type or ("hybrid" if "hybrid" in types else types[0])
+        show(
+            measures_table(part["measures"], part.get("query_set", "")),
+            slices_table(part, asked),
+        )
+    show(gates_table(values["gates"]))
 
 
 def _failed(gates: dict[str, Any] | None) -> GateFailed | None:
@@ -132,13 +118,17 @@ def show_comparison(values: dict[str, Any], moved: int) -> None:
         comparison_table,
         moved_table,
         sentence,
+        set_sentence,
+        sets_table,
     )
 
-    for compared in values["comparisons"]:
+    for place, compared in enumerate(values["comparisons"]):
         show(sentence(compared), comparison_table(values["base"], compared))
         for line in comparison_lines(compared):
             echo(line)
         show(moved_table(compared, moved))
+        of_sets = {name: made["comparisons"][place] for name, made in values["sets"].items()}
+        show(*(set_sentence(name, one) for name, one in of_sets.items()), sets_table(of_sets))
 
 
 @command
@@ -147,14 +137,10 @@ def history(
     query_type: QueryTypeOption = None,
     judgments: JudgmentList = None,
     last: Annotated[int, typer.Option("--last", min=1, help="runs, the newest ones")] = 30,
-    config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="the runs of this config")
-    ] = None,
-    database: Annotated[
-        str | None, typer.Option("--database", metavar="URI", help="all runs of a database")
-    ] = None,
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
 ) -> Answer:
-    """A measure over the runs of a pipeline, on today's judgments."""
+    """A measure over the runs of a config's pipeline, or a database's, on today's judgments."""
     uri, settings = database_of(config, database)
     from reranking.evaluation.answers import history as measured
 

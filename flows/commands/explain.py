@@ -6,16 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.console import (
-    Answer,
+from flows.commands.console import Answer, command, database_of, echo
+from flows.commands.options import (
+    AgainstOption,
     ConfigOption,
     DatabaseOption,
+    JudgmentList,
+    QueryTypeOption,
     RunId,
-    command,
-    database_of,
-    echo,
 )
-from flows.commands.evaluation import JudgmentList, QueryTypeOption
 
 
 @command
@@ -25,10 +24,7 @@ def explain(
     doc_id: Annotated[
         str | None, typer.Argument(metavar="[DOC_ID]", help="default: the top 10")
     ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option("--against", metavar="OTHER", help="a run id or promoted name: what moved"),
-    ] = None,
+    against: AgainstOption = None,
     query_type: QueryTypeOption = None,
     judgments: JudgmentList = None,
     config: ConfigOption = None,

@@ -9,20 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.commands.console import (
-    AllowRejects,
-    Answer,
-    ConfigFile,
-    NamedConfig,
-    Overrides,
-    Server,
-    command,
-    echo,
-    exit_code,
-    line,
-    printable,
-    read_config,
-)
+from flows.commands.console import Answer, command, echo, exit_code, line, printable, read_config
+from flows.commands.options import AllowRejects, ConfigFile, DryRun, NamedConfig, Overrides, Server
 from flows.commands.place import do
 from reranking.errors import ConfigError, GateFailed, ToBeContinued
 
@@ -64,7 +52,7 @@ def run(
     config: ConfigFile,
     set: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="score stored pairs again")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what it would cost")] = False,
+    dry_run: DryRun = False,
     publish: Annotated[
         bool,
         typer.Option("--publish", help="publish for consumers whatever --set says"),
@@ -134,12 +122,14 @@ def _show_estimate(values: dict[str, Any]) -> None:
 
 
 def _show_run(values: dict[str, Any]) -> None:
-    from flows.commands.tables import measures_table, run_table, show
+    from flows.commands.tables import measures_table, run_table, set_tables, show
     from flows.commands.verdict_tables import gates_table, unknown_lines
 
-    show(run_table(values), measures_table(values["measures"]), gates_table(values["gates"]))
-    for text in unknown_lines(values["unknown"]):
-        echo(text)
+    show(run_table(values), measures_table(values["measures"]))
+    show(*set_tables(values["sets"]), gates_table(values["gates"]))
+    for one in (values, *values["sets"]):
+        for text in unknown_lines(one["unknown"]):
+            echo(text)
     if values["report"]:
         echo(f"Report: {values['report']}")
 
@@ -177,10 +167,10 @@ def reevaluate(config: ConfigFile, set: Overrides = None, server: Server = False
 
 def _show_reevaluation(values: dict[str, Any]) -> None:
     from flows.commands.evaluation import show_comparison
-    from flows.commands.tables import measures_table, run_table, show
+    from flows.commands.tables import measures_table, run_table, set_tables, show
     from flows.commands.verdict_tables import gates_table
 
-    show(run_table(values), measures_table(values["measures"]))
+    show(run_table(values), measures_table(values["measures"]), *set_tables(values["sets"]))
     if values["comparison"] is None:
         echo("nothing to compare with: `rescore promote RUN_ID --as production` names a run")
     else:
@@ -234,6 +224,7 @@ def import_run(
             "data_gates={}",
             "documents.source=null",
             "queries.source=null",
+            "queries.sets={}",
         ),
         "search.limit=10000",
     ]
@@ -257,9 +248,7 @@ def _candidates(file: Path, format: str, query_type: str) -> dict[str, Any]:
 def maintain(
     config: NamedConfig,
     set: Overrides = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="say what would be done, change nothing")
-    ] = False,
+    dry_run: DryRun = False,
     older_than: Annotated[
         str | None,
         typer.Option("--older-than", metavar="AGE", help="prune versions: 12h, 7d, 2w; default 7d"),

@@ -8,36 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.console import (
+from flows.commands.console import Answer, command, database_of, echo, exit_code, line, read_config
+from flows.commands.options import (
     AllowRejects,
-    Answer,
     ConfigFile,
     ConfigOption,
     DatabaseOption,
+    JudgmentList,
     NamedConfig,
     Overrides,
+    RunOption,
     Server,
-    command,
-    database_of,
-    echo,
-    exit_code,
-    line,
-    read_config,
 )
 from flows.commands.place import do
-from flows.commands.usual import complete_run
 from reranking.errors import ConfigError, GateFailed
-
-RunOption = Annotated[
-    str | None,
-    typer.Option(
-        "--run",
-        metavar="RUN_ID",
-        help="default: the config's newest",
-        autocompletion=complete_run,
-    ),
-]
-
 
 GradesOption = Annotated[
     str | None,
@@ -250,9 +234,7 @@ def worklist_import(
         str | None,
         typer.Option("--rater", metavar="A,B", help="who rated a CSV; several: its columns"),
     ] = None,
-    judgments: Annotated[
-        str | None, typer.Option("--judgments", metavar="LIST", help="default: the config's")
-    ] = None,
+    judgments: JudgmentList = None,
     grades: GradesOption = None,
     set: Overrides = None,
     allow_rejects: AllowRejects = False,

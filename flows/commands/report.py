@@ -7,35 +7,20 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.console import (
-    Answer,
-    ConfigOption,
-    DatabaseOption,
-    RunId,
-    command,
-    database_of,
-    line,
-)
+from flows.commands.console import Answer, command, database_of, line
+from flows.commands.options import AgainstOption, ConfigOption, DatabaseOption, JudgmentList, RunId
 
 
 @command
 def report(
     run_id: RunId,
     out: Annotated[Path, typer.Option("--out", help="HTML file to write")] = Path("report.html"),
-    against: Annotated[
-        str | None,
-        typer.Option(
-            "--against", metavar="RUN", help="run id or promoted name; default: its first stage"
-        ),
-    ] = None,
-    judgments: Annotated[
-        str | None,
-        typer.Option("--judgments", metavar="LIST", help="judgment list; default: the run's"),
-    ] = None,
+    against: AgainstOption = None,
+    judgments: JudgmentList = None,
     config: ConfigOption = None,
     database: DatabaseOption = None,
 ) -> Answer:
-    """Write a report on a run: one HTML file that needs no network."""
+    """Write a report on a run, against its first stage or another run: one file, no network."""
     uri, settings = database_of(config, database)
     from reranking.report.answers import report as written
 

@@ -9,16 +9,14 @@ import typer
 
 from flows.commands.console import (
     Answer,
-    ConfigFile,
-    ConfigOption,
-    DatabaseOption,
-    RunId,
     command,
     database_of,
     echo,
     line,
+    open_database,
     read_config,
 )
+from flows.commands.options import ConfigFile, ConfigOption, DatabaseOption, QuerySetOption, RunId
 from reranking.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 @command
 def runs(config: ConfigOption = None, database: DatabaseOption = None) -> Answer:
     """List the runs of a database, newest first."""
-    opened = _open(config, database)
+    opened = open_database(config, database)
     from reranking.runs.listing import list_rows
     from reranking.runs.promotion import promoted_names
     from reranking.runs.settings import differing
@@ -42,14 +40,6 @@ def runs(config: ConfigOption = None, database: DatabaseOption = None) -> Answer
     return Answer(answer, _show_runs)
 
 
-def _open(config: Path | None, database: str | None, *, named: bool = False) -> Any:
-    """Open the database that the options name."""
-    uri, _ = database_of(config, database, named=named)
-    from reranking.store import Database
-
-    return Database(uri, must_exist=True)
-
-
 def _show_runs(rows: list[dict[str, Any]]) -> None:
     from flows.commands.tables import runs_table, show, unfinished_lines
 
@@ -61,18 +51,19 @@ def _show_runs(rows: list[dict[str, Any]]) -> None:
 @command
 def show(run_id: RunId, config: ConfigOption = None, database: DatabaseOption = None) -> Answer:
     """Show one run: inputs, fingerprints, counts, times, measures."""
-    opened = _open(config, database)
+    opened = open_database(config, database)
     from reranking.evaluation.run_measures import stored_means
     from reranking.runs.listing import find_run
     from reranking.runs.promotion import promoted_names
     from reranking.runs.recall import recall_of
 
-    row = find_run(opened, run_id).stored
+    run = find_run(opened, run_id)
+    row = run.stored
     recall = recall_of(opened, row["search_id"])
     more = {
         "promoted_as": promoted_names(opened).get(row["run_id"], []),
         "recall": None if recall is None else recall.to_dict(),
-        "measures": stored_means(opened, row["run_id"]),
+        "measures": stored_means(run),
     }
     return Answer(row | more, _show_run)
 
@@ -96,7 +87,7 @@ def rejects(
     ] = None,
 ) -> Answer:
     """List the rows that were rejected, with the reason of each, newest first."""
-    opened = _open(config, database)
+    opened = open_database(config, database)
     from reranking.corpus.rejects import stored_rejects
 
     return Answer(stored_rejects(opened, source or "", reason or ""), _show_rejects)
@@ -115,17 +106,19 @@ def export(
     format: Annotated[str, typer.Option("--format", help="trec, parquet, csv or jsonl")],
     out: Annotated[Path, typer.Option("--out", help="file to write")],
     query_type: Annotated[
-        str | None, typer.Option("--query-type", help="vector, fts or hybrid")
+        str | None, typer.Option("--query-type", help="vector, fts or hybrid; default: all")
     ] = None,
+    query_set: QuerySetOption = None,
     config: ConfigOption = None,
     database: DatabaseOption = None,
 ) -> Answer:
     """Write a run's results to a file."""
-    opened = _open(config, database)
+    opened = open_database(config, database)
     from reranking.runs.export import export_results
-    from reranking.runs.listing import find_run
+    from reranking.runs.listing import find_run, of_query_set
 
-    rows = export_results(find_run(opened, run_id), format, out, query_type)
+    run = of_query_set(find_run(opened, run_id), query_set)
+    rows = export_results(run, format, out, query_type)
     return Answer({"rows": rows, "file": str(out)}, line(f"{rows} rows -> {out}"))
 
 
@@ -213,7 +206,7 @@ def publish(run_id: RunId, config: ConfigFile) -> Answer:
 @command
 def forget(run_id: RunId, config: ConfigOption = None, database: DatabaseOption = None) -> Answer:
     """Drop a run: its results, candidates, metrics and tags. Its pair scores stay."""
-    opened = _open(config, database, named=True)
+    opened = open_database(config, database, named=True)
     from reranking.upkeep.retention import forget_run
 
     run = forget_run(opened, run_id)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from flows.commands.console import (
     Answer,
-    ConfigOption,
-    DatabaseOption,
-    NamedConfig,
     command,
-    database_of,
     echo,
     line,
+    open_database,
     read_config,
 )
+from flows.commands.options import ConfigOption, DatabaseOption, NamedConfig
 from reranking.errors import ConfigError
 
 
@@ -31,13 +28,6 @@ class Action(StrEnum):
 
 What = Annotated[Action, typer.Argument(help="list all, show or drop the one that NAME is")]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]")]
-
-
-def _opened(action: Action, config: Path | None, database: str | None) -> Any:
-    uri, _ = database_of(config, database, named=action is Action.drop)
-    from reranking.store import Database
-
-    return Database(uri, must_exist=True)
 
 
 def _named(action: Action, name: str | None) -> str:
@@ -54,7 +44,7 @@ def queries(
     database: DatabaseOption = None,
 ) -> Answer:
     """List the stored query sets, show one, or drop one that was imported wrongly."""
-    opened = _opened(action, config, database)
+    opened = open_database(config, database, named=action is Action.drop)
     from reranking.upkeep import stored_sets
 
     if action is Action.list:
@@ -77,7 +67,7 @@ def judgments(
     database: DatabaseOption = None,
 ) -> Answer:
     """List the stored judgment lists, show one, or drop one, or one rater's part of it."""
-    opened = _opened(action, config, database)
+    opened = open_database(config, database, named=action is Action.drop)
     from reranking.upkeep import stored_sets
 
     if action is Action.list:

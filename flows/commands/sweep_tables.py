@@ -118,11 +118,7 @@ def bakeoff_table(values: Mapping[str, Any]) -> Table:
             table,
             "*" if row["pareto"] else "",
             row["name"],
-            _number(row["mean"], ".4f"),
-            f"{_number(row['mean_low'], '.3f')} to {_number(row['mean_high'], '.3f')}",
-            _number(row["difference"], "+.4f"),
-            "" if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}",
-            _number(row["p"], ".3g"),
+            *_quality(row),
             Text(row["verdict"] or "", style=_COLORS.get(row["verdict"] or "", "")),
             _number(row["pairs_per_second"], ",.1f"),
             _number(row["tokens_per_pair"], ",.0f"),
@@ -132,6 +128,35 @@ def bakeoff_table(values: Mapping[str, Any]) -> Table:
             _number(row["seconds"], ",.0f"),
         )
     return table
+
+
+def bakeoff_sets_table(values: Mapping[str, Any]) -> Table | None:
+    """Quality on each query set's own queries, one model a row; None if there is one set."""
+    if not values["sets"]:
+        return None
+    columns = ["query set", "models", values["measure"], "95 %", f"to {values['base']}"]
+    columns += ["95 % interval", "p", "verdict"]
+    table = new_table("By query set", columns, columns[2:7])
+    for name, rows in values["sets"].items():
+        for row in (r for r in rows if r["mean"] is not None):
+            add_row(
+                table,
+                name,
+                row["name"],
+                *_quality(row),
+                Text(row["verdict"] or "", style=_COLORS.get(row["verdict"] or "", "")),
+            )
+    return table
+
+
+def _quality(row: Mapping[str, Any]) -> list[str]:
+    return [
+        _number(row["mean"], ".4f"),
+        f"{_number(row['mean_low'], '.3f')} to {_number(row['mean_high'], '.3f')}",
+        _number(row["difference"], "+.4f"),
+        "" if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}",
+        _number(row["p"], ".3g"),
+    ]
 
 
 def costs_table(rows: list[dict[str, Any]]) -> Table:

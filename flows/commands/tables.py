@@ -114,12 +114,12 @@ def _add_approximations(table: Table, values: Mapping[str, Any]) -> None:
         add_row(table, "top_k as float32 alone has it", of)
 
 
-def measures_table(measures: list[dict[str, Any]]) -> Table | None:
+def measures_table(measures: list[dict[str, Any]], title: str = "") -> Table | None:
     """What reranking changed, gain or loss; None where nothing was measured."""
     if not measures:
         return None
     columns = ["query type", "measure", "first stage", "reranked", "change", "queries"]
-    table = new_table("What reranking changed", columns, columns[2:])
+    table = new_table(title or "What reranking changed", columns, columns[2:])
     for row in measures:
         first, reranked, change = texts(row)
         add_row(
@@ -132,6 +132,14 @@ def measures_table(measures: list[dict[str, Any]]) -> Table | None:
             row["queries"],
         )
     return table
+
+
+def set_tables(sets: Iterable[Mapping[str, Any]]) -> list[Table | None]:
+    """What reranking changed on the queries of each query set alone."""
+    return [
+        measures_table(one["measures"], f"{one['query_set']}, {one['queries']:,} queries")
+        for one in sets
+    ]
 
 
 def _colored(change: str) -> Text:
@@ -199,7 +207,11 @@ def details_tables(row: Mapping[str, Any]) -> list[Table | None]:
         elif isinstance(value, list):
             value = ", ".join(map(str, value))
         add_row(table, name, value)
-    return [table, measures_table(row["measures"])]
+    measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one in row["measures"]:
+        measured.setdefault((one["query_set"], one["judgment_list"]), []).append(one)
+    titles = {key: "" if len(measured) == 1 else ", judged by ".join(key) for key in measured}
+    return [table, *(measures_table(rows, titles[key]) for key, rows in measured.items())]
 
 
 def _number(value: Any) -> str:

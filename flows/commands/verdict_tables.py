@@ -37,8 +37,9 @@ def slices_table(values: Mapping[str, Any], query_type: str) -> Table | None:
 def evaluation_lines(values: Mapping[str, Any]) -> list[str]:
     """What the measures rest on."""
     judged = values["queries"] - values["unjudged_queries"]
+    of_set = f", query set {values['query_set']}" if "query_set" in values else ""
     lines = [
-        f"Run {values['run_id'][:8]} on judgment list {values['judgment_list']}: "
+        f"Run {values['run_id'][:8]}{of_set} on judgment list {values['judgment_list']}: "
         f"{judged} of {values['queries']} queries are judged"
     ]
     if values["stale_grades"]:
@@ -81,31 +82,56 @@ def sentence(comparison: Mapping[str, Any]) -> Text:
     return Text(comparison["sentence"], style=_COLORS.get(comparison["verdict"], ""))
 
 
+def set_sentence(query_set: str, comparison: Mapping[str, Any]) -> Text:
+    """The verdict on one query set, colored."""
+    made = sentence(comparison)
+    return Text(f"{query_set}: ", style="bold").append_text(made)
+
+
+def sets_table(comparisons: Mapping[str, Mapping[str, Any]]) -> Table | None:
+    """Every measure on each query set, one line each; None if there is one set of queries."""
+    rows = [
+        (name, row) for name, one in comparisons.items() for row in one["rows"] if row["queries"]
+    ]
+    if not rows:
+        return None
+    columns = ["query set", *_COMPARED, "queries"]
+    table = new_table("By query set", columns, columns[3:])
+    for name, row in rows:
+        add_row(table, name, *_compared(row), row["queries"])
+    return table
+
+
 def comparison_table(base: Mapping[str, Any], comparison: Mapping[str, Any]) -> Table | None:
     """One line per query type and measure, the one that decides marked with a star."""
     rows = [row for row in comparison["rows"] if row["queries"]]
     if not rows:
         return None
-    columns = [
-        *("query type", "measure", "base", "candidate", "difference", "95 % interval", "p"),
-        *("+/=/-", "judged"),
-    ]
     title = f"{base['name']} -> {comparison['candidate']}, {rows[0]['queries']} queries"
-    table = new_table(title, columns, columns[2:])
+    table = new_table(title, _COMPARED, _COMPARED[2:])
     for row in rows:
-        add_row(
-            table,
-            row["query_type"],
-            row["measure"] + (" *" if row["primary"] else ""),
-            _number(row["base"]),
-            _number(row["candidate"]),
-            _number(row["difference"], "+"),
-            f"{_number(row['low'], '+')} to {_number(row['high'], '+')}",
-            "" if row["p_corrected"] is None else f"{row['p_corrected']:.3g}",
-            f"{row['wins']}/{row['ties']}/{row['losses']}",
-            f"{_share(row['judged_base'])}, {_share(row['judged_candidate'])}",
-        )
+        add_row(table, *_compared(row))
     return table
+
+
+_COMPARED = [
+    *("query type", "measure", "base", "candidate", "difference", "95 % interval", "p"),
+    *("+/=/-", "judged"),
+]
+
+
+def _compared(row: Mapping[str, Any]) -> list[str]:
+    return [
+        row["query_type"],
+        row["measure"] + (" *" if row["primary"] else ""),
+        _number(row["base"]),
+        _number(row["candidate"]),
+        _number(row["difference"], "+"),
+        f"{_number(row['low'], '+')} to {_number(row['high'], '+')}",
+        "" if row["p_corrected"] is None else f"{row['p_corrected']:.3g}",
+        f"{row['wins']}/{row['ties']}/{row['losses']}",
+        f"{_share(row['judged_base'])}, {_share(row['judged_candidate'])}",
+    ]
 
 
 def comparison_lines(comparison: Mapping[str, Any]) -> list[str]:
@@ -156,11 +182,14 @@ def history_table(rows: list[dict[str, Any]], measure: str) -> Table:
     """One line per run and query type, oldest first."""
     columns = ["started", "run", "reranker", "query type", "first stage", measure, "change"]
     more = ["queries", "set otherwise"]
-    table = new_table(f"{measure} over {len(rows)} rows", [*columns, *more], columns[4:])
+    sets = len({row["query_set"] for row in rows}) > 1
+    names = [*(["query set"] if sets else []), *columns, *more]
+    table = new_table(f"{measure} over {len(rows)} rows", names, columns[4:])
     for row in rows:
         change = "" if row["change"] is None else f"{row['change']:+.3f}"
         add_row(
             table,
+            *([row["query_set"]] if sets else []),
             f"{row['started_at']:%Y-%m-%d %H:%M}",
             row["run_id"][:8],
             Path(row["reranker_model"] or "none").name,

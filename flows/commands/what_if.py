@@ -8,30 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.console import (
-    Answer,
+from flows.commands.console import Answer, command, echo, read_config
+from flows.commands.options import (
     ConfigFile,
+    DryRun,
+    JudgmentList,
     NamedConfig,
     Overrides,
+    Primary,
+    QuerySetOption,
+    QueryTypeOption,
+    RunOption,
     Server,
-    command,
-    echo,
-    read_config,
 )
-from flows.commands.evaluation import JudgmentList, Primary, QueryTypeOption
 from flows.commands.place import do
-from flows.commands.usual import complete_run
 from reranking.errors import ConfigError
-
-RunOption = Annotated[
-    str | None,
-    typer.Option(
-        "--run",
-        metavar="RUN_ID",
-        help="default: the config's newest",
-        autocompletion=complete_run,
-    ),
-]
 
 
 @command
@@ -47,6 +38,7 @@ def sweep(
     judgments: JudgmentList = None,
     primary: Primary = None,
     query_type: QueryTypeOption = None,
+    query_set: QuerySetOption = None,
     write: Annotated[
         bool, typer.Option("--write", help="print only the config lines of the best setting")
     ] = False,
@@ -61,8 +53,11 @@ def sweep(
     settings = read_config(config, set)
     from reranking.evaluation.sweep.run_sweep import sweep_run
     from reranking.pipeline import Pipeline
+    from reranking.runs.listing import of_query_set
 
-    stored = Pipeline(settings).stored_run(run)
+    stored = of_query_set(Pipeline(settings).stored_run(run), query_set)
+    if query_set in settings.queries.sets:
+        settings = settings.of_set(query_set)
     given = {"primary": primary, "query_type": query_type}
     rules = settings.comparison.model_copy(update={k: v for k, v in given.items() if v is not None})
     own = None if settings.judgments is None else settings.judgments.judgment_list
@@ -179,7 +174,7 @@ def bakeoff(
     encoder: Annotated[
         list[str] | None, typer.Option("--encoder", metavar="MODEL", help="likewise")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what it would cost")] = False,
+    dry_run: DryRun = False,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="also write it as a page")
     ] = None,
@@ -216,10 +211,10 @@ def _show_costs(values: dict[str, Any]) -> None:
 
 
 def _show_bakeoff(values: dict[str, Any]) -> None:
-    from flows.commands.sweep_tables import bakeoff_table
+    from flows.commands.sweep_tables import bakeoff_sets_table, bakeoff_table
     from flows.commands.tables import show
 
-    show(bakeoff_table(values))
+    show(bakeoff_table(values), bakeoff_sets_table(values))
     for row in values["rows"]:
         if row["reason"] or row["why"]:
             echo(f"{row['name']}: {row['reason'] or row['why']}")

@@ -44,9 +44,14 @@ def store_queries(
             f"query set {name!r} has no usable queries"
             + (f": {len(rejects)} rows rejected, e.g. {rejects[0].reason}" if rejects else "")
         )
+    store_table(database, name, wanted)
+    return len(rejects)
+
+
+def store_table(database: Database, name: str, wanted: pa.Table) -> None:
+    """Make the stored query set equal to the table (schema QUERIES), in one commit."""
     if not _stored_equal(database, name, wanted):
         database.merge(TABLE, wanted, QUERIES, replacing=equals("query_set", name))
-    return len(rejects)
 
 
 def queries_of(name: str, rows: Iterator[Row | Reject]) -> tuple[pa.Table, list[Reject]]:

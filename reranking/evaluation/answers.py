@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from configs.evaluation import ComparisonSettings, Judgments
+from configs.evaluation import ComparisonSettings
 from configs.schema import Config
 from reranking.errors import ConfigError, MissingResource
 from reranking.evaluation.data_gates import both, check_recall
@@ -15,7 +15,7 @@ from reranking.evaluation.run_comparison import Comparisons, asked_measures, com
 from reranking.evaluation.run_measures import evaluate_run, means, slice_means
 from reranking.evaluation.run_measures import history as measured_history
 from reranking.evaluation.run_ties import ties_of
-from reranking.evaluation.sides import find_side, judgments_of
+from reranking.evaluation.sides import Side, find_side, judgments_of
 from reranking.evaluation.unknown import unknown_to
 from reranking.runs.listing import done_runs, find_run, newest_done
 from reranking.runs.run import Run
@@ -23,16 +23,39 @@ from reranking.runs.settings import pipeline_of
 from reranking.store import Database
 
 
-def measured(run: Run, judgments: Judgments) -> dict[str, Any]:
-    """Return the means of a run's measures, and what is judged that it does not know."""
+def measured(run: Run, config: Config) -> dict[str, Any]:
+    """Return the means of a run's measures, and what is judged that it does not know.
+
+    `sets` holds the same of each query set that the config makes the queries of.
+    """
+    sets = [
+        {"query_set": name, "queries": own.query_rows.num_rows, **_measured(own, one)}
+        for name, own, one in each_set(run, config)
+    ]
+    return _measured(run, config) | {"sets": sets}
+
+
+def _measured(run: Run, config: Config) -> dict[str, Any]:
+    judgments = config.judgments
+    if judgments is None:
+        return {"judgment_list": None, "measures": [], "unknown": None}
     done = evaluate_run(
         run,
         judgments.judgment_list,
         judgments.measures,
         ignore_identical_ids=judgments.ignore_identical_ids,
     )
-    unknown = unknown_to(run, judgments.judgment_list)
-    return {"measures": means(done.metrics).to_pylist(), "unknown": unknown.to_dict()}
+    return {
+        "judgment_list": judgments.judgment_list,
+        "measures": means(done.metrics).to_pylist(),
+        "unknown": unknown_to(run, judgments.judgment_list).to_dict(),
+    }
+
+
+def each_set(run: Run, config: Config) -> Iterator[tuple[str, Run, Config]]:
+    """Yield each query set of the config: its name, and run and config as they are for it alone."""
+    for name in config.queries.sets:
+        yield name, run.of_set(name), config.of_set(name)
 
 
 def gates(config: Config, comparisons: Comparisons) -> dict[str, Any] | None:
@@ -40,15 +63,45 @@ def gates(config: Config, comparisons: Comparisons) -> dict[str, Any] | None:
 
     None if there is nothing to check.
     """
-    judged = None
-    if config.gates and config.judgments is not None:
-        judged = gate_run(
-            comparisons,
-            config.gates,
-            against=config.comparison.against,
-            judgment_list=config.judgments.judgment_list,
-        ).to_dict()
-    return both(judged, check_recall(config, comparisons.side.run))
+    return both(_judged_gates(config, comparisons), check_recall(config, comparisons.side.run))
+
+
+def _judged_gates(config: Config, comparisons: Comparisons) -> dict[str, Any] | None:
+    """The gates on measures; those of a query set on its queries alone, each naming its set."""
+    outcomes = {None: _gated(config, comparisons)} | {
+        name: _gated(config.of_set(name), own) for name, own in comparisons.sets.items()
+    }
+    made = {name: outcome for name, outcome in outcomes.items() if outcome is not None}
+    if not made:
+        return None
+    whole = made.get(None)
+    return {
+        "against": next(iter(made.values()))["against"],
+        "sentence": None if whole is None else whole["sentence"],
+        "verdict": None if whole is None else whole["verdict"],
+        "passed": all(outcome["passed"] for outcome in made.values()),
+        "reasons": [_of(name, text) for name, o in made.items() for text in o["reasons"]],
+        "conditions": [
+            row | {"query_set": name, "reason": _of(name, row["reason"])}
+            for name, outcome in made.items()
+            for row in outcome["conditions"]
+        ],
+    }
+
+
+def _of(query_set: str | None, text: str) -> str:
+    return text if query_set is None else f"{query_set}: {text}"
+
+
+def _gated(config: Config, comparisons: Comparisons) -> dict[str, Any] | None:
+    if not config.gates or config.judgments is None:
+        return None
+    return gate_run(
+        comparisons,
+        config.gates,
+        against=config.comparison.against,
+        judgment_list=config.judgments.judgment_list,
+    ).to_dict()
 
 
 def compare(
@@ -65,52 +118,73 @@ def compare(
     """Return the comparison of stored runs as JSON-like values."""
     opened = Database(database, must_exist=True)
     sides = [find_side(opened, name) for name in (base, *candidates)]
-    named = None if config is None or config.judgments is None else config.judgments.judgment_list
-    settings = ComparisonSettings() if config is None else config.comparison
     given = {"primary": primary, "query_type": query_type}
-    settings = settings.model_copy(update={k: v for k, v in given.items() if v is not None})
-    return compare_sides(
-        sides[0],
-        sides[1:],
-        judgments_of(sides, judgment_list or named),
-        settings,
-        asked_measures(config),
-        strict=strict,
-        ignore_identical_ids=config is not None and config.ignore_identical_ids,
-    ).to_dict()
+    changed = {k: v for k, v in given.items() if v is not None}
+
+    def compared(sides: list[Side], config: Config | None) -> dict[str, Any]:
+        named = None if config is None or config.judgments is None else config.judgments
+        settings = ComparisonSettings() if config is None else config.comparison
+        return compare_sides(
+            sides[0],
+            sides[1:],
+            judgments_of(sides, judgment_list or (None if named is None else named.judgment_list)),
+            settings.model_copy(update=changed),
+            asked_measures(config),
+            strict=strict,
+            ignore_identical_ids=config is not None and config.ignore_identical_ids,
+        ).to_dict()
+
+    told = sides[-1].run.sets if config is None else tuple(config.queries.sets)
+    sets = {
+        name: compared([s.of_set(name) for s in sides], config and config.of_set(name))
+        for name in told
+    }
+    return compared(sides, config) | {"sets": sets}
 
 
 def evaluate(config: Config, run: str | None) -> dict[str, Any]:
-    """Return the measures of a stored run (None: the pipeline's newest finished one), its gates."""
-    assert config.judgments is not None
+    """Return the measures of a stored run (None: the pipeline's newest finished one), its gates.
+
+    `sets` holds the same of each query set that the config makes the queries of.
+    """
     database = Database(config.database, must_exist=True)
     chosen = find_run(database, run) if run else newest_done(database, config)
-    primary = config.comparison.primary
-    asked = tuple(dict.fromkeys([primary, *config.judgments.measures]))
-    done = evaluate_run(
-        chosen,
-        config.judgments.judgment_list,
-        asked,
-        ignore_identical_ids=config.ignore_identical_ids,
-    )
     return {
         "run_id": chosen.run_id,
-        "judgment_list": config.judgments.judgment_list,
+        "primary": config.comparison.primary,
+        **_evaluated(chosen, config),
+        "sets": [
+            {"query_set": name, **_evaluated(own, one)}
+            for name, own, one in each_set(chosen, config)
+        ],
+        "gates": gates(config, Comparisons(database, chosen.run_id, config)),
+    }
+
+
+def _evaluated(run: Run, config: Config) -> dict[str, Any]:
+    """What a run measures on its judgment list; without one only its queries are counted."""
+    judgments, count = config.judgments, run.query_rows.num_rows
+    if judgments is None:
+        nothing: dict[str, Any] = {"judgments": None, "unknown": None, "stale_grades": 0}
+        return nothing | {
+            "judgment_list": None,
+            "queries": count,
+            "unjudged_queries": count,
+            **{name: [] for name in ("ties", "measures", "slices")},
+        }
+    primary, ignore = config.comparison.primary, judgments.ignore_identical_ids
+    asked = tuple(dict.fromkeys([primary, *judgments.measures]))
+    done = evaluate_run(run, judgments.judgment_list, asked, ignore_identical_ids=ignore)
+    return {
+        "judgment_list": judgments.judgment_list,
         "judgments": done.judgments_fp,
-        "queries": chosen.queries.count,
+        "queries": count,
         "unjudged_queries": done.unjudged_queries,
         "stale_grades": done.stale,
-        "unknown": unknown_to(chosen, config.judgments.judgment_list).to_dict(),
-        "primary": primary,
-        "ties": ties_of(
-            chosen,
-            config.judgments.judgment_list,
-            primary,
-            ignore_identical_ids=config.ignore_identical_ids,
-        ),
+        "unknown": unknown_to(run, judgments.judgment_list).to_dict(),
+        "ties": ties_of(run, judgments.judgment_list, primary, ignore_identical_ids=ignore),
         "measures": means(done.metrics).to_pylist(),
-        "slices": slice_means(done.metrics, chosen.query_rows, primary),
-        "gates": gates(config, Comparisons(database, chosen.run_id, config)),
+        "slices": slice_means(done.metrics, run.query_rows, primary),
     }
 
 
@@ -136,17 +210,27 @@ def history(
             f"no finished run{whose} in {opened.uri}: start `rescore run` first (`rescore runs` "
             "lists the others)"
         )
-    named = None if config is None or config.judgments is None else config.judgments.judgment_list
     newest = find_side(opened, runs[0].run_id)
-    chosen = judgments_of([newest], judgment_list or named)
-    if chosen is None:
-        raise ConfigError("no judgment list is stored: measures need one; see judgments.source")
     of_set = [run for run in runs if run.queries.name == newest.run.queries.name]
-    rows = measured_history(
-        of_set,
-        chosen,
-        name,
-        ignore_identical_ids=config is not None and config.ignore_identical_ids,
-        together=pipeline is not None,
-    )
+
+    def told(side: Side, runs: list[Run], config: Config | None) -> list[dict[str, Any]]:
+        named = None if config is None or config.judgments is None else config.judgments
+        asked = judgment_list or (None if named is None else named.judgment_list)
+        chosen = judgments_of([side], asked)
+        if chosen is None:
+            return []
+        return measured_history(
+            runs,
+            chosen,
+            name,
+            ignore_identical_ids=named is not None and named.ignore_identical_ids,
+            together=pipeline is not None,
+        )
+
+    rows = told(newest, of_set, config)
+    for one in newest.run.sets if config is None else config.queries.sets:
+        views = [run.of_set(one) for run in of_set]
+        rows += told(newest.of_set(one), views, config and config.of_set(one))
+    if not rows:
+        raise ConfigError("no judgment list is stored: measures need one; see judgments.source")
     return [row for row in rows if query_type in (None, row["query_type"])]

@@ -22,7 +22,8 @@ from reranking.evaluation.overlap import rankings_of, rankings_overlap
 from reranking.runs.listing import done_runs, find_run
 from reranking.runs.promotion import promoted_names
 from reranking.runs.recall import recall_of
-from reranking.runs.run import REFUSED, Run
+from reranking.runs.rows import REFUSED
+from reranking.runs.run import Run
 from reranking.runs.settings import pipeline_of_row
 from reranking.steps import step
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from configs.evaluation import DEFAULT_MEASURES, ComparisonSettings
 from configs.schema import Config
 from reranking.corpus.corpus import columns_of, hashes_of, string_ids
+from reranking.corpus.joined import still_stored
 from reranking.errors import InputError
 from reranking.evaluation.comparable import SideTables
 from reranking.evaluation.comparison import Comparison, compare
@@ -190,7 +191,8 @@ class _Reader:
 class Comparisons:
     """The comparisons of one finished run, named as a side is; each is made once.
 
-    A run's gates, its report and the verdict against the promoted run all look at them.
+    A run's gates, its report and the verdict against the promoted run all look at them. With
+    `part` they are on the queries of that query set alone, and the config is that set's.
     """
 
     def __init__(
@@ -199,8 +201,11 @@ class Comparisons:
         run: str,
         config: Config | None,
         judgment_list: str | None = None,
+        *,
+        part: str | None = None,
     ) -> None:
-        self._database, self._run = database, run
+        self._database, self._run, self._config = database, run, config
+        self._given_list, self._part = judgment_list, part
         self.settings = ComparisonSettings() if config is None else config.comparison
         self.measures = asked_measures(config)
         self.ignore_identical_ids = config is not None and config.ignore_identical_ids
@@ -211,7 +216,23 @@ class Comparisons:
     @cached_property
     def side(self) -> Side:
         """The run; raises MissingResource if it does not exist or is not finished."""
-        return find_side(self._database, self._run)
+        side = find_side(self._database, self._run)
+        return side if self._part is None else side.of_set(self._part)
+
+    @cached_property
+    def sets(self) -> dict[str, Comparisons]:
+        """The comparisons on each query set of the config, by name; empty if there is one set."""
+        if self._config is None or self._part is not None:
+            return {}
+        names = still_stored(self._database, self._config.queries.sets)
+        return {name: self._of_set(self._config, name) for name in names}
+
+    def _of_set(self, config: Config, name: str) -> Comparisons:
+        made = Comparisons(
+            self._database, self._run, config.of_set(name), self._given_list, part=name
+        )
+        made.__dict__["side"] = self.side.of_set(name)
+        return made
 
     def judgment_list(self, base: Side | None) -> str | None:
         """Return the judgment list that the run is compared with `base` on; None if none is."""
@@ -226,6 +247,7 @@ class Comparisons:
         """Return the comparison with `base`, made at the first call."""
         key = (base.run.run_id, base.stage)
         if key not in self._made:
+            base = base if self._part is None else base.of_set(self._part)
             chosen = self.judgment_list(base)
             self._made[key] = compare_sides(
                 base,
@@ -236,6 +258,11 @@ class Comparisons:
                 ignore_identical_ids=self.ignore_identical_ids,
             )
         return self._made[key]
+
+    def told(self, base: Side) -> dict[str, Any]:
+        """Return the comparison with `base` as JSON-like values, with that of each query set."""
+        sets = {name: own.against(base).to_dict() for name, own in self.sets.items()}
+        return self.against(base).to_dict() | {"sets": sets}
 
 
 def asked_measures(config: Config | None) -> tuple[str, ...]:
@@ -248,5 +275,7 @@ def asked_measures(config: Config | None) -> tuple[str, ...]:
 
 def check_measures(config: Config) -> None:
     """Raise ConfigError for measures of the config that cannot be computed or cannot decide."""
-    parse_measures([*asked_measures(config), config.comparison.primary])
+    configs = [config, *map(config.of_set, config.queries.sets)]
+    asked = [name for one in configs for name in asked_measures(one)]
+    parse_measures([*dict.fromkeys(asked), config.comparison.primary])
     parse_primary(config.comparison.primary)

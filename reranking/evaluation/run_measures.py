@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from reranking.arrow import frame
+from reranking.errors import MissingResource
 from reranking.evaluation.measures import evaluate, parse_measures
 from reranking.evaluation.summaries import slice_measures, worst_slice
 from reranking.judgments.lists import Grades, grades
@@ -18,7 +19,7 @@ from reranking.runs.ranking import rank_results
 from reranking.runs.run import Run
 from reranking.runs.settings import changes
 from reranking.schemas import METRICS
-from reranking.store import Database, equals
+from reranking.store import equals
 
 STAGES = ("first", "reranked")
 KEY = ["query_type", "stage", "query_id", "measure"]
@@ -47,7 +48,7 @@ def evaluate_run(
     if metrics is None:
         metrics = _measure(run, judgment_list, valid, measures, ignore_identical_ids)
         run.database.append("metrics", metrics)
-    unjudged = run.queries.count - len(judged)
+    unjudged = run.query_rows.num_rows - len(judged)
     return Evaluation(metrics, valid.fingerprint, valid.stale, unjudged)
 
 
@@ -84,21 +85,50 @@ def slice_means(metrics: pa.Table, queries: pa.Table, primary: str) -> list[dict
     return [row | {"worst": tuple(row[k] for k in keys) in marked} for row in rows]
 
 
-def stored_means(database: Database, run_id: str) -> list[dict[str, Any]]:
-    """Return the means of all measures that are stored for a run, by judgment list."""
-    rows = database.read("metrics", equals("run_id", run_id))
+def stored_means(run: Run) -> list[dict[str, Any]]:
+    """Return the means of all measures that are stored for a run, by judgment list.
+
+    Of a run of several query sets: on the grades that hold today, for all queries and by set.
+    """
+    rows = run.database.read("metrics", equals("run_id", run.run_id))
     if not rows.num_rows:
         return []
     unique = frame(rows).unique([*KEY, "judgment_list", "judgments_fp"], maintain_order=True)
-    newest = unique.filter(
-        pl.col("judgments_fp") == pl.col("judgments_fp").last().over("judgment_list")
-    )
-    parts = newest.partition_by("judgment_list", as_dict=True, maintain_order=True)
+    newest = pl.col("judgments_fp").last().over("judgment_list")
+    parts = {
+        (run.queries.name, str(key[0])): part
+        for key, part in unique.filter(pl.col("judgments_fp") == newest)
+        .partition_by("judgment_list", as_dict=True, maintain_order=True)
+        .items()
+    }
+    if run.sets:
+        parts = dict(_stored_parts(run, unique))
     return [
-        {"judgment_list": key[0], **row}
-        for key, part in parts.items()
+        {"query_set": query_set, "judgment_list": judgment_list, **row}
+        for (query_set, judgment_list), part in parts.items()
         for row in means(part.to_arrow()).to_pylist()
     ]
+
+
+def _stored_parts(run: Run, rows: pl.DataFrame) -> Iterator[tuple[tuple[str, str], pl.DataFrame]]:
+    """The rows of all queries, then of each set; those whose grades are not stored any more lack"""
+    for name in (None, *run.sets):
+        try:
+            own = run if name is None else run.of_set(name)
+            judgments = None if own.config is None else own.config.judgments
+            if judgments is None:
+                continue
+            valid = grades(
+                run.database,
+                judgments.judgment_list,
+                own.query_rows,
+                judgments.ignore_identical_ids,
+            )
+        except MissingResource:
+            continue
+        part = rows.filter(judgment_list=judgments.judgment_list, judgments_fp=valid.fingerprint)
+        if part.height:
+            yield (name or run.queries.name, judgments.judgment_list), part
 
 
 def rankings(run: Run, stage: str) -> Iterator[pa.Table]:
@@ -108,7 +138,7 @@ def rankings(run: Run, stage: str) -> Iterator[pa.Table]:
         return
     for _, candidates in each_chunk(run):
         yield rank_results(
-            candidates,
+            run.only_own(candidates),
             None,
             query_types=run.search.query_types,
             limit=run.search.limit,
@@ -146,6 +176,7 @@ def history(
             same = last is not None and last["judgments"] == done.judgments_fp
             row = {
                 "run_id": run.run_id,
+                "query_set": run.part or run.queries.name,
                 "pipeline": run.stored["pipeline"],
                 "started_at": run.stored["started_at"],
                 "reranker_model": run.stored["reranker_model"],

@@ -19,7 +19,8 @@ from reranking.evaluation.run_measures import rankings
 from reranking.judgments.lists import choose_list
 from reranking.runs.listing import find_run
 from reranking.runs.promotion import promoted_names, promoted_run
-from reranking.runs.run import Run, RunRow
+from reranking.runs.rows import RunRow
+from reranking.runs.run import Run
 from reranking.store import Database
 
 FIRST: Final = "first"
@@ -39,6 +40,12 @@ class Side:
         """The rankings: query_id, query_type, doc_id, rank; read once."""
         ranked = pa.concat_tables(rankings(self.run, self.stage))
         return ranked.select(["query_id", "query_type", "doc_id", "rank"])
+
+    def of_set(self, query_set: str) -> Side:
+        """Return the side as it is for the queries of one query set alone."""
+        made = Side(self.run.of_set(query_set), self.stage, self.name)
+        vars(made)["rankings"] = made.run.only_own(self.rankings)  # which are read once
+        return made
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -63,7 +70,18 @@ class Side:
     @property
     def judgment_list(self) -> str | None:
         """The name of the judgment list in the run's own config, if it has one."""
-        return (self._configured("judgments") or {}).get("judgment_list")
+        own = self._sets.get(self.run.part, {}).get("judgments")
+        return (own or self._configured("judgments") or {}).get("judgment_list")
+
+    @property
+    def has_sets(self) -> bool:
+        """Whether the run is of several query sets, or of one of those."""
+        return bool(self._sets)
+
+    @property
+    def _sets(self) -> Mapping[str | None, Mapping[str, Any]]:
+        """The query sets of the run's own config: with a list of their own, or the config's."""
+        return (self._configured("queries") or {}).get("sets") or {}
 
     def _configured(self, part: str) -> Any:  # noqa: ANN401
         """A part of the run's own config, as it was written, by whatever version."""
@@ -142,8 +160,11 @@ def deciding_query_type(asked: str | None, sides: Sequence[Side]) -> str:
 def judgments_of(sides: Sequence[Side], asked: str | None) -> str | None:
     """Return the judgment list to compare on: as asked, else the runs' own, else the only one.
 
-    Returns None if none is stored for their query set; raises ConfigError if it cannot choose.
+    Returns None if none is stored for their query set, or if they are of several query sets and
+    have lists for single ones alone; raises ConfigError if it cannot choose.
     """
     run = sides[0].run
     own = [side.judgment_list for side in reversed(sides)]
+    if asked is None and sides[-1].has_sets and not any(own):
+        return None
     return choose_list(run.database, run.queries.name, asked, own)

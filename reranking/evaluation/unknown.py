@@ -37,7 +37,8 @@ def unknown_to(run: Run, judgment_list: str) -> Unknown:
     stored = stored_list(run.database, judgment_list)
     of_set = stored.filter(pc.equal(stored["query_set"], run.queries.name))
     asked = of_set["query_id"].to_pylist()
-    lost = sorted(set(asked) - queries)
+    # A list may judge the queries of several sets: what no other set has either is told of all.
+    lost = sorted(set(asked) - queries) if run.part is None else []
     pairs = zip(asked, of_set["doc_id"].to_pylist(), strict=True)
     doc_ids = sorted({doc_id for query_id, doc_id in pairs if query_id in queries})
     known: set[str] = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -36,6 +36,7 @@ from reranking.report.content import (
     LabelEvidence,
     Report,
     RunFacts,
+    SetResult,
     ShownDocument,
     ShownQuery,
 )
@@ -105,7 +106,23 @@ def collect(comparisons: Comparisons, base: Side | None) -> Report:
     )
     if base is None:
         return report
+    report = replace(report, sets=tuple(_set_results(comparisons, base)))
     return _Contrasted(comparisons, base).fill(report)
+
+
+def _set_results(comparisons: Comparisons, base: Side) -> Iterator[SetResult]:
+    """The comparison on each query set, those without judgments too."""
+    for name, own in comparisons.sets.items():
+        compared = own.against(base)
+        judged = compared.judgment_list is not None
+        made = compared.comparisons[0]
+        yield SetResult(
+            name=name,
+            queries=own.side.run.query_rows.num_rows,
+            judgment_list=compared.judgment_list,
+            sentence=made.reason if judged else "nothing is judged",
+            comparison=made if judged else None,
+        )
 
 
 def facts(run: Run) -> RunFacts:

@@ -150,6 +150,17 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class SetResult:
+    """What came out on the queries of one query set; `comparison` is None without judgments."""
+
+    name: str
+    queries: int
+    judgment_list: str | None
+    sentence: str
+    comparison: Comparison | None
+
+
+@dataclass(frozen=True)
 class Report:
     """A whole report. Without judgments `comparison` is None and `agreements` is all there is.
 
@@ -177,4 +188,5 @@ class Report:
     distributions: tuple[Distribution, ...]
     history: History | None
     labels: tuple[LabelEvidence, ...]
+    sets: tuple[SetResult, ...] = ()
     sweep: Sweep | None = None

@@ -115,7 +115,11 @@ def _pictures(report: Report) -> dict[str, Any]:
         row_limits = charts.interval_scale([r.paired for r in comparison.rows], margin)
         slice_limits = charts.interval_scale([r.paired for r in report.slices], margin)
     past = report.history
+    judged_sets = [one for one in report.sets if one.comparison is not None]
+    deciding = [one.comparison.primary.paired for one in judged_sets if one.comparison is not None]
     return {
+        "judged_sets": judged_sets,
+        "set_limits": charts.interval_scale(deciding, margin) if deciding else None,
         "headline": words.headline(report),
         "explanation": words.explanation(report),
         "interval": None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reranking.numbers import cells, published_line
@@ -43,6 +43,18 @@ def markdown(report: Report, link: str | None = None) -> str:
         for query_type, alike in report.agreements:
             lines.append(f"- {ordinary(query_type)}: rank-biased overlap {shown(alike.rbo, 2)}")
         lines.append("")
+    for one in report.sets:
+        if one.comparison is None:
+            lines.append(f"- {plain(one.name)}: {plain(one.sentence)}")
+            continue
+        row = one.comparison.primary
+        lines.append(
+            f"- {plain(one.name)}: **{one.comparison.verdict}**, {plain(row.measure)} "
+            f"({ordinary(row.query_type)}) {shown(row.paired.base)} to "
+            f"{shown(row.paired.candidate)}, {plain(one.sentence)}"
+        )
+    if report.sets:
+        lines.append("")
     counts = report.run.counts
     lines.append(
         f"Run `{report.run.run_id}`: {count(counts.get('queries'))} queries, "
@@ -63,11 +75,14 @@ def markdown_of(values: Mapping[str, Any]) -> str:
             else []
         ),
         "",
-        "| query type | measure | first stage | reranked | change |",
-        "|---|---|---|---|---|",
+        *_measures(values["measures"]),
     ]
-    for row in values["measures"]:
-        lines.append(f"| {row['query_type']} | {row['measure']} | {' | '.join(cells(row))} |")
+    for one in values["sets"]:
+        judged = (
+            "" if one["judgment_list"] is None else f", judged by {plain(one['judgment_list'])}"
+        )
+        lines += ["", f"### {plain(one['query_set'])}: {one['queries']:,} queries{judged}", ""]
+        lines += _measures(one["measures"])
     gates = values.get("gates")
     if gates is not None:
         outcome = "passed" if gates["passed"] else "FAILED"
@@ -79,3 +94,15 @@ def markdown_of(values: Mapping[str, Any]) -> str:
     if values["report"] is not None:
         lines += ["", f"[The whole report](<{values['report']}>)"]
     return "\n".join(lines)
+
+
+def _measures(measures: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not measures:
+        return []
+    lines = [
+        "| query type | measure | first stage | reranked | change |",
+        "|---|---|---|---|---|",
+    ]
+    for row in measures:
+        lines.append(f"| {row['query_type']} | {row['measure']} | {' | '.join(cells(row))} |")
+    return lines

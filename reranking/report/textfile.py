@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,22 +64,41 @@ def write_metrics(
 def _of_summary(
     values: Mapping[str, Any], primary: tuple[str, str | None]
 ) -> Iterator[tuple[str, dict[str, str], float]]:
-    for name in ("pairs", "queries", "queries_without_hits"):
-        yield f"rescore_{name}", {}, values[name]
+    sets = values["sets"]
+    whole = {"query_set": values["query_set"]} if sets else {}
+    yield "rescore_pairs", {}, values["pairs"]
+    yield "rescore_queries_without_hits", {}, values["queries_without_hits"]
+    for labels, part in [(whole, values), *(({"query_set": s["query_set"]}, s) for s in sets)]:
+        yield "rescore_queries", labels, part["queries"]
+        yield "rescore_gates_failed", labels, _failed(values, part.get("query_set"), whole)
+        yield from _measures(part["measures"], labels, values["query_types"], primary)
     yield "rescore_pairs_scored", {}, values["scored"]
     yield "rescore_pairs_reused", {}, values["reused"]
     yield "rescore_rejected_rows", {}, values["rejected"]
     if values["pairs_per_second"] is not None:
         yield "rescore_pairs_per_second", {}, values["pairs_per_second"]
-    gates = values["gates"]
-    failed = [] if gates is None else [c for c in gates["conditions"] if not c["passed"]]
-    yield "rescore_gates_failed", {}, len(failed)
     for stage, seconds in values["seconds"].items():
         yield "rescore_stage_seconds", {"stage": stage}, seconds
-    types = values["query_types"]
+
+
+def _failed(values: Mapping[str, Any], query_set: str | None, whole: Mapping[str, str]) -> int:
+    """How many conditions failed: of the whole run, where sets are told apart of one alone."""
+    gates = values["gates"]
+    failed = [] if gates is None else [c for c in gates["conditions"] if not c["passed"]]
+    if whole and query_set != whole["query_set"]:
+        failed = [c for c in failed if c.get("query_set") == query_set]
+    return len(failed)
+
+
+def _measures(
+    measures: Sequence[Mapping[str, Any]],
+    given: Mapping[str, str],
+    types: Sequence[str],
+    primary: tuple[str, str | None],
+) -> Iterator[tuple[str, dict[str, str], float]]:
     decides = primary[1] or ("hybrid" if "hybrid" in types else types[0])
-    for row in values["measures"]:
-        labels = {"measure": row["measure"], "query_type": row["query_type"]}
+    for row in measures:
+        labels = {**given, "measure": row["measure"], "query_type": row["query_type"]}
         for stage in ("first", "reranked"):
             if row[stage] is not None:
                 yield "rescore_measure", labels | {"stage": stage}, row[stage]

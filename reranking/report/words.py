@@ -105,6 +105,11 @@ def explanation(report: Report) -> str:
     """Return what the headline rests on, in two or three sentences without statistics."""
     if report.contrast is None:
         return "The run published its first stage; there is nothing to compare it with."
+    if report.comparison is None and any(one.comparison is not None for one in report.sets):
+        return (
+            "All queries together have no judgment list; each query set has its own verdict below. "
+            "This report also shows how much the two rankings have in common."
+        )
     if report.comparison is None:
         return (
             "There are no judgments for these queries, so nobody can say which ranking is better. "

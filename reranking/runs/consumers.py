@@ -27,7 +27,8 @@ from reranking.fingerprints import canonical
 from reranking.runs.listing import find_run
 from reranking.runs.promotion import promoted_run
 from reranking.runs.publish import SCORE_FIELDS
-from reranking.runs.run import Run, stored_row
+from reranking.runs.rows import stored_row
+from reranking.runs.run import Run
 from reranking.schemas import results_schema, shared_schema
 from reranking.store import Database, equals
 

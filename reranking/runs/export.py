@@ -42,7 +42,7 @@ def export_results(run: Run, format: str, out: Path, query_type: str | None = No
             raise ConfigError(f"a TREC run holds one ranking: choose --query-type of {types}")
         query_type = types[0]
     where = None if query_type is None else equals("query_type", query_type)
-    rows = frame(run.database.read(run.results_table, where))
+    rows = frame(run.only_own(run.database.read(run.results_table, where)))
     rows = rows.sort("query_type", "query_id", "rank")
     with whole_file(out) as part:
         if format == "trec":

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from configs.schema import Config
-from reranking.errors import MissingResource
-from reranking.runs.run import TABLE, Run, RunRow, decoded, results_name
+from reranking.errors import MissingResource, nearest
+from reranking.runs.rows import TABLE, RunRow, decoded
+from reranking.runs.run import Run, results_name
 from reranking.runs.settings import (
     PipelineName,
     changes,
@@ -89,6 +90,24 @@ def find_run(database: Database, run: str) -> Run:
         what = "no run" if not matching else f"{len(matching)} runs"
         raise MissingResource(f"{what} {run!r} in {database.uri} (newest: {known})")
     return Run.of_row(database, matching[0])
+
+
+def of_query_set(run: Run, query_set: str | None) -> Run:
+    """Return the run for one query set alone; None: as it is.
+
+    Raises MissingResource if the set is not stored or the run has none of its queries.
+    """
+    if query_set is None:
+        return run
+    if query_set not in run.sets and run.sets:
+        raise MissingResource(
+            f"run {run.run_id[:8]} is of the query sets {', '.join(run.sets)}, not "
+            f"{query_set!r}{nearest(query_set, run.sets)}"
+        )
+    made = run.of_set(query_set)
+    if not made.query_rows.num_rows:
+        raise MissingResource(f"run {run.run_id[:8]} has no query of query set {query_set!r}")
+    return made
 
 
 def done_runs(database: Database, pipeline: PipelineName | None = None) -> list[Run]:

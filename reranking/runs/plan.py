@@ -27,17 +27,8 @@ from reranking.runs.recall import (
     store_recall,
     stored_recall,
 )
-from reranking.runs.run import (
-    REFUSED,
-    TABLE,
-    Run,
-    decoded,
-    need_row,
-    published_epoch,
-    stored_row,
-    with_versions,
-    write_row,
-)
+from reranking.runs.rows import REFUSED, TABLE, decoded, stored_row, write_row
+from reranking.runs.run import Run, need_row, published_epoch, with_versions
 from reranking.schemas import RUNS
 from reranking.scoring.crossencoder import Reranker
 from reranking.store import Database

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from reranking.runs.run import TABLE
+from reranking.runs.rows import TABLE
 from reranking.store import Database, equals
 
 

@@ -3,70 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from configs.blending import Blend
 from configs.schema import Config, Search
 from reranking.corpus.corpus import Corpus
+from reranking.corpus.joined import still_stored, stored_set
 from reranking.corpus.queries import QuerySet, read_queries
 from reranking.errors import ConfigError, MissingResource
 from reranking.notebook import html_table
 from reranking.runs.ranking import score_columns
-from reranking.runs.settings import pipeline_of_row, settings_of_row
-from reranking.schemas import RUNS
-from reranking.store import Database, equals
+from reranking.runs.rows import RunRow, stored_row
+from reranking.store import Database
 
 if TYPE_CHECKING:
     from reranking.evaluation.comparison import Comparison
     from reranking.evaluation.explain import Explanation
     from reranking.evaluation.run_diff import RunDiff
     from reranking.evaluation.sweep.run_sweep import Sweep
-
-TABLE = "runs"
-REFUSED = "gates_failed"  # a finished run's count of failed conditions, while it is not accepted
-
-
-class RunRow(TypedDict):
-    """A row of the table `runs` as it is read: the schema RUNS, with counts and seconds decoded.
-
-    `pipeline` names what it is a night of, `settings` digests what that pipeline was set to.
-    """
-
-    run_id: str
-    search_id: str
-    status: str
-    epoch: int
-    query_set: str
-    query_types: list[str]
-    pipeline: str
-    settings: str
-    queries_version: int
-    queries_content: str
-    documents_table: str
-    documents_version: int
-    documents_content: str
-    encoder: str | None
-    reranker: str | None
-    reranker_model: str | None
-    reranker_revision: str | None
-    refiner: str | None
-    config_json: str
-    libraries_json: str
-    plan_json: str
-    score_path: str | None
-    counts: dict[str, float]
-    seconds: dict[str, float]
-    started_at: datetime
-    finished_at: datetime | None
-    failure: str | None
-    committed_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -76,7 +36,8 @@ class Run:
     `reranker` is the fingerprint in hex, None for a run of the first stage only; `refiner` that of
     the same model in float32, where what is near or above a cut is scored again. `epoch` numbers
     what this run writes; what it reuses is of `least_epoch` or above. `row` is its row in the table
-    `runs`, None for a run that is only planned.
+    `runs`, None for a run that is only planned. With `part`, the name of a query set, it is a
+    finished run as it is for that set's queries alone: see `of_set`.
     """
 
     database: Database = field(compare=False, repr=False)
@@ -96,6 +57,7 @@ class Run:
     refiner: str | None = None
     blend: Blend | None = None
     row: RunRow | None = field(default=None, compare=False, repr=False)
+    part: str | None = None
 
     @classmethod
     def of_row(cls, database: Database, row: RunRow) -> Run:
@@ -161,16 +123,45 @@ class Run:
 
     @cached_property
     def config(self) -> Config | None:
-        """The config that the run was started with; None if another rescore wrote other keys."""
+        """The config that the run was started with; None if another rescore wrote other keys.
+
+        Of a run for one query set it is that one's: its judgments, measures and gates.
+        """
         try:
-            return Config.model_validate_json(self.stored["config_json"])
+            whole = Config.model_validate_json(self.stored["config_json"])
         except ValidationError:
             return None
+        return whole.of_set(self.part) if self.part in whole.queries.sets else whole
 
     @cached_property
     def query_rows(self) -> pa.Table:
         """The run's queries by id, the schema QUERIES; read once, for their version is pinned."""
-        return read_queries(self.database, self.queries)
+        return self.only_own(read_queries(self.database, self.queries))
+
+    @cached_property
+    def sets(self) -> tuple[str, ...]:
+        """The query sets that its config makes it of and that are stored; none if it is of one."""
+        config = None if self.row is None or self.part is not None else self.config
+        return () if config is None else still_stored(self.database, config.queries.sets)
+
+    def of_set(self, query_set: str) -> Run:
+        """Return the finished run as it is for the queries of one query set, as stored now.
+
+        Its config is the set's. Raises MissingResource if no such set is stored.
+        """
+        made = replace(self, part=query_set)
+        made.__dict__["_members"] = stored_set(self.database, query_set)["query_id"]
+        return made
+
+    @cached_property
+    def _members(self) -> pa.ChunkedArray:
+        return stored_set(self.database, str(self.part))["query_id"]
+
+    def only_own(self, rows: pa.Table) -> pa.Table:
+        """Return those rows (with query_id) that are of the run's own queries."""
+        if self.part is None:
+            return rows
+        return rows.filter(pc.is_in(rows["query_id"], self._members))
 
     @cached_property
     def marks(self) -> dict[int, dict[str, Any]]:
@@ -197,7 +188,7 @@ class Run:
 
         Raises MissingResource if the run has not published any.
         """
-        return self.database.need(self.results_table).to_arrow()
+        return self.only_own(self.database.need(self.results_table).to_arrow())
 
     def measures(self, judgment_list: str | None = None) -> pa.Table:
         """Measure the run: query_type, measure, first, reranked, queries; one row a measure.
@@ -235,7 +226,7 @@ class Run:
         from reranking.evaluation.sides import find_side
 
         name = base.run_id if isinstance(base, Run) else base
-        comparisons = Comparisons(self.database, self.run_id, self.config)
+        comparisons = Comparisons(self.database, self.run_id, self.config, part=self.part)
         return comparisons.against(find_side(self.database, name)).comparisons[0]
 
     def explain(
@@ -300,7 +291,7 @@ class Run:
 _PLAIN = tuple(
     f.name
     for f in fields(Run)
-    if f.name not in ("database", "corpus", "queries", "search", "blend", "row")
+    if f.name not in ("database", "corpus", "queries", "search", "blend", "row", "part")
 )
 
 
@@ -326,12 +317,6 @@ def published_epoch(database: Database, run_id: str) -> int | None:
     return int(marks[b"rescore.epoch"])
 
 
-def stored_row(database: Database, run_id: str) -> dict[str, Any] | None:
-    """Read the run's row of the schema RUNS as it stands, None if there is none."""
-    rows = database.read(TABLE, equals("run_id", run_id)).to_pylist()
-    return rows[0] if rows else None
-
-
 def need_row(run: Run) -> dict[str, Any]:
     """Read the run's row; raises MissingResource if somebody removed it during the run's work."""
     row = stored_row(run.database, run.run_id)
@@ -341,27 +326,6 @@ def need_row(run: Run) -> dict[str, Any]:
             "the table while it was at work; start the command again"
         )
     return row
-
-
-def decoded(row: Mapping[str, Any]) -> RunRow:
-    """Return a row of the schema RUNS with its counts and seconds as dictionaries.
-
-    Its pipeline is named as today, whatever version wrote it.
-    """
-    values: Any = dict(row)
-    values["settings"] = settings_of_row(row)
-    values["pipeline"] = str(pipeline_of_row(row))
-    for late in ("failure", "committed_at"):  # columns that earlier versions did not write
-        values.setdefault(late, None)
-    values["counts"] = json.loads(values.pop("counts_json"))
-    values["seconds"] = json.loads(values.pop("seconds_json"))
-    typed: RunRow = values
-    return typed
-
-
-def write_row(database: Database, row: Mapping[str, Any], *, update: bool = True) -> None:
-    """Commit one row of the table `runs`."""
-    database.merge(TABLE, pa.Table.from_pylist([dict(row)], RUNS), RUNS, update=update)
 
 
 def with_versions(run: Run, documents: int, queries: int) -> Run:

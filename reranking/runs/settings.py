@@ -86,7 +86,11 @@ def same_inputs(one: Config, other: Config) -> bool:
 
 
 def _deciding(config: Config) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude_defaults=True, exclude={"execution", *_LATER})
+    data = config.model_dump(mode="json", exclude_defaults=True, exclude={"execution", *_LATER})
+    for one in data["queries"].get("sets", {}).values():  # what is measured on it decides nothing
+        one.pop("judgments", None)
+        one.pop("gates", None)
+    return data
 
 
 def settings_of_row(row: Mapping[str, Any]) -> str:

@@ -16,7 +16,8 @@ from reranking.corpus.vector_tables import SUPPLIED, keep_vectors, vector_tables
 from reranking.errors import InputError
 from reranking.runs.listing import find_run, list_rows
 from reranking.runs.promotion import promoted_names, promoted_run
-from reranking.runs.run import Run, RunRow
+from reranking.runs.rows import RunRow
+from reranking.runs.run import Run
 from reranking.store import Database
 
 

@@ -80,10 +80,10 @@ def erase_document(database: Database, config: Config, doc_id: str, *, unpin: bo
 
 
 def erase_query(database: Database, config: Config, query_id: str, *, unpin: bool) -> Erased:
-    """Delete a query of the config's query set likewise."""
+    """Delete a query of the config's query set likewise, and of the sets that it is made of."""
     done, query_set = Erased("query", query_id), config.queries.query_set
     of_query = equals("query_id", query_id)
-    of_set = of_query & equals("query_set", query_set)
+    of_set = of_query & one_of("query_set", [query_set, *config.queries.sets])
     hashes = set(database.read("queries", of_set, ["text_hash"]).to_pydict().get("text_hash", []))
     runs = database.read("runs", equals("query_set", query_set), ["run_id", "search_id"])
     run_ids, searches = (sorted(set(runs.to_pydict().get(n, []))) for n in ("run_id", "search_id"))

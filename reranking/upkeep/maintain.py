@@ -22,7 +22,8 @@ from reranking.corpus.corpus import Corpus, hashes_of
 from reranking.corpus.fields import path_of
 from reranking.corpus.stored import READY
 from reranking.runs.listing import list_rows
-from reranking.runs.run import Run, RunRow
+from reranking.runs.rows import RunRow
+from reranking.runs.run import Run
 from reranking.store import Database, one_of
 from reranking.upkeep.columns import extra_columns, move_columns, superseded_tables
 from reranking.upkeep.held import size_of, what_is_held

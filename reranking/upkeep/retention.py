@@ -14,7 +14,8 @@ from reranking.errors import ConfigError
 from reranking.runs.listing import find_run
 from reranking.runs.plan import tag_of
 from reranking.runs.promotion import promoted_names
-from reranking.runs.run import TABLE, published_epoch, results_name
+from reranking.runs.rows import TABLE
+from reranking.runs.run import published_epoch, results_name
 from reranking.store import Database, equals
 
 log = logging.getLogger(__name__)

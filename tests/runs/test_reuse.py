@@ -18,6 +18,7 @@ from reranking.errors import RuntimeFailure
 from reranking.evaluation.run_measures import stored_means
 from reranking.fingerprints import text_hash
 from reranking.runs.candidates import candidates_of
+from reranking.runs.listing import find_run
 from reranking.runs.run import Run
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.store import Database
@@ -296,10 +297,10 @@ def test_measures_are_those_of_the_forced_results(world: World, tmp_path: Path) 
         "measures": ["RR"],
     }
     plan, _ = world.run(judgments=judgments, search__limit=EVERY_DOCUMENT)
-    before = stored_means(world.database, plan.run_id)
+    before = stored_means(find_run(world.database, plan.run_id))
     world.scores.sign = -1
     world.run(force=True, judgments=judgments, search__limit=EVERY_DOCUMENT)
-    after = stored_means(world.database, plan.run_id)
+    after = stored_means(find_run(world.database, plan.run_id))
     assert [row["first"] for row in after] == [row["first"] for row in before]
     assert [row["reranked"] for row in after] != [row["reranked"] for row in before]
 

@@ -30,20 +30,26 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]
     for name, field in model.model_fields.items():
         inner = _part(field.annotation)
         key = f"{prefix}{name}"
-        if inner is None or inner.__name__ == "Source" and prefix != "documents.":
+        shared = {"Source": "documents.", "Judgments": ""}  # told once, where they stand alone
+        if inner is None or shared.get(inner.__name__, prefix) != prefix:
             text = field.description or "as documents.source"
             yield key, _default(field.default), _escaped(text)
         else:
-            if int in typing.get_args(field.annotation):  # a number says it shorter
+            if int in typing.get_args(field.annotation) or _named(field.annotation):
                 yield key, _default(field.default), _escaped(field.description or "")
-            yield from _keys(inner, f"{key}.")
+            yield from _keys(inner, f"{key}.NAME." if _named(field.annotation) else f"{key}.")
+
+
+def _named(annotation: Any) -> bool:
+    """Whether a field holds parts by their names."""
+    return typing.get_origin(annotation) is dict
 
 
 def _part(annotation: Any) -> type[BaseModel] | None:
     """The part of the config that a field holds, optional or not; None for plain values."""
     options = (
         typing.get_args(annotation)
-        if typing.get_origin(annotation) in (typing.Union, types.UnionType)
+        if typing.get_origin(annotation) in (typing.Union, types.UnionType, dict)
         else (annotation,)
     )
     return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
