@@ -63,7 +63,8 @@ class Gated:
     def reasons(self) -> list[str]:
         """Return why the gates failed, one sentence per failed condition; empty if all passed."""
         failed = [result.reason for result in self.results if not result.passed]
-        if failed and self.compared is None:
+        unchecked = any(not r.passed and r.condition == "checked" for r in self.results)
+        if unchecked and self.compared is None:
             failed.append(
                 f"no run is promoted as {self.against!r}: name one with "
                 f"`rescore promote RUN_ID --as {self.against}`"

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from lancedb.expr import Expr
 
 from configs.schema import Config
@@ -19,6 +20,7 @@ from reranking.corpus.vector_tables import vector_tables
 from reranking.errors import MissingResource
 from reranking.runs.consumers import place_of
 from reranking.runs.run import results_name
+from reranking.schemas import SEARCHES
 from reranking.store import Database, equals, one_of
 from reranking.upkeep.versions import prune
 
@@ -133,8 +135,32 @@ def _delete(tables: Iterable[tuple[Database, str, Expr]], done: Erased) -> None:
             continue
         count = table.count_rows(where.to_sql())
         if count:
+            if name == "candidates":
+                _count_less(home, where)
             home.delete(name, where)
             done.rows[name] = done.rows.get(name, 0) + int(count)
+
+
+def _count_less(database: Database, where: Expr) -> None:
+    """Have the marks of chunks count what is left of their candidates: others would be missed."""
+    gone: dict[tuple[Any, ...], dict[str, int]] = {}
+    for rows in database.stream("candidates", where, [*_CHUNK, *_RANKS]):
+        for row in rows.to_pylist():
+            lost = gone.setdefault(tuple(row[k] for k in _CHUNK), dict.fromkeys(_RANKS, 0))
+            for leg in _RANKS:
+                lost[leg] += row[leg] is not None
+    searches = one_of("search_id", sorted({key[0] for key in gone}))
+    marks = []
+    for mark in database.read("searches", searches).to_pylist():
+        lost = gone.get(tuple(mark[k] for k in _CHUNK), {})
+        changed = {hits: mark[hits] - lost.get(leg, 0) for leg, hits in _RANKS.items()}
+        if lost:
+            marks.append(mark | changed)
+    database.merge("searches", pa.Table.from_pylist(marks, SEARCHES), SEARCHES)
+
+
+_CHUNK = ("search_id", "chunk", "attempt")
+_RANKS = {"vector_rank": "hits_vector", "fts_rank": "hits_fts"}
 
 
 def _scores(database: Database, column: str, hashes: set[bytes], done: Erased) -> None:

@@ -294,7 +294,7 @@ def test_a_set_is_what_it_holds_today(tmp_path: Path, cross_encoder: Path) -> No
     command("queries", "drop", "tail", "--config", str(path))
     with pytest.raises(MissingResource, match="queries.sets.tail.source"):
         run.of_set("tail")
-    still = told("compare", run.run_id, run.run_id, "--database", run.database.uri)
+    still = told("compare", f"{run.run_id}:first", run.run_id, "--database", run.database.uri)
     assert list(still["sets"]) == ["head", "regression"]
 
 

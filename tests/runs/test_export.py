@@ -28,6 +28,7 @@ def test_a_csv_runs_no_formula_and_keeps_every_id(tmp_path: Path) -> None:
         search=SimpleNamespace(query_types=("fts",)),
         database=SimpleNamespace(read=lambda *_: rows),
         results_table="results_x",
+        only_own=lambda rows: rows,
         run_id="x" * 32,
     )
     out = tmp_path / "out.csv"

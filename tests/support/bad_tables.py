@@ -19,6 +19,51 @@ from tests.support.bad_bench import CASES, Bench, Outcome, attempt, case
 # Queries ----------------------------------------------------------------------------------------
 
 
+def two_sets(bench: Bench, rows: str = "", **changes: Any) -> Outcome:
+    """A run on the set `a`, which is good, and `b`, whose file holds `rows`."""
+    (bench.folder / "b.jsonl").write_text(rows)
+    sets = {
+        "a": {"source": {"format": "jsonl", "path": "queries.jsonl"}},
+        "b": {"source": {"format": "jsonl", "path": "b.jsonl"}},
+    }
+    given = {"query_set": "q", "sets": {**sets, **changes.pop("sets", {})}, **changes}
+    return bench.run(queries=given)
+
+
+def given_list(path: str) -> dict[str, Any]:
+    return {"judgments": {"judgment_list": "j", "source": {"format": "trec", "path": path}}}
+
+
+@case("an id with another text or vector in another of several sets")
+def _(bench: Bench) -> Outcome:
+    return two_sets(bench, '{"query_id": "q000", "text": "another"}\n')
+
+
+@case("one of several sets without a usable query")
+def _(bench: Bench) -> Outcome:
+    return two_sets(bench, '{"query_id": "q000"}\n')
+
+
+@case("one of several sets that is not stored and has no source")
+def _(bench: Bench) -> Outcome:
+    return two_sets(bench, sets={"b": {}})
+
+
+@case("`queries.source` beside `queries.sets`")
+def _(bench: Bench) -> Outcome:
+    return two_sets(bench, source={"format": "jsonl", "path": "queries.jsonl"})
+
+
+@case("gates of a set that nothing judges")
+def _(bench: Bench) -> Outcome:
+    return two_sets(bench, sets={"a": {"gates": [{"metric": "AP", "threshold": 0}]}})
+
+
+@case("a judgment list with two sources")
+def _(bench: Bench) -> Outcome:
+    return two_sets(bench, sets={"a": given_list("one.tsv"), "b": given_list("other.tsv")})
+
+
 @case("an empty query set")
 def _(bench: Bench) -> Outcome:
     assert bench.run().code == EXIT_DONE

@@ -72,6 +72,9 @@ def test_a_document_and_a_query_leave_tables_files_and_reports(config: Path) -> 
     assert tables <= set(done["rows"]) and len(done["files"]) == 1
     assert any("an older version of 'documents', which run" in text for text in done["left"])
     assert files_with(config, "zyxwvdocument")  # the run pins it: said above
+    run = told("runs", "--config", config)[0]["run_id"]  # what is left of it is read as before
+    compared = told("compare", f"{run}:first", run, "--config", config)
+    assert compared["comparisons"][0]["agreement"]["queries"] == 3
     again = CliRunner().invoke(app, ["erase", str(config), "--document", "gone-document"])
     assert again.exit_code == 4 and "nothing to erase" in again.stderr
 
