@@ -114,7 +114,7 @@ class Documents(Part):
     delete_limit: float = Field(
         0.1, ge=0, le=1, description="share that may be removed at once (20 rows always may)"
     )
-    window_rows: int = Field(50_000, ge=1, description="rows in memory at a time")
+    window_rows: int = Field(20_000, ge=1, description="rows read and encoded at a time")
 
     @property
     def text_template(self) -> str:

@@ -5,9 +5,9 @@ Handles are snapshots, so every call opens its table afresh; a pinned read names
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from lancedb.expr import Expr, col, lit
 
 from configs.source import database_place
 from reranking.arrow import lacks_vectors
+from reranking.compaction import KEEP_ALL, SMALL_FILES, compact_small_files
 from reranking.damage import damaged, has_lost_its_manifests, is_damage
 from reranking.errors import ConfigError, MissingPrerequisite, MissingResource, RuntimeFailure
 from reranking.reading import batches, query
 from reranking.retry import failure, first_line, is_taken, is_transient, retry
 from reranking.schemas import SCHEMA_VERSION, TABLES, VERSION_KEY, conform, key_of
 
-KEEP_ALL = timedelta(days=36_500)  # optimize() fails on tagged versions it may not prune
 # Bytes. lancedb would keep up to 1 GB of manifests, one per commit, each longer than the last.
 METADATA_CACHE = 64 << 20
 
@@ -37,6 +37,7 @@ class Database:
         except ValueError as error:
             raise ConfigError(f"database: {error}") from None
         self.uri = uri
+        self._appended: Counter[str] = Counter()
         self._upgrading = upgrading  # tables of an older schema may be opened
         if must_exist and "://" not in uri and not Path(uri).is_dir():
             raise MissingResource(f"no database at {uri}: expected a folder of LanceDB tables")
@@ -165,8 +166,12 @@ class Database:
         """Commit `rows` at the end of one of our tables; its cost does not grow with the table."""
         schema = TABLES.get(name, rows.schema)
         data = conform(rows, schema)
-        if data.num_rows:
-            retry(f"appending to {name}", lambda: self.ensure(name, schema).add(data))
+        if not data.num_rows:
+            return
+        retry(f"appending to {name}", lambda: self.ensure(name, schema).add(data))
+        self._appended[name] += 1
+        if self._appended[name] % SMALL_FILES == 0:
+            compact_small_files(self.need(name), name)
 
     def merge(
         self,

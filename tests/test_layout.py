@@ -57,6 +57,7 @@ FLOORS = [
         "spreadsheets",
         "damage",
         "reading",
+        "compaction",
     },
     {"store"},
     {"sources"},

@@ -53,7 +53,9 @@ def search_and_store(
     """
     mark = run.marks.get(chunk)
     if mark is not None:
-        rows = _stored(run, mark)
+        rows = run.stored_candidates.of(chunk)
+        if rows is None:
+            rows = _stored(run, mark)
         if _are_whole(mark, rows):
             run.at_hand[chunk] = rows
             return False
@@ -103,10 +105,16 @@ def each_chunk(run: Run) -> Iterator[tuple[int, pa.Table]]:
     Chunks that were stored in another order wait for their turn. Raises as `candidates_of` does.
     """
     marks = searched(run)
-    chunk_of = {_marked(run, chunk, marks)["attempt"]: chunk for chunk in run.chunks}
-    waiting: dict[int, list[pa.Table]] = {chunk: [CANDIDATES.empty_table()] for chunk in run.chunks}
-    left = {chunk: Counter(_counted(marks[chunk])) for chunk in run.chunks}
-    ready = iter(run.chunks)
+    for chunk, rows in _in_order(run, {chunk: _marked(run, chunk, marks) for chunk in run.chunks}):
+        yield chunk, _need_whole(run, marks[chunk], rows)
+
+
+def _in_order(run: Run, marks: Mapping[int, Mark]) -> Iterator[tuple[int, pa.Table]]:
+    """What is stored of these chunks, whole or not, in the order of `marks`."""
+    chunk_of = {mark["attempt"]: chunk for chunk, mark in marks.items()}
+    waiting: dict[int, list[pa.Table]] = {chunk: [CANDIDATES.empty_table()] for chunk in marks}
+    left = {chunk: Counter(_counted(mark)) for chunk, mark in marks.items()}
+    ready = iter(marks)
     turn = next(ready, None)
     for batch in run.database.stream("candidates", equals("search_id", run.search_id)):
         for attempt in pc.unique(batch.column("attempt")).to_pylist():
@@ -119,7 +127,29 @@ def each_chunk(run: Run) -> Iterator[tuple[int, pa.Table]]:
             yield turn, pa.concat_tables(waiting.pop(turn))
             turn = next(ready, None)
     for chunk in [] if turn is None else [turn, *ready]:
-        yield chunk, _need_whole(run, marks[chunk], pa.concat_tables(waiting.pop(chunk)))
+        yield chunk, pa.concat_tables(waiting.pop(chunk))
+
+
+class StoredCandidates:
+    """The candidates of chunks that were searched before, in one pass for a run that goes on.
+
+    Chunks are asked for in order; those that are left out, which are other workers', are let go of.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._marks = dict(sorted(run.marks.items()))
+        self._left = set(self._marks)
+        self._passing = _in_order(run, self._marks)
+
+    def of(self, chunk: int) -> pa.Table | None:
+        """What is stored of the chunk, whole or not; None if the pass is beyond it."""
+        if chunk not in self._left:
+            return None
+        for number, rows in self._passing:
+            self._left.discard(number)
+            if number == chunk:
+                return rows
+        return None
 
 
 def _marked(run: Run, chunk: int, marks: Mapping[int, Mark]) -> Mark:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from reranking.evaluation.explain import Explanation
     from reranking.evaluation.run_diff import RunDiff
     from reranking.evaluation.sweep.run_sweep import Sweep
+    from reranking.runs.candidates import StoredCandidates
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,13 @@ class Run:
         from reranking.runs.candidates import searched
 
         return searched(self)
+
+    @cached_property
+    def stored_candidates(self) -> StoredCandidates:
+        """What was found for the chunks that were searched before, to be read in order."""
+        from reranking.runs.candidates import StoredCandidates
+
+        return StoredCandidates(self)
 
     @cached_property
     def at_hand(self) -> dict[int, pa.Table]:
