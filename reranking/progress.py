@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 EVERY = 30.0  # seconds between two lines
+NOTICE = 25  # a log level between info and warning: said on a terminal too, but nothing is wrong
 _READ = 2000  # characters of a text that a model reads, about: longer ones are cut
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,9 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # they share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+else:  # what models and kernels showed earlier must not decide what a test sees
+    _cache = tempfile.TemporaryDirectory(prefix="rescore-tests-cache-")
+    os.environ["RESCORE_CACHE"] = _cache.name
 
 from pathlib import Path  # noqa: E402
 
@@ -44,6 +48,13 @@ hypothesis.settings.load_profile("rescore")
 def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a BERT cross-encoder with random weights: real code, no meaning."""
     return tiny_cross_encoder(tmp_path_factory.mktemp("models") / "tiny-bert")
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own: no model and no kernel has been seen on this machine."""
+    monkeypatch.setenv("RESCORE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -104,7 +104,7 @@ def _versions() -> str:
 
 def _system() -> str:
     """Python, operating system, processor: what a report should say first."""
-    from reranking.scoring.cpu.choices import processor
+    from reranking.scoring.machine import processor
 
     known = {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve"}
     able = sorted(known & {*processor().lower().split()})

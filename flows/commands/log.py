@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reranking.errors import ConfigError
+from reranking.progress import NOTICE
 
 _OURS = ("reranking", "configs", "tasks", "flows")
 _PROGRESS = "reranking.progress"
@@ -36,7 +37,7 @@ def logged(*, verbose: bool, quiet: bool, file: Path | None) -> Iterator[None]:
         raise ConfigError("give either --verbose or --quiet")
     shown = logging.StreamHandler(sys.stderr)
     shown.setFormatter(_Printable("%(message)s"))
-    spoken = logging.INFO if verbose or not sys.stderr.isatty() else logging.WARNING
+    spoken = logging.INFO if verbose or not sys.stderr.isatty() else NOTICE
     shown.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else spoken)
     handlers: list[logging.Handler] = [shown]
     if file is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -85,14 +85,33 @@ class SentenceEncoder:
 
     @cached_property
     def _fast(self) -> FastEncoder | None:
-        from reranking.scoring.fast_encoder import fast_encoder
+        """The fast path; the stock model is loaded only if this machine has not checked it yet."""
+        from reranking.scoring import fast_encoder as fast
+        from reranking.scoring.scorer import resolve_device
+        from reranking.scoring.verdicts import say_checking, verdict_of
 
-        return None if self.settings.truncate_dim else fast_encoder(self._model)
+        files, settings = self.folder.files, self.settings
+        if settings.truncate_dim:
+            return None
+        known = fast.is_known_chain(self.folder) and not settings.trust_remote_code
+        if not known or resolve_device(settings.device) != "cpu":
+            return fast.fast_encoder(self._model)
+        verdict = verdict_of("encoder", files, "cpu")
+        encoder = fast.remembered_encoder(verdict, self.folder)
+        if encoder is None:
+            say_checking(files)
+            encoder = fast.fast_encoder(self._model)
+            if encoder is not None:
+                fast.remember_encoder(verdict, self.folder, self._model)
+        return encoder
 
     @property
     def dimension(self) -> int:
         """Numbers per vector."""
-        return int(self.settings.truncate_dim or self._model.get_embedding_dimension())
+        if self.settings.truncate_dim:
+            return self.settings.truncate_dim
+        fast = self._fast
+        return int(self._model.get_embedding_dimension()) if fast is None else fast.dimension
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, dimension) vectors of documents."""
@@ -103,8 +122,9 @@ class SentenceEncoder:
         return self._encode("query", texts, self.settings.query_prompt)
 
     def _encode(self, kind: str, texts: Sequence[str], prompt: str | None) -> NDArray[np.float32]:
-        if prompt is None and not self._own_prompt(kind) and self._fast is not None:
-            return self._fast.encode(texts)
+        fast = None if prompt is not None else self._fast
+        if fast is not None and not _prompted(kind, fast.prompts, fast.default_prompt):
+            return fast.encode(texts)
         vectors = getattr(self._model, f"encode_{kind}")(
             list(texts),
             prompt=prompt,
@@ -114,8 +134,8 @@ class SentenceEncoder:
         )
         return np.asarray(vectors, np.float32)
 
-    def _own_prompt(self, kind: str) -> bool:
-        """Whether the model itself puts something before texts of this kind."""
-        names = [kind, "passage", "corpus"] if kind == "document" else [kind]
-        named = self._model.default_prompt_name is not None
-        return named or any(self._model.prompts.get(name) for name in names)
+
+def _prompted(kind: str, prompts: Mapping[str, str], default: str | None) -> bool:
+    """Whether the model itself puts something before texts of this kind."""
+    names = [kind, "passage", "corpus"] if kind == "document" else [kind]
+    return default is not None or any(prompts.get(name) for name in names)

@@ -43,6 +43,7 @@ class FastEngine:
         self.device = torch.device(model.device)
         self.batch_tokens = CPU_TOKENS if self.device.type == "cpu" else CUDA_TOKENS
         self.assembler = assembler
+        self.layout = layout
         self.forward: Forward
         # One thread, because that is how the kernels that are timed here will be used.
         with torch.inference_mode(), single_thread():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import embedding, gelu, layer_norm, linear
 
+from reranking.models.files import ModelFiles
 from reranking.scoring.attention import Attention, choose_attention
 from reranking.scoring.cpu.linears import Linear, Maker, choose_linear
 from reranking.scoring.packing import Packed
@@ -34,6 +35,15 @@ _BACKBONES = {
     "XLMRobertaForSequenceClassification": "roberta",
 }
 
+# What the forward reads of the model's config.
+CONFIG_KEYS = (
+    "num_attention_heads",
+    "layer_norm_eps",
+    "pad_token_id",
+    "hidden_size",
+    "hidden_act",
+)
+
 Norm = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -48,6 +58,12 @@ class _Layer:
     up: Linear
     down: Linear
     down_norm: Norm
+
+
+def fast_architecture(files: ModelFiles) -> bool:
+    """Whether config.json names an architecture of this layout."""
+    named = files.object("config.json").get("architectures")
+    return isinstance(named, list) and len(named) == 1 and named[0] in _BACKBONES
 
 
 def bert_layout(model: CrossEncoder) -> str | None:

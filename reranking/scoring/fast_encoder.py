@@ -7,7 +7,7 @@ layer, then mean or first-token pooling. Used only where it gives the stock mode
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -16,17 +16,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reranking.scoring.fast_bert import FastBert
+from reranking.errors import RescoreError
+from reranking.models.resolve import ModelFolder
+from reranking.scoring.fast_bert import CONFIG_KEYS, FastBert
 from reranking.scoring.packing import CPU_TOKENS, Packed
 from reranking.scoring.tokens import TokenTable, tokenize
+from reranking.scoring.verdicts import saved_weights
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from tokenizers import Tokenizer
 
+    from reranking.scoring.machine import Record
+
 log = logging.getLogger(__name__)
 
 CLOSE = 1e-5  # most that a number of a vector may differ from the stock model's
+_SPOT = 3  # texts at the beginning of the sample that cost next to nothing
 _MODULES = ["Transformer", "Pooling", "Normalize"]
 
 
@@ -34,20 +40,88 @@ def fast_encoder(model: SentenceTransformer) -> FastEncoder | None:
     """The model's fast encoder if it has the layout and gives the same vectors, else None."""
     if model.device.type != "cpu" or not _fits(model):
         return None
+    parts: list[Any] = list(model)
     try:
-        fast = FastEncoder(model)
+        fast = FastEncoder(_answer(model), parts[0].auto_model)
     except (RuntimeError, ValueError) as error:
         log.info("no fast encoder: %s", error)
         return None
+    return fast if _is_close(fast, model) else None
+
+
+def is_known_chain(folder: ModelFolder) -> bool:
+    """Whether the files name a BERT, pooling and perhaps normalisation, which may be fast."""
+    kinds = [module.kind for module in folder.chain]
+    if kinds not in (_MODULES, _MODULES[:2]):
+        return False
+    return folder.files.object(folder.chain[0].file("config.json")).get("model_type") == "bert"
+
+
+def remembered_encoder(verdict: Record, folder: ModelFolder) -> FastEncoder | None:
+    """The fast encoder made of the files alone, if it has passed the check on this machine.
+
+    Raises RuntimeFailure if the files were changed meanwhile.
+    """
+    answer = verdict.read()
+    return None if answer is None else _from_files(answer, folder)
+
+
+def remember_encoder(verdict: Record, folder: ModelFolder, model: SentenceTransformer) -> None:
+    """Keep what the model's fast encoder showed, if the one made of the files shows it too."""
+    spot = model.encode(_SAMPLE[:_SPOT], convert_to_numpy=True, show_progress_bar=False)
+    answer = _answer(model) | {"bound": _bound(spot), "spot": spot.tolist()}
+    fast = _from_files(answer, folder)
+    if fast is not None and _is_close(fast, model):
+        verdict.store(answer)
+
+
+def _answer(model: SentenceTransformer) -> dict[str, Any]:
+    """What the fast path needs beside the weights, as JSON."""
+    parts: list[Any] = list(model)
+    config = parts[0].auto_model.config
+    return {
+        "config": {key: getattr(config, key) for key in CONFIG_KEYS},
+        "tokenizer": _bare(model.tokenizer).to_str(),
+        "max_length": int(model.max_seq_length or 512),
+        "mean": parts[1].pooling_mode == "mean",
+        "normalise": len(parts) == len(_MODULES),
+        "prompts": {k: v for k, v in model.prompts.items() if v},
+        "default_prompt": model.default_prompt_name,
+    }
+
+
+def _from_files(answer: Mapping[str, Any], folder: ModelFolder) -> FastEncoder | None:
+    try:
+        with saved_weights(folder.files, folder.chain[0].path) as weights:
+            backbone = getattr(weights, "bert", weights)
+            backbone.config = SimpleNamespace(**answer["config"])
+            fast = FastEncoder(answer, backbone)
+        gap = np.abs(fast.encode(_SAMPLE[:_SPOT]) - np.array(answer["spot"], np.float32)).max()
+        if not gap <= answer["bound"]:
+            raise ValueError(f"off by {gap:.1e} for the shortest built-in texts")
+        return fast
+    except RescoreError:
+        raise
+    except Exception as error:  # the stock model is loaded instead
+        log.info("not loaded from the files alone: %s: %s", type(error).__name__, error)
+        return None
+
+
+def _is_close(fast: FastEncoder, model: SentenceTransformer) -> bool:
+    """Whether the vectors of the sample are the stock model's, in one batch and one by one."""
     stock = model.encode(_SAMPLE, convert_to_numpy=True, show_progress_bar=False)
     gaps = [np.abs(fast.encode(_SAMPLE) - stock).max()]
     gaps += [np.abs(fast.encode([t]) - v).max() for t, v in zip(_SAMPLE, stock, strict=True)]
     gap = float(max(gaps))
-    if not gap <= CLOSE * max(1.0, float(np.abs(stock).max())):
+    if not gap <= _bound(stock):
         log.warning("the fast encoder is off by %.1e: encoding with the stock model", gap)
-        return None
+        return False
     log.info("encoding with the fast path, within %.1e of the stock model", gap)
-    return fast
+    return True
+
+
+def _bound(vectors: NDArray[np.float32]) -> float:
+    return CLOSE * max(1.0, float(np.abs(vectors).max()))
 
 
 def _fits(model: SentenceTransformer) -> bool:
@@ -67,17 +141,25 @@ def _fits(model: SentenceTransformer) -> bool:
 
 
 class FastEncoder:
-    """Texts in, (n, width) float32 vectors out."""
+    """Texts in, (n, dimension) float32 vectors out."""
 
-    def __init__(self, model: SentenceTransformer) -> None:
-        parts: list[Any] = list(model)
-        self.tokenizer = _bare(model.tokenizer)
+    def __init__(self, answer: Mapping[str, Any], backbone: Any) -> None:  # noqa: ANN401
+        """Take the weights of `backbone`, a BertModel or what is saved of one.
+
+        `answer` is what the model's verdict says (`_answer`).
+        """
+        from tokenizers import Tokenizer
+
+        self.tokenizer = Tokenizer.from_str(answer["tokenizer"])
         self.first, self.last = _specials(self.tokenizer)
-        self.max_length = int(model.max_seq_length or 512)
-        self.mean = parts[1].pooling_mode == "mean"
-        self.normalise = len(parts) == len(_MODULES)
+        self.max_length: int = answer["max_length"]
+        self.mean: bool = answer["mean"]
+        self.normalise: bool = answer["normalise"]
+        self.prompts: Mapping[str, str] = answer["prompts"]
+        self.default_prompt: str | None = answer["default_prompt"]
         with torch.inference_mode():
-            self.trunk = _Trunk(parts[0].auto_model)
+            self.trunk = _Trunk(backbone)
+        self.dimension = int(self.trunk.config.hidden_size)
         self.pool = ThreadPoolExecutor(
             torch.get_num_threads(), "encoder", initializer=torch.set_num_threads, initargs=(1,)
         )
@@ -86,7 +168,7 @@ class FastEncoder:
         """The vectors of the texts."""
         table = tokenize(self.tokenizer, texts, self.max_length - 2)
         lengths = np.minimum(table.lengths, self.max_length - 2) + 2
-        vectors = np.zeros((len(texts), self.trunk.config.hidden_size), np.float32)
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
         batches = list(_batches(lengths))
         for rows, part in zip(
             batches, self.pool.map(lambda b: self._run(table, lengths, b), batches), strict=True

@@ -1,8 +1,10 @@
-"""Loading a reranker: the stock model first, then the fastest engine that gives its scores."""
+"""Loading a reranker: the fastest engine that gives the stock model's scores, checked or known."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +17,12 @@ from reranking.models.files import ModelFiles
 from reranking.models.reranker import ScoreSource
 from reranking.models.weights import read_headers
 from reranking.scoring.answers import answering_modules, check_template
-from reranking.scoring.engines import Pairs
+from reranking.scoring.engines import PairAssembler, Pairs
+from reranking.scoring.fast_bert import CONFIG_KEYS, fast_architecture
 from reranking.scoring.generic import GenericEngine, build_assembler
-from reranking.scoring.sample import score_sample
+from reranking.scoring.sample import SPOT, score_sample
+from reranking.scoring.tokens import find_template
+from reranking.scoring.verdicts import saved_model, saved_weights, say_checking, verdict_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +30,9 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import CrossEncoder
 
-    from reranking.scoring.engines import Engine, PairAssembler
+    from reranking.scoring.engines import Engine
     from reranking.scoring.fast import FastEngine
+    from reranking.scoring.machine import Record
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +52,21 @@ def load_engine(
     """The engine for the model, on `device`, in `dtype`."""
     import torch
 
-    model = load_stock(files, device, max_length, trust_remote_code, source)
     wanted: torch.dtype = getattr(torch, dtype)
+    if torch.device(device).type == "cpu" and dtype != "float32":
+        _warn_if_slow(dtype)
+    verdict = None
+    if not trust_remote_code and fast_architecture(files):
+        verdict = verdict_of(
+            "reranker", files, device, dtype=dtype, max_length=max_length, source=asdict(source)
+        )
+        if remembered := _remembered(verdict, files, device, wanted, max_length):
+            return remembered
+        say_checking(files)
+    model = load_stock(files, device, max_length, trust_remote_code, source)
     assembler = build_assembler(model, max_length)
     generic = GenericEngine(model, assembler, source.column)
     fast = _fast_engine(model, assembler, wanted)
-    if torch.device(device).type == "cpu" and dtype != "float32":
-        _warn_if_slow(dtype)
     if fast is None and dtype != "float16":
         model.to(wanted)
         return generic
@@ -67,6 +81,12 @@ def load_engine(
     gap = _gap(fast, sample, expected)
     if gap <= bound:
         logger.info("the fast path is within %.1e of the stock model", gap)
+        if verdict is not None:
+            answer = _answer(model, fast) | {"bound": bound, "spot": expected[SPOT].tolist()}
+            # What later loads make of the files alone must have passed too.
+            again = _from_files(answer, files, device, wanted, max_length)
+            if again is not None and _gap(again, sample, expected) <= bound:
+                verdict.store(answer)
         return fast
     logger.warning(
         "the fast path %s is off by %.1e on the built-in sample, allowed is %.1e: "
@@ -76,6 +96,64 @@ def load_engine(
         bound,
     )
     return generic
+
+
+def _remembered(
+    verdict: Record, files: ModelFiles, device: str, dtype: torch.dtype, max_length: int
+) -> FastEngine | None:
+    """The fast engine, if it has passed the check on this machine before."""
+    answer = verdict.read()
+    engine = None if answer is None else _from_files(answer, files, device, dtype, max_length)
+    if answer is None or engine is None or engine.path != answer["path"]:
+        return None
+    logger.info("the fast path was checked before: %s", verdict.path)
+    return engine
+
+
+def _answer(model: CrossEncoder, fast: FastEngine) -> dict[str, Any]:
+    """What the fast path needs beside the weights, as JSON."""
+    stock: Any = model.transformers_model
+    return {
+        "path": fast.path,
+        "layout": fast.layout,
+        "config": {key: getattr(stock.config, key) for key in CONFIG_KEYS},
+        "tokenizer": fast.assembler.tokenizer.to_str(),
+        "types": list(fast.assembler.template.types),
+        "prompt": fast.assembler.prompt,
+    }
+
+
+def _from_files(
+    answer: Mapping[str, Any], files: ModelFiles, device: str, dtype: torch.dtype, max_length: int
+) -> FastEngine | None:
+    """The fast engine made of the files and a verdict's answer, without the stock model.
+
+    None if that does not go, which is told. Raises RuntimeFailure if the files were changed.
+    """
+    from tokenizers import Tokenizer
+
+    from reranking.scoring.fast import FastEngine
+
+    try:
+        tokenizer = Tokenizer.from_str(answer["tokenizer"])
+        template = find_template(tokenizer)
+        if template is None:
+            raise ValueError("the tokenizer has no template for pairs")
+        template = replace(template, types=tuple(answer["types"]))
+        assembler = PairAssembler(tokenizer, template, max_length, answer["prompt"])
+        with saved_weights(files) as weights:
+            model = saved_model(weights, answer["config"], device)
+            engine = FastEngine(model, answer["layout"], assembler, dtype)
+        short = [score_sample(max_length)[i] for i in SPOT]
+        gap = _gap(engine, short, np.array(answer["spot"], np.float32))
+        if gap > answer["bound"]:
+            raise ValueError(f"off by {gap:.1e} for the shortest built-in pairs")
+        return engine
+    except RescoreError:
+        raise
+    except Exception as error:  # the stock model is loaded instead
+        logger.info("not loaded from the files alone: %s: %s", type(error).__name__, error)
+        return None
 
 
 def _fast_engine(

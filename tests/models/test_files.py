@@ -210,6 +210,7 @@ class PanicException(BaseException):
     """As tokenizers raises for some broken files."""
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_a_panic_of_a_library_is_an_error_of_ours(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,7 +88,10 @@ def test_half_precision_is_near(family: tuple[str, Path, PairScorer]) -> None:
 
 
 def test_pairs_come_from_the_tokenizer_where_its_template_cannot_be_copied(
-    cross_encoder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cross_encoder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     from reranking.scoring import generic
 
@@ -100,6 +103,7 @@ def test_pairs_come_from_the_tokenizer_where_its_template_cannot_be_copied(
         return None if template is None else generic.replace(template, types=(1, 1, 1, 1, 1))
 
     monkeypatch.setattr(generic, "find_template", broken)
+    monkeypatch.setenv("RESCORE_CACHE", str(tmp_path))  # where the model is not known yet
     with caplog.at_level(logging.WARNING):
         scorer = load(cross_encoder)
     assert scorer.path == "generic-tokenizer-pairs/cpu"
