@@ -18,12 +18,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+COMPLETE = "_RESCORE_COMPLETE"  # the variable that a shell sets to ask for completions
 SEASONS = ["winter", "summer", "autumn", "spring"]
 CONFIG = """\
 database: db.lancedb
@@ -51,11 +54,19 @@ def write_job(folder: Path) -> Path:
     return folder / "config.yaml"
 
 
-def measure(command: list[str], folder: Path, repository: Path, code: int = 0) -> tuple[float, ...]:
+def measure(
+    command: list[str],
+    folder: Path,
+    repository: Path,
+    code: int = 0,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[float, ...]:
     """CPU seconds and seconds on the clock of one process and its children."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     env |= {"PREFECT_HOME": str(folder / "prefect"), "HF_HUB_OFFLINE": "1"}
     env["PYTHONPATH"] = str(repository)
+    # A cache of its own: the first job checks both models and times kernels.
+    env |= {"RESCORE_CACHE": str(folder / "cache"), **more}
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     clock, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -66,11 +77,23 @@ def measure(command: list[str], folder: Path, repository: Path, code: int = 0) -
 
 
 def median(
-    rounds: int, command: list[str], folder: Path, repository: Path, code: int = 0
+    rounds: int,
+    command: list[str],
+    folder: Path,
+    repository: Path,
+    code: int,
+    more: Mapping[str, str],
 ) -> tuple[float, ...]:
     """Medians of CPU seconds and seconds on the clock."""
-    made = [measure(command, folder, repository, code) for _ in range(rounds)]
+    made = [measure(command, folder, repository, code, more) for _ in range(rounds)]
     return tuple(statistics.median(column) for column in zip(*made, strict=True))
+
+
+def _run_id(command: list[str], folder: Path, repository: Path) -> str:
+    env = os.environ | {"PYTHONPATH": str(repository)}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, check=True, text=True)
+    listed = json.loads(done.stdout.splitlines()[-1])
+    return str(listed[0]["run_id"])
 
 
 def bench(repository: Path, rounds: int) -> list[dict[str, Any]]:
@@ -80,10 +103,15 @@ def bench(repository: Path, rounds: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
 
     def add(
-        what: str, arguments: list[str], bound: float | None, code: int = 0, n: int = 0
+        what: str,
+        arguments: list[str],
+        bound: float | None,
+        code: int = 0,
+        n: int = 0,
+        more: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        command = [name, *arguments]
-        cpu, clock = median(n or rounds, command, folder, repository, code)
+        command = arguments if COMPLETE in more else [name, *arguments]
+        cpu, clock = median(n or rounds, command, folder, repository, code, more)
         rows.append({"what": what, "cpu": cpu, "clock": clock, "bound": bound})
 
     def rescore(*arguments: str) -> list[str]:
@@ -96,6 +124,7 @@ def bench(repository: Path, rounds: int) -> list[dict[str, Any]]:
         add("import lancedb, torch", ["-c", "import lancedb, torch"], None)
         lancedb, torch = rows[0]["cpu"], rows[1]["cpu"]
         add("--help", rescore("--help"), 1.0)
+        add("--version", rescore("--version"), 1.0)
         add("a faulty config", rescore("run", config, "--set", "nonsense=1"), 1.0, code=2)
         add("the first job with a model", rescore("run", config), None, n=1)
         for number in range(rounds):  # each one a job of its own, of a model checked before
@@ -111,6 +140,12 @@ def bench(repository: Path, rounds: int) -> list[dict[str, Any]]:
         add("an unchanged repeat of run", rescore("run", config), lancedb + 2.5)
         add("ingest of nothing new", rescore("ingest", config), lancedb + 1.5)
         add("runs", rescore("runs", "--config", config), lancedb + 0.7)
+        run_id = _run_id([name, *rescore("runs", "--config", config, "--json")], folder, repository)
+        add("show", rescore("show", run_id, "--config", config), lancedb + 0.7)
+        export = ["export", run_id, "--config", config, "--format", "parquet", "--out", "x.parquet"]
+        add("export", rescore(*export), lancedb + 0.7)
+        asked = {"COMP_WORDS": "rescore ru", "COMP_CWORD": "1", COMPLETE: "complete_bash"}
+        add("completion of a word", [str(Path(name).parent / "rescore")], 0.3, more=asked)
     return rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -104,6 +103,8 @@ def register(settings: Config, file: Path) -> dict[str, Any]:
 
 def _deployed(settings: Config, file: Path) -> list[dict[str, Any]]:
     """The config's deployments with the time of their next run, from the schedule's cron."""
+    import asyncio
+
     from prefect.server.schemas.schedules import CronSchedule
 
     rows = []

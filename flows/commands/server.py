@@ -5,19 +5,18 @@ from __future__ import annotations
 import base64
 import json
 import os
-import ssl
 import tomllib
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from reranking.errors import ConfigError, MissingPrerequisite
+
+if TYPE_CHECKING:
+    import ssl
 
 _MOST_BYTES = 4_000_000
 _SECONDS = 8.0  # to wait for a server's answer
@@ -180,6 +179,8 @@ def check(server: Server) -> None:
 
     Raises MissingPrerequisite if it does not answer, refuses, or is of another major version.
     """
+    from importlib.metadata import version
+
     parts = urlsplit(server.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise MissingPrerequisite(
@@ -213,6 +214,10 @@ def _ask(
     server: Server, path: str, needed: bool = True, body: Mapping[str, Any] | None = None
 ) -> bytes | None:
     """The server's answer, to a POST if there is a body; None if not needed and not given."""
+    import ssl
+    import urllib.error
+    import urllib.request
+
     where = f"the Prefect server at {server.shown} ({server.origin})"
     url = f"{server.url.rstrip('/')}/{path}"
     headers, data = _headers(server), None
@@ -260,6 +265,8 @@ def _headers(server: Server) -> dict[str, str]:
 
 
 def _tls(server: Server) -> ssl.SSLContext:
+    import ssl
+
     settings = server.settings
     if settings.get("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "").lower() in ("1", "true"):
         return ssl._create_unverified_context()  # noqa: S323 - the user's choice, for Prefect too
