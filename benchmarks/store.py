@@ -69,9 +69,9 @@ def scored(start: int, count: int, reranker: bytes) -> pa.Table:
     score = np.random.default_rng(start).normal(size=count).astype(np.float32)
     table = pairs(start, count).append_column("score", pa.array(score))
     table = table.append_column("reranker", pa.array([reranker] * count, pa.binary(16)))
-    return table.append_column("epoch", pa.array(np.zeros(count, np.int32))).select(
-        PAIR_SCORES.names
-    )
+    tokens = np.random.default_rng(start + 1).integers(16, 257, count).astype(np.int32)
+    table = table.append_column("epoch", pa.array(np.zeros(count, np.int32)))
+    return table.append_column("tokens", pa.array(tokens)).select(PAIR_SCORES.names)
 
 
 def fill(uri: str, sizes: Sizes) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class DataGates(Part):
         None, ge=0, description="of the top 10's mean score, in standard deviations of last time's"
     )
     max_truncated: float | None = Field(
-        None, ge=0, le=1, description="share of scored pairs that are longer than the model reads"
+        None, ge=0, le=1, description="share of pairs that are longer than the model reads"
     )
 
     @property

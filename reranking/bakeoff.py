@@ -12,24 +12,20 @@ import pyarrow as pa
 
 from configs.documents import Encoder
 from configs.schema import Config, Rerank, short_name
-from reranking.corpus.corpus import texts_of
 from reranking.evaluation.comparison import Comparison
 from reranking.evaluation.measures import parse_primary
 from reranking.evaluation.run_comparison import asked_measures, compare_sides
 from reranking.evaluation.run_measures import evaluate_run
 from reranking.evaluation.sides import Side, deciding_query_type, find_side
 from reranking.pipeline import Pipeline
-from reranking.runs.candidates import candidates_of
-from reranking.runs.pairs import distinct_pairs
+from reranking.runs.lengths import ALL, lengths_of
 from reranking.runs.rates import scoring_rate
 from reranking.runs.run import Run
 from reranking.scoring.crossencoder import CrossEncoderModel
-from reranking.scoring.tokens import PairTokens, find_template, tokenize
 from reranking.steps import step
 
 NONE: Final = "none"  # for a reranker: the first stage
 OTHERS: Final = "bakeoff"  # the pipeline of other models' runs: they are no nights of the config's
-_SAMPLE: Final = 2000  # pairs whose tokens are counted
 _BAND: Final = 1.96
 # What a row says of quality: the rest costs the same whatever queries are looked at.
 _QUALITY: Final = (
@@ -160,7 +156,9 @@ def finished(contender: Contender, pipeline: Pipeline, run: Run) -> tuple[Row, S
     counts = side.run.stored["counts"]
     pairs, model = int(counts.get("pairs", 0)), pipeline.reranker
     rate = None if run.reranker is None else scoring_rate(run.database, run.reranker)
-    tokens, cut = _tokens(run, model) if isinstance(model, CrossEncoderModel) else (None, None)
+    lengths = lengths_of(counts, ())
+    read = None if lengths is None else lengths[ALL]
+    known = 0 if read is None else read["pairs"] - read["unknown"]
     row = Row(
         name=contender.name,
         encoder=contender.encoder,
@@ -169,8 +167,8 @@ def finished(contender: Contender, pipeline: Pipeline, run: Run) -> tuple[Row, S
         pairs=pairs,
         scored=int(counts.get("scored", 0)),
         pairs_per_second=rate,
-        tokens_per_pair=tokens,
-        truncated=cut,
+        tokens_per_pair=read["tokens"] / known if read and known else None,
+        truncated=None if read is None else read["share"],
         megabytes=_megabytes(pipeline),
         seconds=0.0 if model is None else (pairs / rate if rate else None),
     )
@@ -186,35 +184,6 @@ def _megabytes(pipeline: Pipeline) -> float:
         folders.append(pipeline.reranker.folder.path)
     sizes = (file.stat().st_size for f in folders for file in f.glob("**/*.safetensors"))
     return sum(sizes) / 1e6
-
-
-def _tokens(run: Run, model: CrossEncoderModel) -> tuple[float | None, float | None]:
-    """Mean tokens of a pair as the model sees it, and the share of pairs that are cut.
-
-    Counted on at most _SAMPLE pairs of the first chunk; None for a tokenizer of another kind.
-    """
-    path = model.folder.path / "tokenizer.json"
-    if not path.is_file() or not run.chunks:
-        return None, None
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    template = find_template(tokenizer)
-    pairs = distinct_pairs(candidates_of(run, 0))
-    if template is None or not len(pairs):
-        return None, None
-    pairs = pairs.sample(min(_SAMPLE, len(pairs)), seed=0)
-    queries = run.chunk_of_queries(0)
-    asked = dict(zip(queries["text_hash"].to_pylist(), queries["text"].to_pylist(), strict=True))
-    ids = pairs["doc_id"].to_list()
-    texts = texts_of(run.database, run.corpus, sorted(set(ids)))
-    left = tokenize(tokenizer, [asked[h] for h in pairs["query_hash"].to_list()], model.max_length)
-    right = tokenize(tokenizer, [texts.get(i, "") for i in ids], model.max_length)
-    rows = np.arange(len(pairs))
-    counted = PairTokens(template, left, right, rows, rows, model.max_length)
-    return float(counted.lengths.mean()), float((counted.whole > counted.lengths).mean())
 
 
 @step("compare-contenders")

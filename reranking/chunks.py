@@ -20,6 +20,7 @@ from reranking.errors import RuntimeFailure
 from reranking.pipeline import Pipeline
 from reranking.progress import Progress, Status, duration, unwatched
 from reranking.runs.candidates import search_and_store
+from reranking.runs.lengths import PairLengths
 from reranking.runs.listing import find_run
 from reranking.runs.pairs import TABLE
 from reranking.runs.plan import finish_run
@@ -40,7 +41,7 @@ from reranking.workers.presence import fault_of_worker, what_is_asked
 log = logging.getLogger(__name__)
 
 Report = dict[str, Any]
-"""What was done to one chunk: pairs, scored, truncated, seconds, forward, search, path, refined."""
+"""What was done to one chunk: pairs, scored, seconds, forward, search, path, refined."""
 
 _loading = threading.Lock()
 
@@ -203,10 +204,10 @@ def score_chunk(pipeline: Pipeline, run: Run, chunk: int) -> Report:
     """Score the chunk's pairs that have no score; counts, seconds, the path that scored."""
     if run.reranker is None:
         nothing = {"path": None, "refined": None}
-        return {"pairs": 0, "scored": 0, "truncated": 0, "seconds": 0.0, "forward": 0.0, **nothing}
+        return {"pairs": 0, "scored": 0, "seconds": 0.0, "forward": 0.0, **nothing}
     started = time.monotonic()
     scoring = _scoring(pipeline, run)
-    rescorer, before, cut = scoring.rescorer, scoring.seconds, scoring.rescorer.truncated
+    rescorer, before = scoring.rescorer, scoring.seconds
     with pipeline.executor.watch("pairs") as progress:
         rescorer.progress = pipeline.budget.limited(progress, scoring=True)
         counts = rescorer.score_chunk(chunk)
@@ -217,7 +218,6 @@ def score_chunk(pipeline: Pipeline, run: Run, chunk: int) -> Report:
             refined = asdict(scoring.refiner.refine_chunk(chunk))
     return {
         **asdict(counts),
-        "truncated": rescorer.truncated - cut,
         "seconds": time.monotonic() - started,
         "forward": scoring.seconds - before,
         "path": None if rescorer.scorer is None else rescorer.scorer.path,
@@ -278,13 +278,16 @@ def publish(
         pipeline.resident = threading.local()
     scoring = None if run.reranker is None else _scoring(pipeline, run)
     refiner = None if scoring is None else scoring.refiner
+    lengths = _lengths(pipeline, run)
     publish_results(
         run,
         None if scoring is None else scoring.rescorer.store,
         None if refiner is None else refiner.exact.store,
+        seen=None if lengths is None else lengths.see,
     )
     final: dict[str, float] = dict(run_counts(run, counts["pairs"], counts["scored"]))
-    final["truncated"] = counts["truncated"]
+    if lengths is not None:
+        final |= lengths.counts()
     recall, least = recall_of(run.database, run.search_id), pipeline.config.search.min_recall
     too_little = recall is not None and least is not None and recall.recall < least
     if pipeline.config.gated or too_little:  # until they are checked: a kill may come before
@@ -293,6 +296,14 @@ def publish(
         final |= refined_counts([Refined(**chunk) for chunk in refined])
     finish_run(run, final, seconds, counts["path"])
     return final
+
+
+def _lengths(pipeline: Pipeline, run: Run) -> PairLengths | None:
+    """What counts the run's pairs that are longer than the model reads; None without a model."""
+    if run.reranker is None:
+        return None
+    limit = None if pipeline.reranker is None else pipeline.reranker.max_length
+    return PairLengths(run, _scoring(pipeline, run).rescorer.store, limit)
 
 
 @step("recall-run")
@@ -304,6 +315,8 @@ def recall(pipeline: Pipeline, run: Run) -> dict[str, float]:
     counts: dict[str, float] = dict(find_run(pipeline.database, run.run_id).stored["counts"])
     if not counts:
         counts = dict(run_counts(run, None, 0))
+        if (lengths := _lengths(pipeline, run)) is not None:
+            counts |= lengths.counts()
         finish_run(run, counts, {}, None)
     return counts | {"scored": 0, "reused": counts.get("pairs", 0)}
 

@@ -129,7 +129,9 @@ PAIR_SCORES = _table(
     _nn("reranker", HASH),
     _nn("score", pa.float32()),
     _nn("epoch", pa.int32()),
+    pa.field("tokens", pa.int32()),
 )
+"""`tokens` of the whole pair, before it is cut to what the reranker reads; null where unknown."""
 
 RUNS = _table(
     _key(1, "run_id", pa.string()),

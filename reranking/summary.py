@@ -10,6 +10,7 @@ from typing import Any
 
 from configs.schema import Config
 from reranking.progress import duration
+from reranking.runs.lengths import lengths_of
 from reranking.runs.rates import scoring_rate
 from reranking.runs.recall import recall_of
 from reranking.runs.refine import REFINED
@@ -24,7 +25,7 @@ class Summary:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.seconds: dict[str, float] = {}
-        self.counts: dict[str, Any] = {"pairs": 0, "scored": 0, "truncated": 0, "path": None}
+        self.counts: dict[str, Any] = {"pairs": 0, "scored": 0, "path": None}
         self.run: Run | None = None
         self.finished_before = False
         self.rejects = 0
@@ -71,7 +72,6 @@ class Summary:
         self._took("search", report["search"])
         self.counts["pairs"] += report["pairs"]
         self.counts["scored"] += report["scored"]
-        self.counts["truncated"] += report["truncated"]
         self.counts["path"] = report["path"] or self.counts["path"]
         if report["refined"] is not None:
             self.refined.append(report["refined"])
@@ -140,6 +140,7 @@ class Summary:
             "scored": scored,
             "reused": reused,
             "seconds_saved": self._saved(reused, rate),
+            "lengths": lengths_of(self.counts, self.run.search.query_types),
             "rejected": self.rejects,
             "documents": self.documents,
             "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},

@@ -136,9 +136,18 @@ def test_the_promoted_run_is_found_from_another_folder(folder: Path, ids: dict[s
 
 
 def test_stored_scores_are_used_by_a_deeper_run(folder: Path, ids: dict[str, Any]) -> None:
-    """The model's scores of today are those that are stored: the probe compares them at load."""
+    """The model's scores of today are those that are stored: the probe compares them at load.
+
+    Their lengths were not stored then: that is told, and the new column rewrites nothing.
+    """
+    data = folder / "db" / "pair_scores.lance" / "data"
+    before = {file.name: file.read_bytes() for file in data.iterdir()}
     run, counts = walk_file(folder / "all.yaml", "search.limit=9")
     assert run.run_id != ids["runs"]["all.yaml"]["run_id"]
     stored = ids["rows"]["pair_scores"]
     assert 0 < counts["scored"] < stored < counts["pairs"]
     assert counts["pairs"] - counts["scored"] == stored
+    assert counts["tokens_unknown"] == stored and counts["truncated"] == 0
+    assert {name: (data / name).read_bytes() for name in before} == before
+    tokens = Database(str(folder / "db")).read("pair_scores", columns=["tokens"])["tokens"]
+    assert (tokens.null_count, len(tokens)) == (stored, stored + counts["scored"])

@@ -56,7 +56,7 @@ def _show_evaluation(settings: Config, values: dict[str, Any]) -> None:
         types = list(dict.fromkeys(row["query_type"] for row in part["measures"]))
         asked = settings.comparison.query_type or ("hybrid" if "hybrid" in types else types[0])
         show(
-            measures_table(part["measures"], part.get("query_set", "")),
+            measures_table(part["measures"], title=part.get("query_set", "")),
             slices_table(part, asked),
         )
     show(gates_table(values["gates"]))

@@ -125,7 +125,7 @@ def _show_run(values: dict[str, Any]) -> None:
     from flows.commands.tables import measures_table, run_table, set_tables, show
     from flows.commands.verdict_tables import gates_table, unknown_lines
 
-    show(run_table(values), measures_table(values["measures"]))
+    show(run_table(values), measures_table(values["measures"], values["lengths"]))
     show(*set_tables(values["sets"]), gates_table(values["gates"]))
     for one in (values, *values["sets"]):
         for text in unknown_lines(one["unknown"]):
@@ -170,7 +170,8 @@ def _show_reevaluation(values: dict[str, Any]) -> None:
     from flows.commands.tables import measures_table, run_table, set_tables, show
     from flows.commands.verdict_tables import gates_table
 
-    show(run_table(values), measures_table(values["measures"]), *set_tables(values["sets"]))
+    measures = measures_table(values["measures"], values["lengths"])
+    show(run_table(values), measures, *set_tables(values["sets"]))
     if values["comparison"] is None:
         echo("nothing to compare with: `rescore promote RUN_ID --as production` names a run")
     else:

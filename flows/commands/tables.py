@@ -13,6 +13,7 @@ from rich.text import Text
 from flows.commands.console import printable
 from reranking.numbers import cells as texts
 from reranking.numbers import published_line
+from reranking.runs.lengths import ALL, in_words, is_length, lengths_of
 from reranking.runs.settings import shown
 
 
@@ -91,6 +92,8 @@ def run_table(values: Mapping[str, Any]) -> Table:
         add_row(table, "published for consumers", published_line(values["consumers"]))
     if values["reused"] and values["seconds_saved"] is not None:
         add_row(table, "scoring time saved", f"{values['seconds_saved']:,.1f} s")
+    if values["lengths"]:
+        add_row(table, "longer than the model reads", in_words(values["lengths"][ALL]))
     if values["rejected"]:
         add_row(table, "rejected rows", _number(values["rejected"]))
     for name, text in _LEFT_OUT.items():
@@ -114,11 +117,17 @@ def _add_approximations(table: Table, values: Mapping[str, Any]) -> None:
         add_row(table, "top_k as float32 alone has it", of)
 
 
-def measures_table(measures: list[dict[str, Any]], title: str = "") -> Table | None:
-    """What reranking changed, gain or loss; None where nothing was measured."""
+def measures_table(
+    measures: list[dict[str, Any]], lengths: Mapping[str, Any] | None = None, title: str = ""
+) -> Table | None:
+    """What reranking changed, gain or loss; None where nothing was measured.
+
+    With `lengths` also which share of a query type's pairs the model read in part only.
+    """
     if not measures:
         return None
     columns = ["query type", "measure", "first stage", "reranked", "change", "queries"]
+    columns += [] if lengths is None else ["cut pairs"]
     table = new_table(title or "What reranking changed", columns, columns[2:])
     for row in measures:
         first, reranked, change = texts(row)
@@ -130,6 +139,7 @@ def measures_table(measures: list[dict[str, Any]], title: str = "") -> Table | N
             reranked,
             _colored(change),
             row["queries"],
+            *([] if lengths is None else [_share(lengths.get(row["query_type"]))]),
         )
     return table
 
@@ -137,9 +147,13 @@ def measures_table(measures: list[dict[str, Any]], title: str = "") -> Table | N
 def set_tables(sets: Iterable[Mapping[str, Any]]) -> list[Table | None]:
     """What reranking changed on the queries of each query set alone."""
     return [
-        measures_table(one["measures"], f"{one['query_set']}, {one['queries']:,} queries")
+        measures_table(one["measures"], title=f"{one['query_set']}, {one['queries']:,} queries")
         for one in sets
     ]
+
+
+def _share(counted: Mapping[str, Any] | None) -> str:
+    return "unknown" if counted is None or counted["share"] is None else f"{counted['share']:.1%}"
 
 
 def _colored(change: str) -> Text:
@@ -197,9 +211,12 @@ def recall_text(recall: Mapping[str, Any]) -> str:
 def details_tables(row: Mapping[str, Any]) -> list[Table | None]:
     """Everything that is known of one run."""
     table = new_table(f"Run {row['run_id']}", ["what", "value"])
+    lengths = lengths_of(row["counts"], row["query_types"])
     for name, value in row.items():
         if name in ("config_json", "plan_json", "run_id", "measures") or value is None:
             continue
+        if name == "counts":
+            value = {k: v for k, v in value.items() if not is_length(k)}
         if name == "recall":
             value = recall_text(value)
         elif isinstance(value, Mapping):
@@ -207,11 +224,14 @@ def details_tables(row: Mapping[str, Any]) -> list[Table | None]:
         elif isinstance(value, list):
             value = ", ".join(map(str, value))
         add_row(table, name, value)
+    for view, counted in (lengths or {}).items():
+        add_row(table, f"longer than the model reads, {view}", in_words(counted))
     measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for one in row["measures"]:
         measured.setdefault((one["query_set"], one["judgment_list"]), []).append(one)
     titles = {key: "" if len(measured) == 1 else ", judged by ".join(key) for key in measured}
-    return [table, *(measures_table(rows, titles[key]) for key, rows in measured.items())]
+    told = lengths if len(measured) == 1 else None  # lengths are those of all sets' pairs
+    return [table, *(measures_table(rows, told, titles[key]) for key, rows in measured.items())]
 
 
 def _number(value: Any) -> str:
@@ -239,6 +259,9 @@ def estimate_table(values: Mapping[str, Any] | None) -> Table | None:
     if values["hours"] is not None:
         add_row(table, "pairs per second", f"{values['pairs_per_second']:,.1f}")
         add_row(table, "hours of scoring", f"{values['hours']:,.2f}")
+    if values["truncated"] is not None:
+        share = f"{values['truncated']:.1%} of {values['measured']:,} pairs of the sample"
+        add_row(table, "longer than the model reads", share)
     if sent := values["sent"]:
         add_row(table, "texts are sent to", f"{sent['to']} ({sent['model']})")
         add_row(table, "pairs sent", f"{sent['pairs']:,} in {sent['requests']:,} requests")

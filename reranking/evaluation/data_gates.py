@@ -19,6 +19,7 @@ from configs.evaluation import DataGates
 from configs.schema import Config
 from reranking.arrow import frame
 from reranking.evaluation.overlap import rankings_of, rankings_overlap
+from reranking.runs.lengths import ALL, in_words, lengths_of
 from reranking.runs.listing import done_runs, find_run
 from reranking.runs.promotion import promoted_names
 from reranking.runs.recall import recall_of
@@ -200,12 +201,12 @@ def _drift(facts: _Facts, limit: float) -> Checked:
 
 
 def _truncated(facts: _Facts, limit: float) -> Checked:
-    counts = facts.run.stored["counts"]
-    scored, cut = int(counts.get("scored", 0)), int(counts.get("truncated", 0))
-    share = cut / scored if scored else 0.0
+    lengths = lengths_of(facts.run.stored["counts"], ())
+    share = None if lengths is None else lengths[ALL]["share"]
+    if lengths is None or share is None:
+        return Checked("max_truncated", True, "how long the pairs are is not known")
     reason = (
-        f"{cut:,} of {scored:,} scored pairs are longer than the reranker reads "
-        f"({share:.1%}), at most {limit:.1%} may be"
+        f"longer than the reranker reads are {in_words(lengths[ALL])}; at most {limit:.1%} may be"
     )
     return Checked("max_truncated", share <= limit, reason)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from configs.evaluation import ComparisonSettings
 from reranking.evaluation.comparison import Comparison
@@ -13,6 +14,7 @@ from reranking.evaluation.statistics import Paired
 from reranking.evaluation.sweep.run_sweep import Sweep
 from reranking.evaluation.unknown import Unknown
 from reranking.labelling.calibration import Calibration, Uncalibrated
+from reranking.runs.lengths import lengths_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class RunFacts:
     def short(self) -> str:
         """The first eight digits of the id: what people type."""
         return self.run_id[:8]
+
+    @property
+    def lengths(self) -> Mapping[str, Mapping[str, Any]] | None:
+        """Pairs that are longer than the model reads, of all and by query type."""
+        return lengths_of(self.counts, self.query_types)
 
     @property
     def pairs_per_second(self) -> float | None:

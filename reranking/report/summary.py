@@ -9,6 +9,7 @@ from reranking.numbers import cells, published_line
 from reranking.report.content import Report
 from reranking.report.words import count, explanation, headline, ordinary, p_value, signed
 from reranking.report.words import number as shown
+from reranking.runs.lengths import ALL, in_words
 
 _TEXT = str.maketrans({c: f"\\{c}" for c in r"\`*_[]<>|#"})
 
@@ -60,6 +61,8 @@ def markdown(report: Report, link: str | None = None) -> str:
         f"Run `{report.run.run_id}`: {count(counts.get('queries'))} queries, "
         f"{count(counts.get('pairs'))} pairs, {count(counts.get('reused'))} of them reused."
     )
+    if report.run.lengths:
+        lines.append(f"Longer than the model reads: {in_words(report.run.lengths[ALL])}.")
     if link is not None:
         lines += ["", f"[The whole report](<{link}>)"]
     return "\n".join(lines)
@@ -83,6 +86,8 @@ def markdown_of(values: Mapping[str, Any]) -> str:
         )
         lines += ["", f"### {plain(one['query_set'])}: {one['queries']:,} queries{judged}", ""]
         lines += _measures(one["measures"])
+    if values["lengths"]:
+        lines += ["", f"Longer than the model reads: {in_words(values['lengths'][ALL])}."]
     gates = values.get("gates")
     if gates is not None:
         outcome = "passed" if gates["passed"] else "FAILED"

@@ -36,8 +36,9 @@ class Estimate:
     """What the whole query set will need, scaled up from `sampled` queries.
 
     `to_score` are pairs that no earlier run has scored; hours are those of scoring, None where
-    nothing has to be scored or nobody knows how fast that is. `sent` says what would leave this
-    machine, None without a server.
+    nothing has to be scored or nobody knows how fast that is. `truncated` is the share of
+    `measured` pairs that are longer than the model reads, None if no length is known. `sent` says
+    what would leave this machine, None without a server.
     """
 
     queries: int
@@ -48,6 +49,8 @@ class Estimate:
     pairs_per_second: float | None
     hours: float | None
     gigabytes: float
+    measured: int = 0
+    truncated: float | None = None
     sent: Sent | None = None
 
 
@@ -81,17 +84,20 @@ def estimate(
         vectors = query_vectors(sample, encoder, check_vectors(database, corpus))
     hits = search_chunk(database, corpus, sample, vectors, search)
     pairs = distinct_pairs(hits)
-    missing, rate, sent = 0, None, None
+    missing, rate, sent, tokens, limit = 0, None, None, pl.Series([], dtype=pl.Int32), None
     scale = queries.num_rows / max(sample.num_rows, 1)
     if reranker is not None:
         hashes = sample.column("text_hash").to_pylist()
-        new = PairScores(database, reranker.fingerprint, hashes).missing(pairs)
+        store = PairScores(database, reranker.fingerprint, hashes)
+        new, limit = store.missing(pairs), reranker.max_length
+        tokens = store.tokens_of(pairs)["tokens"].drop_nulls()
         missing = len(new)
         if isinstance(reranker, ServedModel):
             rate = scoring_rate(database, reranker.fingerprint.hex()) if missing else None
             sent = _sent(database, corpus, sample, new, reranker, scale)
         elif missing:
-            rate = _rate(database, corpus, sample, new, reranker.load)
+            rate, counted = _rate(database, corpus, sample, new, reranker.load)
+            tokens = pl.concat([tokens, counted])
     to_score = round(missing * scale)
     candidates = round(hits.num_rows * scale)
     size = to_score * PAIR_BYTES + candidates * (
@@ -106,6 +112,8 @@ def estimate(
         pairs_per_second=rate,
         hours=None if rate is None else to_score / rate / 3600,
         gigabytes=size / 1e9,
+        measured=len(tokens),
+        truncated=int((tokens > limit).sum()) / len(tokens) if limit and len(tokens) else None,
         sent=sent,
     )
 
@@ -150,8 +158,11 @@ def _rate(
     queries: pa.Table,
     pairs: pl.DataFrame,
     load: Callable[[], Scorer],
-) -> float:
-    """Pairs per second, of a few pairs spread over the sample's lengths; loading aside."""
+) -> tuple[float, pl.Series]:
+    """Pairs per second, of a few pairs spread over the sample's lengths, and their tokens.
+
+    Loading aside; tokens are left out where they are not known.
+    """
     chosen = pairs.sample(min(_PAIRS, len(pairs)), seed=0)
     ids = chosen["doc_id"].unique().to_list()
     texts = texts_of(database, corpus, ids)
@@ -162,5 +173,7 @@ def _rate(
     scorer = load()
     scorer.score(asked[:4], documents[:4], index[:4], index[:4])  # first calls are slower
     started = time.monotonic()
-    scorer.score(asked, documents, index, index)
-    return len(chosen) / max(time.monotonic() - started, 1e-9)
+    batches = [tuple(batch) for batch in scorer.batches(asked, documents, index, index)]
+    rate = len(chosen) / max(time.monotonic() - started, 1e-9)
+    tokens = [pl.Series(t, dtype=pl.Int32) for b in batches for t in b[2:] if t is not None]
+    return rate, pl.concat([pl.Series([], dtype=pl.Int32), *tokens])

@@ -22,9 +22,13 @@ log = logging.getLogger(__name__)
 TABLE = "pair_scores"
 KEY = ["query_hash", "doc_hash"]
 _WINDOW = 2_000_000  # pairs whose scores are known at once, a few hundred bytes each
-_EMPTY = pl.DataFrame(
-    schema={"query_hash": pl.Binary, "doc_hash": pl.Binary, "score": pl.Float32, "epoch": pl.Int32}
-)
+_COLUMNS = {
+    **dict.fromkeys(KEY, pl.Binary),
+    "score": pl.Float32,
+    "epoch": pl.Int32,
+    "tokens": pl.Int32,
+}
+_EMPTY = pl.DataFrame(schema=_COLUMNS)
 
 
 class PairScores:
@@ -52,8 +56,12 @@ class PairScores:
         """The pairs that have a score, with it."""
         return pairs.join(self.known.select(*KEY, "score"), on=KEY, how="inner")
 
+    def tokens_of(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        """The pairs with the tokens of each, null where they are not known."""
+        return pairs.join(self.known.select(*KEY, "tokens"), on=KEY, how="left")
+
     def add(self, pairs: pl.DataFrame, epoch: int) -> None:
-        """Commit scored pairs (query_hash, doc_hash, score) and know them from now on.
+        """Commit scored pairs (query_hash, doc_hash, score, perhaps tokens) and know them.
 
         Scores that are not finite are left out; raises RuntimeFailure that counts and names them
         once the others are committed.
@@ -72,7 +80,9 @@ class PairScores:
 
     def _commit(self, pairs: pl.DataFrame, epoch: int) -> None:
         count = len(pairs)
-        rows = pairs.select(*KEY, "score", epoch=pl.lit(epoch, pl.Int32)).to_arrow()
+        if "tokens" not in pairs.columns:
+            pairs = pairs.with_columns(tokens=pl.lit(None, pl.Int32))
+        rows = pairs.with_columns(epoch=pl.lit(epoch, pl.Int32)).select(list(_COLUMNS)).to_arrow()
         marks = pa.array([self.reranker] * count, pa.binary(16))
         self.database.append(TABLE, rows.append_column("reranker", marks))
         self.known = pl.concat([self.known, frame(rows)])
@@ -113,12 +123,20 @@ class Commits:
         self.committed = committed
         self._positions: list[NDArray[np.int64]] = []
         self._logits: list[NDArray[np.float32]] = []
+        self._tokens: list[pl.Series] = []
         self._last = time.monotonic()
 
-    def add(self, positions: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
-        """Take the logits of the pairs at these positions; commit if it is time."""
+    def add(
+        self,
+        positions: NDArray[np.int64],
+        logits: NDArray[np.float32],
+        tokens: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Take a batch of the pairs at these positions; commit if it is time."""
         self._positions.append(positions)
         self._logits.append(logits)
+        known = [None] * len(positions) if tokens is None else tokens
+        self._tokens.append(pl.Series("tokens", known, pl.Int32))
         if time.monotonic() - self._last >= self.seconds:
             self.flush()
 
@@ -126,8 +144,11 @@ class Commits:
         """Commit what was collected."""
         if self._positions:
             positions, logits = np.concatenate(self._positions), np.concatenate(self._logits)
-            self._positions, self._logits = [], []
-            self.store.add(self.pairs[positions].with_columns(score=pl.Series(logits)), self.epoch)
+            scored = self.pairs[positions].with_columns(
+                pl.Series("score", logits), pl.concat(self._tokens)
+            )
+            self._positions, self._logits, self._tokens = [], [], []
+            self.store.add(scored, self.epoch)
             self.committed()
         self._last = time.monotonic()
 
@@ -146,14 +167,19 @@ def _lookup(
         return _EMPTY
     wanted = pl.DataFrame({"query_hash": pl.Series(list(hashes), dtype=pl.Binary)})
     parts = [_EMPTY]
-    columns = ["query_hash", "doc_hash", "score", "epoch"]
+    table = database.open(TABLE)
+    stored = [] if table is None else table.schema.names  # earlier versions had no tokens
+    columns = [name for name in _COLUMNS if name in stored]
     ignored = 0
     for batch in database.stream(TABLE, equals("reranker", reranker), columns):
         rows = (
             frame(batch)
             .filter(pl.col("epoch") >= least_epoch)
             .join(wanted, on="query_hash", how="semi")
-            .select(columns)
+            .select(
+                name if name in stored else pl.lit(None, kind).alias(name)
+                for name, kind in _COLUMNS.items()
+            )
         )
         parts.append(rows.filter(pl.col("score").is_finite()))
         ignored += len(rows) - len(parts[-1])
@@ -166,9 +192,10 @@ def _lookup(
             TABLE,
             database.uri,
         )
-    stored = pl.concat(parts)
-    return stored.sort("epoch", descending=True, maintain_order=True).unique(
-        KEY, keep="first", maintain_order=True
+    return (
+        pl.concat(parts)
+        .sort("epoch", descending=True, maintain_order=True)
+        .unique(KEY, keep="first", maintain_order=True)
     )
 
 

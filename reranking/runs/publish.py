@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import polars as pl
@@ -20,10 +20,16 @@ from reranking.store import equals
 SCORE_FIELDS = [pa.field("_distance", pa.float32()), pa.field("_score", pa.float32())]
 
 
-def publish_results(run: Run, scores: RunScores | None, exact: RunScores | None = None) -> str:
+def publish_results(
+    run: Run,
+    scores: RunScores | None,
+    exact: RunScores | None = None,
+    seen: Callable[[int, pa.Table], None] | None = None,
+) -> str:
     """Write the run's results table unless it exists, and return its name.
 
-    `exact` has the float32 scores of a run that refines.
+    `exact` has the float32 scores of a run that refines. `seen` is called with each chunk and its
+    candidates while its scores are known, more than once if a commit is tried again.
     Two processes may publish the same run: the table of the first stays.
     """
     published = published_epoch(run.database, run.run_id)
@@ -39,7 +45,7 @@ def publish_results(run: Run, scores: RunScores | None, exact: RunScores | None 
         run.database.publish(
             run.results_table,
             schema,
-            lambda: _batches(run, scores, exact, schema),
+            lambda: _batches(run, scores, exact, schema, seen),
             replace=published is not None,
         )
     visible = published_epoch(run.database, run.run_id)
@@ -71,11 +77,14 @@ def _batches(
     scores: RunScores | None,
     exact: RunScores | None,
     schema: pa.Schema,
+    seen: Callable[[int, pa.Table], None] | None,
 ) -> Iterator[pa.RecordBatch]:
     for chunk, candidates in each_chunk(run):
         known = None
         if scores is not None:
             known = _scores_of(run, chunk, candidates, scores, exact).to_arrow()
+        if seen is not None:
+            seen(chunk, candidates)
         ranked = rank_results(
             candidates,
             known,

@@ -18,7 +18,7 @@ from reranking.runs.candidates import candidates_of
 from reranking.runs.pairs import Commits, RunScores, distinct_pairs, texts_by_hash
 from reranking.runs.plan import note_commit
 from reranking.runs.run import Run
-from reranking.scoring.scorer import Scorer, Truncation
+from reranking.scoring.scorer import Scorer
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +66,6 @@ class Rescorer:
         self.seconds = 0.0  # in the scorer, load time aside
         self._noted = -math.inf
 
-    @property
-    def truncated(self) -> int:
-        """The pairs scored so far that are longer than the model reads."""
-        truncation: Truncation | None = getattr(self.scorer, "truncation", None)
-        return 0 if truncation is None else truncation.cut
-
     def score_chunk(self, chunk: int) -> ChunkCounts:
         """Score the chunk's missing pairs."""
         pairs = distinct_pairs(candidates_of(self.run, chunk))
@@ -105,8 +99,9 @@ class Rescorer:
         self.progress(Status("score", done, len(missing), share))
         started = time.monotonic()
         try:
-            for positions, logits in scorer.batches(*batch):
-                commits.add(positions, logits)
+            for scored in scorer.batches(*batch):
+                commits.add(*scored)
+                positions = scored[0]  # a scorer of the user's may leave out the tokens
                 done += len(positions)
                 share += float(weights[positions].sum())
                 self.progress(Status("score", done, len(missing), share))

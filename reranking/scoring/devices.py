@@ -18,7 +18,7 @@ from configs.schema import Rerank
 from reranking import errors
 from reranking.errors import ConfigError, RescoreError, RuntimeFailure
 from reranking.models.files import ModelFiles, read_model_files
-from reranking.scoring.scorer import Batch, PairScorer, Scorer, Truncation, resolve_dtype
+from reranking.scoring.scorer import Batch, PairScorer, Scorer, resolve_dtype
 
 _CALLS = 100  # of a process, before a fresh one takes over: no leak grows for longer
 
@@ -56,7 +56,6 @@ class MultiScorer:
             settings.model_copy(update={"precision": dtype, "device": d}) for d in devices
         ]
         self.dtype = dtype
-        self.truncation = Truncation()
         self._begin()
 
     def _begin(self) -> None:
@@ -93,8 +92,8 @@ class MultiScorer:
     ) -> NDArray[np.float32]:
         """One raw logit per pair (queries[query_index[i]], documents[document_index[i]])."""
         scores = np.full(len(query_index), np.nan, np.float32)
-        for positions, logits in self.batches(queries, documents, query_index, document_index):
-            scores[positions] = logits
+        for batch in self.batches(queries, documents, query_index, document_index):
+            scores[batch.positions] = batch.logits
         return scores
 
     def batches(
@@ -104,7 +103,7 @@ class MultiScorer:
         query_index: NDArray[np.int64],
         document_index: NDArray[np.int64],
     ) -> Iterator[Batch]:
-        """(positions of pairs, their logits) as the devices deliver them.
+        """The same, batch by batch as the devices deliver them.
 
         Raises RuntimeFailure, naming the device, if a process ends.
         """
@@ -130,8 +129,7 @@ class MultiScorer:
                 if kind == "done":
                     del busy[worker.connection]
                 else:
-                    self.truncation.add(payload[2])
-                    yield positions[payload[0]], payload[1]
+                    yield Batch(positions[payload[0]], *payload[1:])
 
     def _send(self, worker: _Worker, message: object) -> None:
         try:
@@ -229,9 +227,8 @@ def _load(folder: Path | ModelFiles, settings: Rerank, threads: int) -> PairScor
 
 def _answer(connection: Connection, scorer: PairScorer, request: int, pairs: Any) -> None:  # noqa: ANN401
     try:
-        for positions, logits in scorer.batches(*pairs):
-            connection.send(("batch", request, (positions, logits, scorer.truncation)))
-            scorer.truncation = Truncation()  # counted on the other side
+        for batch in scorer.batches(*pairs):
+            connection.send(("batch", request, tuple(batch)))
         connection.send(("done", request, None))
     except RescoreError as error:
         connection.send(("error", request, (type(error).__name__, str(error))))

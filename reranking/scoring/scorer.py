@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from ctypes.util import find_library
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,31 +33,17 @@ logger = logging.getLogger(__name__)
 _LEAST_TOKENS = 256  # smaller batches spend their time on overhead
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 
-Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
 
+class Batch(NamedTuple):
+    """Some pairs with their logits; `tokens` of each whole pair, before it is cut, if known."""
 
-@dataclass
-class Truncation:
-    """How many pairs were longer than `max_length`, and what they lost."""
-
-    pairs: int = 0  # that were scored
-    cut: int = 0  # of them
-    lost: int = 0  # tokens of the cut pairs that no model saw
-    unknown: int = 0  # pairs whose length only the tokenizer knows, which does not tell
-
-    def add(self, other: Truncation) -> None:
-        """Count another's pairs too."""
-        self.pairs += other.pairs
-        self.cut += other.cut
-        self.lost += other.lost
-        self.unknown += other.unknown
+    positions: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    tokens: NDArray[np.int64] | None = None
 
 
 class Scorer(Protocol):
-    """Scores pairs of distinct texts.
-
-    One that cuts texts may count it in an attribute `truncation`: Truncation, of all pairs so far.
-    """
+    """Scores pairs of distinct texts."""
 
     dtype: str
     path: str
@@ -80,7 +65,7 @@ class Scorer(Protocol):
         query_index: NDArray[np.int64],
         document_index: NDArray[np.int64],
     ) -> Iterator[Batch]:
-        """The same, as (positions of pairs, their logits) while they come, longest pairs first."""
+        """The same, batch by batch while they come, longest pairs first."""
 
 
 def resolve_device(device: str | None) -> str:
@@ -160,7 +145,6 @@ class PairScorer:
         self.dtype = dtype
         self.path = engine.path
         self.max_length = max_length
-        self.truncation = Truncation()
         self._failures: set[str] = set()  # each kind is warned of once
         self.batch_tokens = batch_tokens or engine.batch_tokens
         self._engine = engine
@@ -196,8 +180,8 @@ class PairScorer:
     ) -> NDArray[np.float32]:
         """One raw logit per pair (queries[query_index[i]], documents[document_index[i]])."""
         scores = np.full(len(query_index), np.nan, np.float32)
-        for positions, logits in self.batches(queries, documents, query_index, document_index):
-            scores[positions] = logits
+        for batch in self.batches(queries, documents, query_index, document_index):
+            scores[batch.positions] = batch.logits
         return scores
 
     def batches(
@@ -207,7 +191,7 @@ class PairScorer:
         query_index: NDArray[np.int64],
         document_index: NDArray[np.int64],
     ) -> Iterator[Batch]:
-        """The same, as (positions of pairs, their logits) while they come, longest pairs first.
+        """The same, batch by batch while they come, longest pairs first.
 
         Raises RuntimeFailure for a logit that is not finite, and if one pair does not fit.
         """
@@ -221,10 +205,9 @@ class PairScorer:
         job = self._engine.prepare(pairs)
         for positions, logits in self._run(job):
             _check(pairs, positions, logits)
-            self.truncation.add(_truncation(job, positions))
-            yield positions, logits
+            yield Batch(positions, logits, None if job.tokens is None else job.tokens[positions])
 
-    def _run(self, job: Job) -> Iterator[Batch]:
+    def _run(self, job: Job) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Batches in the order of their length, a few of them in flight."""
         lengths = job.lengths
         todo = _Todo(lengths)
@@ -298,13 +281,6 @@ class _Todo:
 
     def put_back(self, positions: NDArray[np.int64]) -> None:
         self._parts.append(positions)
-
-
-def _truncation(job: Job, positions: NDArray[np.int64]) -> Truncation:
-    if job.tokens is None:
-        return Truncation(len(positions), unknown=len(positions))
-    lost = (job.tokens - job.lengths)[positions]
-    return Truncation(len(positions), int((lost > 0).sum()), int(lost.sum()))
 
 
 def _check(pairs: Pairs, positions: NDArray[np.int64], logits: NDArray[np.float32]) -> None:

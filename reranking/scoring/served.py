@@ -141,8 +141,8 @@ class ServedScorer:
     ) -> NDArray[np.float32]:
         """One score per pair, as the server gives it."""
         scores = np.full(len(query_index), np.nan, np.float32)
-        for positions, values in self.batches(queries, documents, query_index, document_index):
-            scores[positions] = values
+        for batch in self.batches(queries, documents, query_index, document_index):
+            scores[batch.positions] = batch.logits
         return scores
 
     def batches(
@@ -152,7 +152,7 @@ class ServedScorer:
         query_index: NDArray[np.int64],
         document_index: NDArray[np.int64],
     ) -> Iterator[Batch]:
-        """(positions of pairs, their scores) as they are answered.
+        """The same, request by request as they are answered.
 
         Raises what is wrong with an answer once all that was answered until then is given.
         """
@@ -190,7 +190,7 @@ class ServedScorer:
                     if answer.scores:
                         places = np.array(list(answer.scores), np.int64)
                         values = np.array(list(answer.scores.values()), np.float32)
-                        yield positions[places], values
+                        yield Batch(positions[places], values)
             if fault is not None:
                 raise fault
         finally:

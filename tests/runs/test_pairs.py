@@ -40,7 +40,8 @@ def foreign_rows(folder: Path, rows: pl.DataFrame) -> None:
     """Append rows as a writer does that does not look at what it writes."""
     marks = pa.array([b"r" * 16] * len(rows), pa.binary(16))
     table = lancedb.connect(folder).open_table("pair_scores")
-    data = rows.drop("doc_id").with_columns(epoch=pl.lit(0, pl.Int32)).to_arrow()
+    columns = {"epoch": pl.lit(0, pl.Int32), "tokens": pl.lit(None, pl.Int32)}
+    data = rows.drop("doc_id").with_columns(**columns).to_arrow()
     table.add(data.append_column("reranker", marks).select(table.schema.names).cast(table.schema))
 
 

@@ -125,7 +125,7 @@ def test_a_killed_run_is_running_since_its_last_commit(
     pipeline = Pipeline(config, Here(unwatched))
     with monkeypatch.context() as patched:
         patched.setattr("reranking.order.note_end", lambda *_: None)
-        patched.setattr("reranking.chunks.publish_results", lambda *_: 1 / 0)
+        patched.setattr("reranking.chunks.publish_results", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             rescore(pipeline)
     row = list_rows(Database(config.database))[0]

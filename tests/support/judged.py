@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from reranking.runs.candidates import candidates_of
 from reranking.runs.ranking import rank_results
 from reranking.runs.run import Run
 from reranking.scoring.crossencoder import CrossEncoderModel
-from reranking.scoring.scorer import Truncation
+from reranking.scoring.scorer import Batch
 from tests.support import tiny
 
 QUERIES = 40
@@ -37,7 +37,6 @@ class FakeScorer:
     dtype: str = "float32"
     path: str = "fake"
     max_length: int = 48
-    truncation: Truncation = field(default_factory=Truncation)
 
     def score(self, queries: Sequence[str], documents: Sequence[str], q: Any, d: Any) -> Any:
         asked = [(queries[i], documents[j]) for i, j in zip(q, d, strict=True)]
@@ -46,8 +45,9 @@ class FakeScorer:
 
     def batches(
         self, queries: Sequence[str], documents: Sequence[str], q: Any, d: Any
-    ) -> Iterator[tuple[Any, Any]]:
-        yield np.arange(len(q)), self.score(queries, documents, q, d)
+    ) -> Iterator[Batch]:
+        words = [len(f"{queries[i]} {documents[j]}".split()) for i, j in zip(q, d, strict=True)]
+        yield Batch(np.arange(len(q)), self.score(queries, documents, q, d), np.array(words))
 
 
 def use_scorer(monkeypatch: pytest.MonkeyPatch, function: Score) -> FakeScorer:

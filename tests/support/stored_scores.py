@@ -30,5 +30,6 @@ def stored_rows(seed: int, count: int = 3000, least: int = 0) -> pa.Table:
         "reranker": hashes(rng.integers(0, 2, count)),
         "score": pa.array(rng.normal(size=count).astype(np.float32)),
         "epoch": pa.array(rng.choice([0, 0, 0, 1, 3], count).astype(np.int32)),
+        "tokens": pa.array(rng.integers(3, 300, count).astype(np.int32)),
     }
     return pa.table(columns).cast(PAIR_SCORES)
