@@ -60,6 +60,7 @@ def options(
 
 
 _TOLD = 5  # rejected rows
+_SIGPIPE = 141
 CANCELLED = "Stopped. What was committed is kept: start the same command again to continue."
 
 
@@ -120,6 +121,8 @@ def command(function: Callable[..., Answer]) -> Callable[..., None]:
             with _stoppable(), logged(verbose=verbose, quiet=quiet, file=log_file):
                 answer = function(*args, **kwargs)
                 _give(answer, as_json, began)
+        except ClosedPipe:
+            _end_quietly()
         except RescoreError as error:
             _fail(str(error), error.exit_code)
         except KeyboardInterrupt:
@@ -149,12 +152,26 @@ def command(function: Callable[..., Answer]) -> Callable[..., None]:
     return app.command(rich_help_panel=panel_of(function.__name__))(run)
 
 
+class ClosedPipe(Exception):
+    """Nobody reads stdout any more, as behind `| head`."""
+
+
+def _end_quietly() -> None:
+    """End as programs do that SIGPIPE ends: without a word, and with its exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed at the end once more
+    raise typer.Exit(_SIGPIPE)
+
+
 def _give(answer: Answer, as_json: bool, began: datetime) -> None:
     """Print what a command found; raises the fault that it ends with."""
-    if as_json:
-        echo(json.dumps(answer.values, default=str).replace("\x7f", "\\u007f"))
-    else:
-        answer.show(answer.values)
+    try:
+        if as_json:
+            echo(json.dumps(answer.values, default=str).replace("\x7f", "\\u007f"))
+        else:
+            answer.show(answer.values)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise ClosedPipe from None
     if answer.fault is not None:
         raise answer.fault
     if answer.code == EXIT_REJECTS and answer.database is not None:

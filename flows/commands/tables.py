@@ -30,6 +30,10 @@ def show(*tables: Table | Text | None) -> None:
 class _Console(Console):
     """A console to which no cell's text can send controls, whatever made the cell."""
 
+    def on_broken_pipe(self) -> None:
+        """Leave the end to the command: rich itself would end the process as if it was stopped."""
+        raise BrokenPipeError
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from rich.text import Text
 from typer.testing import CliRunner
@@ -13,6 +17,8 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.commands.console import echo, printable
 from flows.commands.tables import add_row, new_table, show
+from reranking.schemas import QUERIES
+from reranking.store import Database
 from tests.conftest import REPOSITORY
 
 HOSTILE = [
@@ -64,3 +70,23 @@ def test_nothing_prints_past_the_one_function() -> None:
                 called = ast.unparse(node.func)
                 own = path.name == "console.py" and called == "typer.echo"
                 assert own or called not in ("print", "typer.echo", "click.echo"), path
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
+def test_a_pipe_that_nobody_reads_any_more_ends_a_command_without_a_word(
+    form: list[str], tmp_path: Path
+) -> None:
+    queries = [
+        {"query_set": "q", "query_id": str(i), "text": "a", "text_hash": bytes(16)}
+        for i in range(2000)
+    ]
+    Database(str(tmp_path)).append("queries", pa.Table.from_pylist(queries, QUERIES))
+    read, write = os.pipe()
+    command = [sys.executable, "-m", "flows.cli", "queries", "show", "q", "--database"]
+    started = subprocess.Popen(
+        [*command, str(tmp_path), *form], cwd=REPOSITORY, stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    os.close(read)
+    _, told = started.communicate()
+    assert (started.returncode, told) == (141, b"")
