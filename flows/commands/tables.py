@@ -175,7 +175,7 @@ def runs_table(rows: list[dict[str, Any]]) -> Table:
         add_row(
             table,
             row["run_id"][:8],
-            row["status"],
+            row["status"] + (f", again: {row['forced']}" if row["forced"] else ""),
             row["query_set"],
             ",".join(row["query_types"]),
             (row["reranker_model"] or "none").rsplit("/", 1)[-1],
@@ -189,13 +189,16 @@ def runs_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def unfinished_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """One line per run without results: since when nothing was committed, and why it ended."""
+    """One line per unfinished run: since when nothing was committed, and why it ended."""
     lines = []
     for row in rows:
-        if row["status"] != "done":
+        if row["status"] != "done" or row["forced"]:
             reason = f": {row['failure']}" if row["failure"] else ""
-            last = f"{row['committed_at']:%Y-%m-%d %H:%M}"
-            lines.append(f"{row['run_id'][:8]} {row['status']}, last commit {last} UTC{reason}")
+            last = f"last commit {row['committed_at']:%Y-%m-%d %H:%M} UTC"
+            state = row["status"]
+            if row["forced"]:
+                state = f"has results; scoring it again (run --force) is {row['forced']}"
+            lines.append(f"{row['run_id'][:8]} {state}, {last}{reason}")
     return lines
 
 

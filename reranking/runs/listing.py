@@ -10,7 +10,7 @@ from typing import Any, Final
 from configs.schema import Config
 from reranking.errors import MissingResource, nearest
 from reranking.runs.rows import TABLE, RunRow, decoded
-from reranking.runs.run import Run, results_name
+from reranking.runs.run import Run, published_epoch, results_name
 from reranking.runs.settings import (
     PipelineName,
     changes,
@@ -31,10 +31,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 def list_runs(database: Database) -> list[Run]:
     """Return all runs, newest first, with their status as the tables say it.
 
-    `done` if the results are published; `failed` or `stopped` if the process could say so;
-    `abandoned` if a later run of the same settings has begun (its inputs changed meanwhile); `to be
-    continued` if a limit of its config ended its work; else `running`: at work, or killed and
-    waiting to be continued, since `committed_at`.
+    `done` if results are published, also while they are made anew (`forced`); `failed` or `stopped`
+    if the process could say so; `abandoned` if a later run of the same settings has begun (its
+    inputs changed meanwhile); `to be continued` if a limit of its config ended its work; else
+    `running`: at work, or killed and waiting to be continued, since `committed_at`.
     """
     return [Run.of_row(database, row) for row in list_rows(database)]
 
@@ -49,8 +49,14 @@ def list_rows(database: Database) -> list[RunRow]:
         newest[settings] = max(row["started_at"], newest.get(settings, _EPOCH))
     unfinished = []
     for row in rows:
-        if _is_published(database, row, names):
-            row["status"], row["failure"] = "done", None
+        published = _published(database, row, names)
+        if published is not None:
+            if published >= row["epoch"]:
+                row["failure"] = None
+            else:
+                row["forced"] = row["status"] if row["status"] in _SAID | _WAITING else "running"
+                unfinished.append(row)
+            row["status"] = "done"
             continue
         unfinished.append(row)
         later = row["started_at"] < newest[settings_of_json(row["config_json"])]
@@ -72,10 +78,19 @@ def _date_commits(database: Database, rows: list[RunRow]) -> None:
         row["committed_at"] = max(times)
 
 
-def _is_published(database: Database, row: Mapping[str, Any], names: set[str]) -> bool:
-    """Whether the results exist; a name alone may be the folder of a killed publisher."""
-    name = results_name(row["run_id"])
-    return name in names and (row["status"] == "done" or database.open(name) is not None)
+def _published(database: Database, row: Mapping[str, Any], names: set[str]) -> int | None:
+    """The epoch of the results, None if there are none; a name alone may be a killed publisher's.
+
+    They are of an earlier epoch than the row while a done run is being scored again.
+    """
+    if results_name(row["run_id"]) not in names:
+        return None
+    if row["status"] == "done":
+        return int(row["epoch"])
+    try:
+        return published_epoch(database, row["run_id"])
+    except MissingResource:  # somebody else's table of that name
+        return None
 
 
 def find_run(database: Database, run: str) -> Run:

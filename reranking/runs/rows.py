@@ -21,6 +21,7 @@ class RunRow(TypedDict):
     """A row of the table `runs` as it is read: the schema RUNS, with counts and seconds decoded.
 
     `pipeline` names what it is a night of, `settings` digests what that pipeline was set to.
+    `forced` is how it stands with scoring a done run again (`run --force`); None if nothing waits.
     """
 
     run_id: str
@@ -51,6 +52,7 @@ class RunRow(TypedDict):
     finished_at: datetime | None
     failure: str | None
     committed_at: datetime | None
+    forced: str | None
 
 
 def stored_row(database: Database, run_id: str) -> dict[str, Any] | None:
@@ -69,6 +71,7 @@ def decoded(row: Mapping[str, Any]) -> RunRow:
     values["pipeline"] = str(pipeline_of_row(row))
     for late in ("failure", "committed_at"):  # columns that earlier versions did not write
         values.setdefault(late, None)
+    values["forced"] = None
     values["counts"] = json.loads(values.pop("counts_json"))
     values["seconds"] = json.loads(values.pop("seconds_json"))
     typed: RunRow = values

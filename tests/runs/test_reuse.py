@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from configs.load import load_config
+from flows.cli import app
 from reranking.arrow import frame
 from reranking.errors import RuntimeFailure
 from reranking.evaluation.run_measures import stored_means
 from reranking.fingerprints import text_hash
 from reranking.runs.candidates import candidates_of
 from reranking.runs.listing import find_run
+from reranking.runs.rows import stored_row, write_row
 from reranking.runs.run import Run
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.store import Database
@@ -270,10 +273,19 @@ def test_an_interrupted_forced_run_continues(world: World) -> None:
     assert world.right(first)  # the old results stay until the new ones are whole
     begun = set(world.scores.pairs)
     assert begun
+    told = find_run(world.database, first.run_id).stored
+    assert (told["status"], told["forced"]) == ("done", "failed") and told["failure"]
+    row = stored_row(world.database, first.run_id)
+    assert row is not None
+    write_row(world.database, row | {"status": "running", "failure": None})  # as a kill leaves it
+    shown = CliRunner().invoke(app, ["runs", "--database", world.database.uri]).output
+    assert "done, again: running" in shown
+    assert f"{first.run_id[:8]} has results; scoring it again (run --force) is running" in shown
     world.scores.fails_after = None
     forced, rest = world.run(force=True)
     assert world.right(forced, shift=0.5) and forced.epoch == 1
     assert not set(rest) & begun and set(rest) | begun == set(scored)
+    assert find_run(world.database, first.run_id).stored["forced"] is None
     third, everything = world.run(force=True)  # a finished one is not continued but done anew
     assert third.epoch == 2 and sorted(everything) == sorted(scored)
 
