@@ -27,7 +27,7 @@ class Execution(Part):
         None, gt=0, description="then work ends at a commit, exit code 8; the next start goes on"
     )
     max_pairs: int | None = Field(
-        None, ge=1, description="the same after so many pairs were scored; checked every batch"
+        None, ge=1, description="the same after so many pairs were scored, by all workers together"
     )
     runner: Literal["threads", "processes", "ray", "dask"] = Field(
         "threads", description="what several workers are"
@@ -64,10 +64,6 @@ class Execution(Part):
     def _has_cluster(self) -> Execution:
         if isinstance(self.workers, int) and self.workers < 1:
             raise ValueError(f"workers is {self.workers}, expected 1 or more")
-        if (self.max_seconds or self.max_pairs) and not self.alone:
-            raise ValueError(
-                "max_seconds and max_pairs are kept by one process: leave out workers and address"
-            )
         if self.runner not in ("ray", "dask"):
             if self.address is not None:
                 raise ValueError(

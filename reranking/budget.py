@@ -18,20 +18,32 @@ class Budget:
         self._began = time.monotonic()
         self.pairs = 0  # scored so far
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until `max_seconds` are over, None without it."""
+        if self._most_seconds is None:
+            return None
+        return max(self._most_seconds - (time.monotonic() - self._began), 0.0)
+
+    def spent(self) -> str | None:
+        """Return why nothing is left, None if something is."""
+        if self._most_pairs is not None and self.pairs >= self._most_pairs:
+            return f"{self.pairs:,} pairs were scored, execution.max_pairs is {self._most_pairs:,}"
+        if self.seconds_left == 0:
+            took = duration(time.monotonic() - self._began)
+            return (
+                f"execution.max_seconds ({self._most_seconds:g}) ended the work after {took}, "
+                f"with {self.pairs:,} pairs scored"
+            )
+        return None
+
     def check(self) -> None:
         """Raise ToBeContinued if nothing is left."""
-        if self._most_pairs is not None and self.pairs >= self._most_pairs:
-            self._stop(
-                f"{self.pairs:,} pairs were scored, execution.max_pairs is {self._most_pairs:,}"
-            )
-        seconds = time.monotonic() - self._began
-        if self._most_seconds is not None and seconds >= self._most_seconds:
-            self._stop(
-                f"execution.max_seconds ({self._most_seconds:g}) ended the work after "
-                f"{duration(seconds)}, with {self.pairs:,} pairs scored"
-            )
+        if (reason := self.spent()) is not None:
+            self.stop(reason)
 
-    def _stop(self, reason: str) -> NoReturn:
+    def stop(self, reason: str) -> NoReturn:
+        """Raise ToBeContinued."""
         message = f"to be continued: {reason}. Start the same command again to go on"
         values = {"status": "to be continued", "run_id": None, "reason": message}
         raise ToBeContinued(message, values | {"scored": self.pairs, "rejected": 0})

@@ -109,6 +109,12 @@ def work_in_workers(pipeline: Pipeline, run: Run) -> list[Report]:
             lambda worker, chunk: worker.submit(work_here, pipeline.job, config, run, chunk),
             admit=lambda worker: worker.submit(fault_of_worker, asked),
             tell=_Teller(progress, len(run.chunks)),
+            enough=lambda tally: _is_spent(pipeline, tally),
+        )
+    if not tally.whole:
+        pipeline.budget.pairs = _rows_of_reranker(run) - before
+        pipeline.budget.stop(
+            pipeline.budget.spent() or "a worker reached execution.max_pairs or max_seconds"
         )
     if tally.deadly:
         first = min(tally.deadly)
@@ -124,12 +130,21 @@ def work_in_workers(pipeline: Pipeline, run: Run) -> list[Report]:
     return reports
 
 
+def _is_spent(pipeline: Pipeline, tally: Tally) -> bool:
+    """Whether the limits of the config are reached by what all workers did."""
+    pipeline.budget.pairs = sum(report["scored"] for report in tally.results.values())
+    return pipeline.budget.spent() is not None
+
+
 def shipped(pipeline: Pipeline) -> Config:
     """The config as workers get it: what the driver found out is not found out again.
 
     `precision: auto` depends on the devices, and a worker's may not be the driver's.
     """
     config, model = pipeline.config, pipeline.reranker
+    if (left := pipeline.budget.seconds_left) is not None:
+        own = config.execution.model_copy(update={"max_seconds": left})
+        config = config.model_copy(update={"execution": own})
     if config.rerank is None or model is None or config.rerank.precision != "auto":
         return config
     if config.rerank.api is not None:  # a precision is a server's own business

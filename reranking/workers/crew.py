@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from configs.schema import Config
-from reranking.errors import MissingPrerequisite, RescoreError
+from reranking.errors import MissingPrerequisite, RescoreError, ToBeContinued
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,12 @@ class Tally:
     results: dict[int, Any] = field(default_factory=dict)
     tried_again: set[int] = field(default_factory=set)
     deadly: dict[int, BaseException] = field(default_factory=dict)
+    ended: bool = False  # a limit was reached: nothing more is handed out
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left that could be done."""
+        return self.done + len(self.deadly) >= self.of
 
 
 Submit = Callable[[Worker, int], Future[Any]]
@@ -94,13 +100,16 @@ def hand_out(
     *,
     admit: Callable[[Worker], Future[str | None]] | None = None,
     tell: Callable[[Tally], None] = lambda tally: None,
+    enough: Callable[[Tally], bool] = lambda tally: False,
 ) -> Tally:
     """Have the workers do all items; their results, and the items that took worker after worker.
 
-    `admit` asks a new worker whether it can do the work at all: None, or why not. Raises
-    MissingPrerequisite if nobody can, and whatever of ours (RescoreError) a worker raises.
+    `admit` asks a new worker whether it can do the work at all: None, or why not. Once `enough`
+    was done, or a worker raised ToBeContinued, nothing more is handed out, and what is at hand is
+    waited for. Raises MissingPrerequisite if nobody can do the work, and whatever else of ours
+    (RescoreError) a worker raises.
     """
-    return _Shift(crew, items, submit, admit, tell).work()
+    return _Shift(crew, items, submit, admit, tell, enough).work()
 
 
 @dataclass
@@ -120,8 +129,10 @@ class _Shift:
         submit: Submit,
         admit: Callable[[Worker], Future[str | None]] | None,
         tell: Callable[[Tally], None],
+        enough: Callable[[Tally], bool],
     ) -> None:
         self.crew, self.submit, self.admit, self.tell = crew, submit, admit, tell
+        self.enough = enough
         self.left, self.tally = deque(items), Tally(len(items))
         self.benches: dict[str, _Bench] = {}
         self.losses: Counter[int] = Counter()
@@ -131,7 +142,7 @@ class _Shift:
     def work(self) -> Tally:
         tally = self.tally
         self._look()
-        while tally.done + len(tally.deadly) < tally.of:
+        while not tally.whole and not (tally.ended and self._idle):
             self._check_present()
             self._fill()
             flying = [f for b in self.benches.values() for f in self._futures(b)]
@@ -144,6 +155,10 @@ class _Shift:
             if time.monotonic() - self.looked >= _LOOK:
                 self._look()
         return tally
+
+    @property
+    def _idle(self) -> bool:
+        return not any(bench.work for bench in self.benches.values())
 
     def _futures(self, bench: _Bench) -> list[Future[Any]]:
         return [bench.asked] if bench.asked else [f for _, f in bench.work]
@@ -165,9 +180,12 @@ class _Shift:
     def _count(self) -> None:
         self.tally.workers = sum(bench.asked is None for bench in self.benches.values())
         self.tell(self.tally)
+        self.tally.ended = self.tally.ended or self.enough(self.tally)
 
     def _fill(self) -> None:
         """Give work to whoever has none, then a second piece while there is enough for all."""
+        if self.tally.ended:
+            return
         ready = [bench for bench in self.benches.values() if bench.asked is None]
         for depth in range(AT_HAND):
             for bench in ready:
@@ -187,6 +205,10 @@ class _Shift:
             item, future = bench.work[0]
             try:
                 result = future.result()
+            except ToBeContinued:  # it has committed what it did
+                bench.work.popleft()
+                self.tally.ended = True
+                continue
             except RescoreError:  # would be no better in another worker
                 raise
             except Exception as error:

@@ -100,6 +100,22 @@ def test_two_workers_leave_what_one_process_leaves(
     assert not spread(config, runner)["computed"]
 
 
+@pytest.mark.parametrize("runner", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
+def test_limits_count_what_all_workers_did_and_the_next_start_goes_on(
+    inputs: Path, tmp_path: Path, runner: str
+) -> None:
+    config = fresh(inputs, tmp_path)
+    whole = counts(inputs)[0]
+    stopped = spread(config, runner, "search.chunk_queries=1", "execution.max_pairs=5")
+    assert stopped["status"] == "to be continued" and 5 <= stopped["scored"] < whole
+    assert counts(tmp_path)[0] == stopped["scored"]
+    assert f"{stopped['scored']} pairs were scored, execution.max_pairs is 5" in stopped["reason"]
+    late = spread(config, runner, "search.chunk_queries=1", "execution.max_seconds=0.000001")
+    assert "max_seconds" in late["reason"] and late["scored"] == 0
+    done = spread(config, runner, "search.chunk_queries=1")
+    assert done["scored"] == whole - stopped["scored"] and counts(tmp_path)[0] == whole
+
+
 def test_documents_are_encoded_by_workers_and_in_order(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

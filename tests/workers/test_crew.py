@@ -13,7 +13,7 @@ import pytest
 from configs.execution import Execution
 from configs.load import load_config
 from configs.schema import Config
-from reranking.errors import MissingPrerequisite, RuntimeFailure
+from reranking.errors import MissingPrerequisite, RuntimeFailure, ToBeContinued
 from reranking.workers import crew as crews
 from reranking.workers import presence
 from reranking.workers.crew import WorkerLost, hand_out
@@ -84,6 +84,31 @@ def test_a_lost_worker_costs_its_work_and_only_what_it_was_at_is_blamed() -> Non
     tally = hand_out(Crew(dying, living), range(6), submit)
     assert set(tally.results) == set(range(6)) and tally.lost == 1
     assert tally.tried_again == {dying.given[0]} and not tally.deadly
+
+
+def test_a_limit_ends_the_handing_out_and_what_is_at_hand_is_waited_for() -> None:
+    tally = hand_out(
+        Crew(Fake("a"), Fake("b")), range(20), submit, enough=lambda t: sum(t.results.values()) > 30
+    )
+    assert tally.ended and not tally.whole and 4 <= tally.done <= 8
+    assert hand_out(Crew(Fake("a")), range(3), submit, enough=lambda t: True).done == 0
+
+
+def test_a_worker_that_reaches_a_limit_ends_it_for_all_and_takes_nothing_with_it() -> None:
+    class Tired(Fake):
+        def submit(self, work: Callable[..., Any], /, *args: Any) -> Future[Any]:
+            if work is answer and len(self.given) == 2:
+                self.given.append(args[0])
+                future: Future[Any] = Future()
+                future.set_exception(ToBeContinued("enough"))
+                return future
+            return super().submit(work, *args)
+
+    tired, other = Tired("a"), Fake("b")
+    tally = hand_out(Crew(tired, other), range(40), submit)
+    assert tally.ended and not tally.whole and not tally.lost and not tally.deadly
+    left = set(range(40)) - set(tally.results)
+    assert tired.given[2] in left and set(other.given) <= set(tally.results)
 
 
 def test_what_takes_three_workers_is_named_and_the_rest_is_done() -> None:
