@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
@@ -68,6 +69,44 @@ def test_the_job_leaves_there_what_it_leaves_in_a_folder(
     assert 20 < len(objects) < 1000
     for key, content in objects.items():
         assert b"planted" not in content, f"{key} holds a credential"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_what_is_erased_there_is_in_no_object(
+    tmp_path: Path, cross_encoder: Path, store: Store
+) -> None:
+    vector = tiny.documents(1)[0]["vector"]
+    one = {"doc_id": "gone-document", "text": "harbor zyxwvdocument", "vector": vector}
+    tiny.write_jsonl(tmp_path / "documents.jsonl", [*tiny.documents(30), one])
+    asked = tiny.queries(["river stone", "harbor qponmlquery"])
+    tiny.write_jsonl(tmp_path / "queries.jsonl", asked)
+    publish = {"table": "shop", "database": uri("app")}
+    config = tiny.write_config(
+        tmp_path,
+        cross_encoder,
+        database=uri("db"),
+        search__limit=40,
+        results={"publish": publish, "columns": ["text", "query_text"]},
+    )
+    run, _ = walk_file(config)
+
+    def objects_with(text: str) -> list[str]:
+        every = store.objects("db/") | store.objects("app/")
+        return [key for key, content in every.items() if text.encode() in content]
+
+    assert objects_with("zyxwvdocument") and objects_with("qponmlquery")
+    for what, id, text in (
+        ("--document", "gone-document", "zyxwvdocument"),
+        ("--query", "q001", "qponmlquery"),
+    ):
+        done = CliRunner().invoke(app, ["erase", str(config), what, id, "--unpin", "--json"])
+        assert done.exit_code == 0, done.output
+        values = json.loads(done.stdout.splitlines()[-1])
+        assert {"candidates", "shop"} <= set(values["rows"])
+        assert not [text for text in values["left"] if "LanceDB did not remove" in text]
+        assert objects_with(text) == []
+    assert run.results().num_rows > 0
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
