@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +22,9 @@ from flows.commands.console import (
 from flows.commands.options import ConfigOption, DatabaseOption, NamedConfig
 from reranking.errors import ConfigError
 
+if TYPE_CHECKING:
+    from reranking.store import Database
+
 
 class Action(StrEnum):
     list = "list"
@@ -30,10 +36,31 @@ What = Annotated[Action, typer.Argument(help="list all, show or drop the one tha
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]")]
 
 
-def _named(action: Action, name: str | None) -> str:
+@dataclass(frozen=True)
+class _Kind:
+    """What is stored under names: how its sets are listed, and one of them is shown and dropped."""
+
+    title: str
+    rows: str
+    listed: Callable[[Database], list[dict[str, Any]]]
+    shown: Callable[[Database, str], list[dict[str, Any]]]
+    drop: Callable[[Database, str], int]
+    note: str = ""
+
+
+def _answer(
+    kind: _Kind, action: Action, name: str | None, config: Path | None, database: str | None
+) -> Answer:
+    opened = open_database(config, database, named=action is Action.drop)
+    if action is Action.list:
+        return Answer(kind.listed(opened), partial(_show_rows, f"{kind.title}s"))
     if name is None:
         raise ConfigError(f"{action.value} needs a NAME: `list` shows which there are")
-    return name
+    if action is Action.show:
+        return Answer(kind.shown(opened, name), partial(_show_rows, f"{kind.title} {name}"))
+    count = kind.drop(opened, name)
+    text = f"{kind.title} {name}: {count:,} {kind.rows} dropped{kind.note}"
+    return Answer({"dropped": name, kind.rows: count}, line(text))
 
 
 @command
@@ -44,18 +71,11 @@ def queries(
     database: DatabaseOption = None,
 ) -> Answer:
     """List the stored query sets, show one, or drop one that was imported wrongly."""
-    opened = open_database(config, database, named=action is Action.drop)
-    from reranking.upkeep import stored_sets
+    from reranking.upkeep import stored_sets as of
 
-    if action is Action.list:
-        return Answer(stored_sets.query_sets(opened), partial(_show_rows, "Query sets"))
-    named = _named(action, name)
-    if action is Action.show:
-        rows = stored_sets.queries_of(opened, named)
-        return Answer(rows, partial(_show_rows, f"Queries {named}"))
-    count = stored_sets.drop_query_set(opened, named)
-    text = f"query set {named}: {count:,} queries dropped; finished runs keep those they pinned"
-    return Answer({"dropped": named, "queries": count}, line(text))
+    note = "; finished runs keep those they pinned"
+    kind = _Kind("Query set", "queries", of.query_sets, of.queries_of, of.drop_query_set, note)
+    return _answer(kind, action, name, config, database)
 
 
 @command
@@ -67,19 +87,15 @@ def judgments(
     database: DatabaseOption = None,
 ) -> Answer:
     """List the stored judgment lists, show one, or drop one, or one rater's part of it."""
-    opened = open_database(config, database, named=action is Action.drop)
-    from reranking.upkeep import stored_sets
+    from reranking.upkeep import stored_sets as of
 
-    if action is Action.list:
-        return Answer(stored_sets.judgment_lists(opened), partial(_show_rows, "Judgment lists"))
-    named = _named(action, name)
-    if action is Action.show:
-        rows = stored_sets.judgments_of(opened, named, rater)
-        return Answer(rows, partial(_show_rows, f"Judgments {named}"))
-    count = stored_sets.drop_judgments(opened, named, rater)
-    whose = "" if rater is None else f" of {rater}"
-    text = f"judgment list {named}: {count:,} judgments{whose} dropped"
-    return Answer({"dropped": named, "rater": rater, "judgments": count}, line(text))
+    shown, drop = (partial(do, rater=rater) for do in (of.judgments_of, of.drop_judgments))
+    note = "" if rater is None else f", those of {rater}"
+    kind = _Kind("Judgment list", "judgments", of.judgment_lists, shown, drop, note)
+    made = _answer(kind, action, name, config, database)
+    if action is Action.drop:
+        return replace(made, values={**made.values, "rater": rater})
+    return made
 
 
 def _show_rows(title: str, rows: list[dict[str, Any]]) -> None:
