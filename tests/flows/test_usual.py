@@ -86,6 +86,40 @@ def test_ids_and_promoted_names_complete(made: tuple[Path, str]) -> None:
     assert done.stdout.split() == ["production", run[:8]], done.stderr
 
 
+@pytest.mark.parametrize(
+    ("shell", "script"),
+    [
+        ("bash", ".bash_completions/rescore.sh"),
+        ("zsh", ".zfunc/_rescore"),
+        ("fish", ".config/fish/completions/rescore.fish"),
+    ],
+)
+def test_each_shell_gets_a_script_that_asks_for_ids_and_names(
+    made: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shell: str,
+    script: str,
+) -> None:
+    config, run = made
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    installed = CliRunner().invoke(app, ["--install-completion", shell])
+    assert installed.exit_code == 0, installed.output
+    text = (tmp_path / script).read_text()
+    assert f"complete_{shell}" in text and "_RESCORE_COMPLETE" in text
+    asked = {
+        "RESCORE_CONFIG": str(config),
+        "_RESCORE_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": "rescore show ",
+        "COMP_CWORD": "2",
+        "_TYPER_COMPLETE_ARGS": "rescore show ",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    told = CliRunner().invoke(app, [], env=asked, prog_name="rescore").output
+    assert "production" in told and run[:8] in told, told
+
+
 def test_every_command_is_in_a_group() -> None:
     names = [c.callback.__name__ for c in app.registered_commands if c.callback is not None]
     assert [n for n in names if panel_of(n) == "More"] == []

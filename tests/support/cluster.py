@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -43,11 +44,15 @@ class Cluster:
         self.processes = [
             self.start(*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port))
         ]
-        until(lambda: self.prefect("version").returncode == 0 and self.healthy(port), 120)
+        until(self.healthy, 120)
 
-    def healthy(self, port: int) -> bool:
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", port)) == 0
+    def healthy(self) -> bool:
+        """Whether the server answers."""
+        try:
+            with urlopen(f"{self.environment['PREFECT_API_URL']}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         with (self.home / f"{Path(command[-1]).name}.log").open("wb") as log:
