@@ -173,6 +173,7 @@ def bakeoff(
     rows, sides = [], {}
     for contender in contenders(config, rerankers, encoders):
         own = Pipeline(contender.config, pipeline.executor)
+        own.budget = pipeline.budget  # the limits are those of all contenders together
         try:
             own.check()
             call(encode_vectors, own)

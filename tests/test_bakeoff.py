@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from configs.load import load_config
 from flows.cli import app
 from reranking.bakeoff import Row, contenders, pareto
+from reranking.runs.listing import list_rows
 from reranking.store import Database
-from tests.support import judged
+from tests.support import judged, tiny
 from tests.support.judged import encoded_collection, encoder_folder, first_stage
 from tests.support.walk import walk_file
 
@@ -99,6 +100,29 @@ def test_a_repeat_scores_nothing_and_draws_a_page(
     page = out.read_text("utf-8")
     assert "not-there does not exist" in page and "quality against cost" in page
     assert [r["run_id"] for r in values["rows"] if r["run_id"]]
+
+
+def test_a_limit_ends_it_to_be_continued_and_a_repeat_goes_on(
+    tmp_path: Path, cross_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is that of all models together, and no model is said to have failed."""
+    scorer = judged.use_scorer(monkeypatch, judged.shuffled)
+    config = str(judged.collection(tmp_path, cross_encoder, search__query_types=["fts"]))
+    other = tiny.tiny_cross_encoder(tmp_path / "other", seed=9)
+    given = [config, "--reranker", str(cross_encoder), "--reranker", str(other), "--json"]
+    whole = json.loads(CliRunner().invoke(app, ["run", config, "--json"]).stdout.splitlines()[-1])
+    most = whole["pairs"] // 3
+    stops = 0
+    limit = f"execution.max_pairs={most}"
+    while (done := CliRunner().invoke(app, ["bakeoff", *given, "--set", limit])).exit_code == 8:
+        stops += 1
+        assert "to be continued" in done.stderr and "failed" not in done.output
+        assert stops < 9
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout.splitlines()[-1])["failed"] == 0 and stops > 1
+    assert len(scorer.pairs) == 2 * whole["pairs"]  # nothing was scored twice
+    statuses = [r["status"] for r in list_rows(Database(str(tmp_path / "db.lancedb")))]
+    assert statuses == ["done", "done"]
 
 
 def test_a_dry_run_says_what_it_costs(baked: tuple[Path, list[str], dict[str, Any]]) -> None:
