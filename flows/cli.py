@@ -15,9 +15,10 @@ import flows.commands.report  # noqa: F401 - its commands register themselves
 import flows.commands.runs  # noqa: F401 - its commands register themselves
 import flows.commands.stored  # noqa: F401 - its commands register themselves
 import flows.commands.what_if  # noqa: F401 - its commands register themselves
-from flows.commands.console import app
+from flows.commands.console import app, readable_anywhere
 from flows.commands.panels import in_order
 
+readable_anywhere()
 _registered = app.registered_commands
 _names = [command.callback.__name__ for command in _registered if command.callback is not None]
 app.registered_commands = [_registered[place] for place in in_order(_names)]

@@ -28,6 +28,7 @@ from reranking.errors import (
     EXIT_REJECTS,
     EXIT_UNEXPECTED,
     ConfigError,
+    MissingPrerequisite,
     RescoreError,
 )
 
@@ -115,10 +116,10 @@ def command(function: Callable[..., Answer]) -> Callable[..., None]:
         from flows.commands.log import logged
 
         calm_libraries()
-        _readable_anywhere()
         began = datetime.now(UTC)
         try:
             with _stoppable(), logged(verbose=verbose, quiet=quiet, file=log_file):
+                _need_temporary_folder()
                 answer = function(*args, **kwargs)
                 _give(answer, as_json, began)
         except ClosedPipe:
@@ -194,7 +195,19 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _readable_anywhere() -> None:
+def _need_temporary_folder() -> None:
+    """Raise MissingPrerequisite if LanceDB could not write its temporary files."""
+    named = os.environ.get("TMPDIR")
+    place = Path(named or "/tmp")  # noqa: S108 - what LanceDB takes itself
+    if os.name == "posix" and not (place.is_dir() and os.access(place, os.W_OK)):
+        origin = "TMPDIR" if named else "TMPDIR is not set"
+        raise MissingPrerequisite(
+            f"{place} ({origin}) is no folder that can be written, and temporary files go there: "
+            "set TMPDIR to one that can"
+        )
+
+
+def readable_anywhere() -> None:
     """Have characters that a terminal's encoding lacks shown as `?`, not end the command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":

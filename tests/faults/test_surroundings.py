@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
 from tests.support import tiny
+from tests.support.faulty import fill
 
 ROOT = Path(__file__).parents[2]
 # Root may write everywhere: without these it is a user like others.
@@ -95,6 +98,47 @@ def test_a_cache_folder_of_somebody_else(config: Path, tmp_path: Path) -> None:
     told = done.stderr.splitlines()[-1]
     assert f"{cache}/models (RESCORE_CACHE) cannot be written" in told
     assert "Set RESCORE_CACHE to a folder of your own" in told
+
+
+@pytest.mark.slow
+def test_a_full_disk_under_the_cache_costs_the_memory_alone(config: Path, disk: Path) -> None:
+    """What a load check showed cannot be kept: the job is done all the same."""
+    fill(disk, leave=0)
+    done = ask("run", config, RESCORE_CACHE=str(disk / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert not list(disk.glob("cache/*/*"))
+
+
+@pytest.mark.slow
+def test_a_user_without_a_name_or_a_home(config: Path, tmp_path: Path) -> None:
+    """A container that is started with a random user id."""
+    alone = ["unshare", "--user", "--map-user=54321"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"]).returncode:
+        pytest.skip("another user id needs unshare and user namespaces")
+    env = {"PATH": "/usr/bin", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    command = [*alone, sys.executable, "-m", "flows.cli", "run", str(config)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    built = [*command, "--set", "rerank.model_name=builtin:minilm-reranker"]
+    told = subprocess.run(built, env=env, capture_output=True, text=True)
+    assert told.returncode == 3
+    assert "so there is no cache folder: set RESCORE_CACHE" in told.stderr
+
+
+def test_a_folder_for_temporary_files_that_is_not_there(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
+    done = CliRunner().invoke(app, ["ingest", str(config)])
+    assert done.exit_code == 3
+    assert f"{tmp_path / 'gone'} (TMPDIR) is no folder that can be written" in done.stderr
+
+
+@pytest.mark.parametrize("command", [[], ["show"]])
+def test_help_is_printed_where_its_characters_are_unknown(command: list[str]) -> None:
+    done = ask(*command, "--help", PYTHONIOENCODING="ascii", COLUMNS="40")
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
 
 
 @pytest.mark.slow

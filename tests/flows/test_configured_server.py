@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +24,8 @@ from flows.commands.server import (
     prepare,
 )
 from reranking.errors import ConfigError, MissingPrerequisite
+
+WELL = {"/api/health": (200, True), "/api/admin/version": (200, version("prefect"))}
 
 
 @pytest.fixture(autouse=True)
@@ -104,8 +109,10 @@ def test_a_broken_profile_is_named(bare: Path) -> None:
 
 
 @contextmanager
-def answering(answers: dict[str, tuple[int, object]]) -> Iterator[str]:
-    """A server of this machine that gives these answers; its address."""
+def answering(
+    answers: dict[str, tuple[int, object]], certificate: Path | None = None
+) -> Iterator[str]:
+    """A server of this machine that gives these answers, by TLS if it has one; its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -118,10 +125,15 @@ def answering(answers: dict[str, tuple[int, object]]) -> Iterator[str]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    scheme = "http" if certificate is None else "https"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/api"
+        yield f"{scheme}://127.0.0.1:{server.server_port}/api"
     finally:
         server.shutdown()
         server.server_close()
@@ -135,8 +147,7 @@ def test_a_server_of_this_machine_is_asked_directly(
     if proxy:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy)
-    well = {"/api/health": (200, True), "/api/admin/version": (200, version("prefect"))}
-    with answering(well) as url:
+    with answering(WELL) as url:
         check(Server(url, "a test", {}))
 
 
@@ -159,6 +170,25 @@ def test_what_is_wrong_with_a_server_is_said(
         check(Server(url, "profile 'x' of y", {}))
     for word in [url, "profile 'x' of y", "unset it", *words]:
         assert word in str(caught.value)
+
+
+def test_a_companys_certificate_is_named_by_its_variable(bare: Path) -> None:
+    """It is needed, and it is enough: the certificate is one that nobody else knows."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    own = bare / "own.pem"
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", "own.key", "-out", str(own)]
+    subprocess.run([*make.split(), *name, *files], cwd=bare, check=True, capture_output=True)
+    own.write_text(own.read_text() + (bare / "own.key").read_text())
+    with answering(WELL, own) as url:
+        with pytest.raises(MissingPrerequisite, match="PREFECT_API_SSL_CERT_FILE"):
+            check(Server(url, "a test", {}))
+        check(Server(url, "a test", {"PREFECT_API_SSL_CERT_FILE": str(own)}))
+        check(Server(url, "a test", {"PREFECT_API_TLS_INSECURE_SKIP_VERIFY": "true"}))
+        with pytest.raises(MissingPrerequisite, match="gone.pem.*cannot be read"):
+            check(Server(url, "a test", {"PREFECT_API_SSL_CERT_FILE": str(bare / "gone.pem")}))
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/api", "ftp://x", "nonsense", "http://"])
