@@ -5,7 +5,12 @@
 Encoder and scorer are stand-ins that cost nothing, so all that is measured is the job's own:
 reading, hashing, committing, indexing, searching, looking up, publishing. Each size has a process
 of its own, whose peak resident memory is taken. Documents are pieces of BEIR texts of mixed length,
-queries a few words in a row out of them. Printed are seconds by the clock and, in brackets, of the
+queries a few words in a row out of them. What 10 million pairs hold in memory, beside 1 million:
+
+    python -m benchmarks.scale --documents 20000 --queries 50000 --limit 200 --query-types vector \
+        --same-documents --rate 1e9 --data ../shared/data
+
+Printed are seconds by the clock and, in brackets, of the
 CPU; where the machine is busy the latter are the honest ones.
 """
 
@@ -51,6 +56,8 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--rate", type=float, default=5000.0, help="pairs/s of the scorer")
+    parser.add_argument("--query-types", nargs="+", default=["vector", "fts", "hybrid"])
+    parser.add_argument("--same-documents", action="store_true", help="a tenth of queries only")
     parser.add_argument("--folder", type=Path, help="where the tables are for the time of the run")
     parser.add_argument("--whole-only", action="store_true", help="no tenth to compare with")
     parser.add_argument("--picture", type=Path, help="an SVG file to write")
@@ -75,7 +82,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     """What each size took, each in a process of its own."""
     whole, tenth = (options.documents, options.queries), None
     if not options.whole_only:
-        tenth = (options.documents // 10, options.queries // 10)
+        documents = options.documents // (1 if options.same_documents else 10)
+        tenth = (documents, options.queries // 10)
     found: dict[str, Any] = {"limit": options.limit, "rate": options.rate}
     for name, size in (("tenth", tenth), ("whole", whole)):
         if size is not None:
@@ -157,7 +165,10 @@ class Job:
                         "query_set": "q",
                         "source": {"format": "jsonl", "path": "queries.jsonl"},
                     },
-                    "search": {"limit": self.options.limit},
+                    "search": {
+                        "limit": self.options.limit,
+                        "query_types": self.options.query_types,
+                    },
                 }
             )
         )

@@ -41,6 +41,22 @@ def batches(
         rows = max(rows // 8, 1)
 
 
+def taken(table: Any, row_ids: list[int], columns: list[str], *, rows: int) -> Iterator[pa.Table]:
+    """Yield the rows with these `_rowid`s, at most so many at a time, with that column as well."""
+    done = 0
+    while done < len(row_ids):
+        part = row_ids[done : done + rows]
+        try:
+            read = table.take_row_ids(part).select(columns).with_row_id().to_arrow()
+        except RuntimeError as error:
+            if rows == 1 or not _is_too_much(error):
+                raise
+            rows = max(rows // 8, 1)
+        else:
+            done += len(part)
+            yield read
+
+
 def _is_too_much(error: BaseException) -> bool:
     """Whether the rows that were read at once hold more text than one Arrow array, 2 GiB."""
     return str(error).startswith("lance error: LanceError(Arrow): Offset overflow error")

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 TABLE = "pair_scores"
 KEY = ["query_hash", "doc_hash"]
-_WINDOW = 2_000_000  # pairs whose scores are known at once, a few hundred bytes each
+_WINDOW = 1_000_000  # pairs whose scores are known at once, a few hundred bytes each
 _COLUMNS = {
     **dict.fromkeys(KEY, pl.Binary),
     "score": pl.Float32,

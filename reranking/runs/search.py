@@ -23,12 +23,13 @@ from lancedb.query import MatchQuery
 from numpy.typing import NDArray
 
 from configs.schema import Search
+from reranking.arrow import frame
 from reranking.corpus.corpus import Corpus, hashes_of, string_ids, vector_width
 from reranking.corpus.fields import type_of
 from reranking.corpus.indexes import vector_index
 from reranking.corpus.left_out import search_filter
 from reranking.errors import InputError
-from reranking.reading import batches
+from reranking.reading import batches, taken
 from reranking.runs.exact import ROWS, Nearest, product_on, vectors_of
 from reranking.store import Database
 
@@ -153,8 +154,12 @@ def _nearest(
 def _fts_leg(
     database: Database, corpus: Corpus, texts: Sequence[str], settings: Search
 ) -> pl.DataFrame:
+    table = corpus.opened(database)
+
     def ask(rows: list[int], limit: int) -> pl.DataFrame:
-        return asyncio.run(_ask_texts(database, corpus, texts, rows, limit, settings))
+        hits = asyncio.run(_ask_texts(database, corpus, texts, rows, limit, settings))
+        documents = _documents_of(table, corpus, hits["_rowid"].unique().to_list())
+        return hits.join(documents, on="_rowid").drop("_rowid")
 
     return _settle(ask, len(texts), settings.limit)
 
@@ -204,7 +209,11 @@ async def _ask_texts(
     limit: int,
     settings: Search,
 ) -> pl.DataFrame:
-    """The FTS hits of the texts in these rows; LanceDB answers one text a call, so many at once."""
+    """The FTS hits of the texts in these rows: query, _rowid, _score.
+
+    LanceDB answers one text a call, so many are asked at once. It reads columns anew for each hit
+    of each query, which takes as long as the search: their ids are read once for all.
+    """
     connection = await lancedb.connect_async(corpus.database(database).place)
     table = await connection.open_table(corpus.table)
     await table.checkout(corpus.version)
@@ -218,11 +227,22 @@ async def _ask_texts(
             query = table.query().nearest_to_text(MatchQuery(texts[row], corpus.text))
             if condition is not None:
                 query = query.where(condition)
-            return await query.limit(limit).select([*_columns(corpus), "_score"]).to_arrow()
+            return await query.limit(limit).with_row_id().select(["_score"]).to_arrow()
 
     answers = await asyncio.gather(*(one(row) for row in rows))
     at = np.repeat(np.asarray(rows, np.int64), [a.num_rows for a in answers])
-    return _hits(pa.concat_tables(answers), corpus, at, "_score")
+    found = pa.concat_tables(answers).select(["_rowid", "_score"])
+    return frame(found).with_columns(pl.col("_score").cast(pl.Float32), query=pl.Series(at))
+
+
+def _documents_of(table: Any, corpus: Corpus, row_ids: list[int]) -> pl.DataFrame:
+    """The id and text hash of the rows with these `_rowid`s."""
+    parts = [pl.DataFrame(schema={"_rowid": pl.UInt64, "doc_id": pl.String, "doc_hash": pl.Binary})]
+    for read in taken(table, row_ids, _columns(corpus), rows=ROWS):
+        everything = np.arange(read.num_rows)
+        documents = _documents(read, corpus, everything, everything)
+        parts.append(documents.select(pl.Series("_rowid", read["_rowid"]), "doc_id", "doc_hash"))
+    return pl.concat(parts)
 
 
 _NO_HITS = pl.DataFrame(
