@@ -75,7 +75,9 @@ def test_a_socks_proxy_without_its_package_is_told_before_a_server_is_started(
         assert "pip install socksio" in done.stderr
 
 
-@pytest.mark.parametrize("place", ["a file", "a closed folder"])
+@pytest.mark.parametrize(
+    "place", ["a file", pytest.param("a closed folder", marks=pytest.mark.slow)]
+)
 def test_a_database_that_cannot_be_made(config: Path, tmp_path: Path, place: str) -> None:
     folder = tmp_path / "closed"
     if place == "a file":

@@ -27,6 +27,7 @@ TWO = Rerank(device=["cpu", "cpu"])
 
 @pytest.fixture(scope="module")
 def two(cross_encoder: Path) -> Iterator[MultiScorer]:
+    load_scorer(cross_encoder, Rerank(device="cpu"))  # its check serves both processes
     with load_scorer(cross_encoder, TWO) as scorer:
         yield scorer
 
