@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 
-def answering_modules(folder: Path, max_length: int, answers: tuple[str, str | None]) -> list[Any]:
+def answering_modules(
+    folder: Path, max_length: int, answers: tuple[str, str | None], dtype: str = "float32"
+) -> list[Any]:
     """The modules that CrossEncoder makes of a language model, with the config's answer tokens."""
     import torch
     from sentence_transformers.base.modules import Transformer
@@ -23,7 +25,7 @@ def answering_modules(folder: Path, max_length: int, answers: tuple[str, str | N
     model = Transformer(
         str(folder),
         transformer_task="text-generation",
-        model_kwargs={"dtype": torch.float32, "use_safetensors": True, **local},
+        model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True, **local},
         processor_kwargs={"model_max_length": max_length, **local},
         config_kwargs=local,
     )

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _HEADS = ("classifier", "score", "head", "lm_head")
+_PACKED = ("bert", "electra", "roberta", "xlm-roberta", "modernbert")
 EXACT = 1e-4  # most that a float32 logit may differ from the stock model's
 HALF = 0.05  # the same for half precision, where the stock model itself is not further off
 
@@ -49,7 +50,12 @@ def load_engine(
     trust_remote_code: bool,
     source: ScoreSource,
 ) -> Engine:
-    """The engine for the model, on `device`, in `dtype`."""
+    """The engine for the model, on `device`, in `dtype`.
+
+    Only a model that may be packed is loaded in float32 first: its float32 logits are what the
+    packed forward is compared with. Any other is scored by the stock modules themselves, so it is
+    loaded in `dtype` from the start, and the whole of it in float32 never exists.
+    """
     import torch
 
     wanted: torch.dtype = getattr(torch, dtype)
@@ -63,19 +69,21 @@ def load_engine(
         if remembered := _remembered(verdict, files, device, wanted, max_length):
             return remembered
         say_checking(files)
-    model = load_stock(files, device, max_length, trust_remote_code, source)
+    exact_first = dtype == "float32" or may_be_packed(files)
+    loaded = "float32" if exact_first else dtype
+    model = load_stock(files, device, max_length, trust_remote_code, source, loaded)
     assembler = build_assembler(model, max_length)
     generic = GenericEngine(model, assembler, source.column)
-    fast = _fast_engine(model, assembler, wanted)
+    fast = _fast_engine(model, assembler, wanted) if exact_first else None
     if fast is None and dtype != "float16":
-        model.to(wanted)
+        cast(model, wanted)
         return generic
     sample = score_sample(max_length)
-    expected = _logits(generic, sample, len(sample))
-    model.to(wanted)
+    expected = _logits(generic, sample, len(sample)) if exact_first else None
+    cast(model, wanted)
     if dtype == "float16":
         _check_range(files, _logits(generic, sample, len(sample)), expected)
-    if fast is None:
+    if fast is None or expected is None:
         return generic
     bound = EXACT if dtype == "float32" else _half_bound(generic, sample, expected)
     gap = _gap(fast, sample, expected)
@@ -187,13 +195,33 @@ def _warn_if_slow(dtype: str) -> None:
         )
 
 
-def _check_range(files: ModelFiles, half: NDArray[np.float32], exact: NDArray[np.float32]) -> None:
-    """Raise ConfigError if the model overflows in float16 on pairs that float32 scores."""
-    if np.isfinite(exact).all() and not np.isfinite(half).all():
+def may_be_packed(files: ModelFiles) -> bool:
+    """Whether the model's config names a type that has a packed forward."""
+    return files.object("config.json").get("model_type") in _PACKED
+
+
+def cast(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Bring the weights into the type, as loading them in it does.
+
+    Module.to would round the frequencies of rotary positions too, which are no weights.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def _check_range(
+    files: ModelFiles, half: NDArray[np.float32], exact: NDArray[np.float32] | None
+) -> None:
+    """Raise ConfigError if the model overflows in float16 on pairs that float32 scores.
+
+    What float32 would give is not known (None) of a model that was never loaded in it.
+    """
+    if (exact is None or np.isfinite(exact).all()) and not np.isfinite(half).all():
+        doubt = "" if exact is not None else " (if that does not help, its weights are broken)"
         raise ConfigError(
             f"the model in {files.folder} leaves the range of float16: "
             f"{(~np.isfinite(half)).sum()} of {len(half)} built-in pairs have no finite score; "
-            "set precision: bfloat16"
+            f"set precision: bfloat16{doubt}"
         )
 
 
@@ -234,15 +262,16 @@ def load_stock(
     max_length: int,
     trust_remote_code: bool,
     source: ScoreSource | None = None,
+    dtype: str = "float32",
 ) -> CrossEncoder:
-    """The model's CrossEncoder in float32, ready for inference.
+    """The model's CrossEncoder in `dtype`, ready for inference.
 
     Raises MissingPrerequisite if the model cannot be loaded, RuntimeFailure if its files were
     changed meanwhile.
     """
     with files.staged(with_code=trust_remote_code) as staged:
         try:
-            model = _cross_encoder(staged, device, max_length, trust_remote_code, source)
+            model = _cross_encoder(staged, device, max_length, trust_remote_code, source, dtype)
         except (KeyboardInterrupt, SystemExit, RescoreError):
             raise
         except BaseException as error:  # each library has its own kind, tokenizers a panic
@@ -261,6 +290,7 @@ def _cross_encoder(
     max_length: int,
     trust_remote_code: bool,
     source: ScoreSource | None,
+    dtype: str,
 ) -> CrossEncoder:
     import torch
     from sentence_transformers import CrossEncoder
@@ -272,14 +302,14 @@ def _cross_encoder(
     if source is not None and source.prompt is not None:
         settings |= {"prompts": {"rescore": source.prompt}, "default_prompt_name": "rescore"}
     if source is not None and source.answers is not None:
-        modules = answering_modules(staged, max_length, source.answers)
+        modules = answering_modules(staged, max_length, source.answers, dtype)
         return CrossEncoder(modules=modules, **settings)
     model: CrossEncoder = CrossEncoder(
         str(staged),
         max_length=max_length,
         trust_remote_code=trust_remote_code,
         local_files_only=True,
-        model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+        model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True},
         **settings,
     )
     config, tokenizer = model.config, model.tokenizer

@@ -16,10 +16,19 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from reranking.scoring import fast, fast_modernbert  # noqa: E402
+from reranking.scoring import fast, fast_modernbert, generic  # noqa: E402
+from reranking.scoring.load import cast  # noqa: E402
 from reranking.scoring.packing import pack  # noqa: E402
 from reranking.scoring.tokens import Segments  # noqa: E402
-from tests.support.model_zoo import bert, dense_chain, electra, modernbert, roberta  # noqa: E402
+from tests.support.model_zoo import (  # noqa: E402
+    bert,
+    decoder_classifier,
+    dense_chain,
+    electra,
+    logit_score,
+    modernbert,
+    roberta,
+)
 
 CUDA = torch.device("cuda:0")
 SEGMENTS = Segments(
@@ -31,13 +40,15 @@ WAITING = ("_local_scalar_dense", "item", "nonzero", "equal", "is_nonzero", "mas
 
 
 class Indexing(TorchFunctionMode):
-    """Python's x[i], copy_ and pinned memory ask for a CUDA driver even of fake tensors."""
+    """Python's x[i], copy_, contiguous and pinned memory ask for a CUDA driver even of fake tensors."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.pin_memory:
             return args[0]
         if func is torch.Tensor.copy_:
             return torch.ops.aten.copy_(*args)
+        if func is torch.Tensor.contiguous:
+            return torch.ops.aten.clone(args[0], memory_format=torch.contiguous_format)
         if func is torch.Tensor.__getitem__:
             return self._item(*args)
         return func(*args, **(kwargs or {}))
@@ -45,8 +56,16 @@ class Indexing(TorchFunctionMode):
     def _item(self, x: Any, at: Any) -> Any:
         if isinstance(at, torch.Tensor):
             return torch.ops.aten.index(x, [at])
-        dimension = 0
-        for part in at if isinstance(at, tuple) else (at,):
+        if isinstance(at, tuple) and all(isinstance(part, torch.Tensor) for part in at):
+            return torch.ops.aten.index(x, list(at))
+        dimension, parts = 0, at if isinstance(at, tuple) else (at,)
+        for i, part in enumerate(parts):
+            if part is Ellipsis:
+                dimension = x.dim() - sum(p is not None for p in parts[i + 1 :])
+                continue
+            if isinstance(part, int):
+                x = torch.ops.aten.select(x, dimension, part)
+                continue
             if part is None:
                 x = x.unsqueeze(dimension)
             else:
@@ -135,3 +154,33 @@ def test_everything_stays_on_the_device_in_its_type(
     kernels = [name for name, _, _ in forward.seen if "attn" in name or "attention" in name]
     expected = "_varlen_attn" if dtype != torch.float32 else "scaled_dot_product"
     assert kernels and all(expected in name for name in kernels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("save", [decoder_classifier, logit_score])
+def test_a_decoder_stays_on_the_device_in_its_type(tmp_path: Path, save: Any, dtype: Any) -> None:
+    """The stock modules in a padded batch, features on the device as `forward` puts them.
+
+    What fakes cannot show: of real tensors transformers asks once a batch whether any is padding.
+    """
+    from sentence_transformers import CrossEncoder
+
+    folder = save(tmp_path / "model")
+    model = CrossEncoder(str(folder), device="cpu", local_files_only=True).eval()
+    model.transformers_model.config.pad_token_id = 0
+    cast(model, dtype)
+    stock = generic.stock_features(model, [("river", "stone")])
+    others = {k: v for k, v in stock.items() if not isinstance(v, torch.Tensor)}
+    with Indexing(), FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
+        on_cuda(model)
+        names = ("input_ids", "attention_mask")
+        moved = {n: torch.ones((4, 24), dtype=torch.int64, device=CUDA) for n in names}
+        with Watch() as seen:
+            scores = model(others | moved)["scores"]
+    assert tuple(scores.shape) == (4, 1)
+    assert (scores.dtype, scores.device) == (dtype, CUDA)
+    assert {device for _, device, _ in seen.seen} == {CUDA}
+    assert {kind for name, _, kind in seen.seen if name in ("mm", "linear", "bmm")} <= {
+        dtype,
+        torch.float32,  # the angles of rotary positions
+    }

@@ -16,6 +16,7 @@ from configs.schema import Rerank
 from reranking.arrow import frame
 from reranking.errors import ConfigError, MissingPrerequisite
 from reranking.reranker import CrossEncoderReranker
+from reranking.scoring import load
 from reranking.scoring.crossencoder import CrossEncoderModel, find_cross_encoder
 from tests.support import model_zoo, tiny
 from tests.support.hostile import edit
@@ -105,6 +106,65 @@ def test_a_family_scores_as_predict(name: str, folders: Callable[[Build], Path])
     assert expected.shape == scores.shape
     assert np.std(expected) > 0.02  # a constant would prove nothing
     np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+DECODERS = ["decoder classifier", "LogitScore chain", "language model"]
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decoder_never_exists_in_float32_if_that_is_not_asked(
+    name: str, folders: Callable[[Build], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are of the wanted type when they come from the files, and scores are predict's.
+
+    That is, of a CrossEncoder that is loaded in the type: rotary positions stay in float32.
+    """
+    from sentence_transformers import CrossEncoder
+
+    types: list[set[Any]] = []
+    own_weights = load.own_weights
+
+    def seen(model: Any) -> None:
+        types.append({p.dtype for p in model.parameters()})
+        own_weights(model)
+
+    monkeypatch.setattr(load, "own_weights", seen)
+    build, settings, arguments, _ = FAMILIES[name]
+    folder = folders(build)
+    asked = find(folder, settings | {"precision": "bfloat16"})
+    scorer = asked.load()
+    find(folder, settings).load()
+    assert types == [{torch.bfloat16}, {torch.float32}]
+    kinds = {p.dtype for p in scorer._engine.model.parameters()}  # type: ignore[attr-defined]
+    assert kinds == {torch.bfloat16}
+    stock = CrossEncoder(
+        str(folder),
+        device="cpu",
+        max_length=asked.max_length,
+        model_kwargs={"dtype": torch.bfloat16},
+    )
+    if getattr(stock.config, "pad_token_id", 0) is None:
+        stock.config.pad_token_id = stock.tokenizer.pad_token_id
+    for q, d in list(zip(Q, D, strict=True))[
+        :4
+    ]:  # one by one: padding moves half precision's last digits
+        pair = (QUERIES[q], DOCUMENTS[d])
+        expected = stock.predict([pair], activation_fn=torch.nn.Identity(), **arguments)
+        score = scorer.score([pair[0]], [pair[1]], Q[:1], D[:1])
+        np.testing.assert_allclose(score, expected.astype(np.float32), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", DECODERS[1:])
+def test_a_decoder_computes_the_logits_of_one_position(
+    name: str, folders: Callable[[Build], Path]
+) -> None:
+    build, settings, _, _ = FAMILIES[name]
+    scorer: Any = find(folders(build), settings).load()
+    shapes: list[int] = []
+    head = scorer._engine.model.transformers_model.lm_head
+    head.register_forward_hook(lambda module, inputs, output: shapes.append(output.shape[1]))
+    scorer.score(QUERIES, DOCUMENTS, Q, D)
+    assert shapes and set(shapes) == {1}
 
 
 def test_what_changes_scores_changes_the_fingerprint(folders: Callable[[Build], Path]) -> None:
