@@ -40,7 +40,7 @@ WAITING = ("_local_scalar_dense", "item", "nonzero", "equal", "is_nonzero", "mas
 
 
 class Indexing(TorchFunctionMode):
-    """Python's x[i], copy_, contiguous and pinned memory ask for a CUDA driver even of fake tensors."""
+    """x[i], copy_, contiguous and pinned memory ask for a CUDA driver even of fake tensors."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.pin_memory:
