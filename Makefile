@@ -35,6 +35,7 @@ deploy-check: $(VENV)/.installed-test  ## every entrypoint of prefect.yaml loads
 
 bench: $(VENV)/.installed-test  ## engine and pipeline beside LanceDB's and sentence-transformers' own
 	$(BIN)/python -m benchmarks.rerank
+	$(BIN)/python -m benchmarks.modernbert
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -13,7 +13,6 @@ import numpy as np
 from benchmarks.texts import WIDTH
 from configs.schema import Config
 from reranking.pipeline import Pipeline
-from reranking.scoring.scorer import Truncation
 from reranking.steps import Executor
 
 _TOPICS, _SHADES = 4096, 8192
@@ -54,7 +53,7 @@ class StandInScorer:
     dtype, path, max_length = "float32", "stand-in", 512
 
     def __init__(self, rate: float) -> None:
-        self.rate, self.truncation = rate, Truncation()
+        self.rate = rate
         self.seconds, self.pairs = 0.0, 0
 
     def score(self, queries: Any, documents: Any, q: np.ndarray, d: np.ndarray) -> np.ndarray:
@@ -81,6 +80,7 @@ class StandInReranker:
     """What a pipeline knows of a reranker."""
 
     name, revision, dtype, activation = "stand-in", None, "float32", "identity"
+    max_length = 512
 
     def __init__(self, rate: float, number: int = 0) -> None:
         self.fingerprint = b"stand-in reranke" if not number else b"%016d" % number

@@ -34,6 +34,7 @@ Build = Callable[[Path], Path]
 YES_NO = {"positive": "yes", "negative": "no"}
 # name: how the folder is made, keys of `rerank`, arguments of predict, which column of it
 FAMILIES: dict[str, tuple[Build, dict[str, Any], dict[str, Any], int | None]] = {
+    **{name: (build, {}, {}, None) for name, build in model_zoo.FAMILIES.items()},
     "decoder classifier": (model_zoo.decoder_classifier, {}, {}, None),
     "LogitScore chain": (model_zoo.logit_score, {}, {}, None),
     "LogitScore chain, prompt": (
@@ -316,7 +317,13 @@ def test_a_chain_without_a_score_is_refused(
         find(folder)
 
 
-LANCEDB = ["decoder classifier", "LogitScore chain", "Dense chain", "language model"]
+LANCEDB = [
+    *model_zoo.FAMILIES,
+    "decoder classifier",
+    "LogitScore chain",
+    "Dense chain",
+    "language model",
+]
 
 
 @pytest.mark.parametrize("name", LANCEDB)
@@ -328,7 +335,8 @@ def test_the_drop_in_gives_what_lancedb_gives(name: str, folders: Callable[[Buil
     build, settings, _, _ = FAMILIES[name]
     folder = folders(build)
     stock = Stock(str(folder), device="cpu", return_score="all")
-    stock.model.model.config.pad_token_id = 0
+    if stock.model.model.config.pad_token_id is None:
+        stock.model.model.config.pad_token_id = stock.model.tokenizer.pad_token_id
     own = CrossEncoderReranker(str(folder), device="cpu", return_score="all", **settings)
     rows = pa.table({"text": DOCUMENTS[:2] + DOCUMENTS[3:], "_score": [3.0, 2.0, 1.0]})
     expected = stock.rerank_fts("river stone", rows).sort_by([("_score", "ascending")])
