@@ -8,6 +8,7 @@ first mark counts, and the other's rows, which are the same, are not read.
 from __future__ import annotations
 
 import logging
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -134,22 +135,25 @@ class StoredCandidates:
     """The candidates of chunks that were searched before, in one pass for a run that goes on.
 
     Chunks are asked for in order; those that are left out, which are other workers', are let go of.
+    Threads of one process may ask at the same time.
     """
 
     def __init__(self, run: Run) -> None:
         self._marks = dict(sorted(run.marks.items()))
         self._left = set(self._marks)
         self._passing = _in_order(run, self._marks)
+        self._asking = threading.Lock()
 
     def of(self, chunk: int) -> pa.Table | None:
         """What is stored of the chunk, whole or not; None if the pass is beyond it."""
-        if chunk not in self._left:
+        with self._asking:
+            if chunk not in self._left:
+                return None
+            for number, rows in self._passing:
+                self._left.discard(number)
+                if number == chunk:
+                    return rows
             return None
-        for number, rows in self._passing:
-            self._left.discard(number)
-            if number == chunk:
-                return rows
-        return None
 
 
 def _marked(run: Run, chunk: int, marks: Mapping[int, Mark]) -> Mark:

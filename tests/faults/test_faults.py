@@ -318,8 +318,8 @@ def test_numbers_that_a_library_changed_stop_the_run(
         batches = scorer.batches
 
         def shifted(*args: Any) -> Iterator[Any]:
-            for positions, logits in batches(*args):
-                yield positions, logits + np.float32(1e-3)
+            for batch in batches(*args):
+                yield batch._replace(logits=batch.logits + np.float32(1e-3))
 
         scorer.batches = shifted
         return scorer
