@@ -56,7 +56,7 @@ def model_of(layout: str, folder: Path) -> Path:
         eos_token_id=102,
         reference_compile=False,
     )
-    ModernBertForSequenceClassification(config).eval().save_pretrained(folder)
+    ModernBertForSequenceClassification(config).save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     changed = {"model_max_length": LENGTH, "model_input_names": ["input_ids", "attention_mask"]}
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
