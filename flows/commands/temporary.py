@@ -47,6 +47,7 @@ def temporary_server() -> Iterator[None]:
         os.environ.update(ours)
         yield
     finally:
+        _send_logs()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -55,6 +56,13 @@ def temporary_server() -> Iterator[None]:
         assert process.stdin is not None
         process.stdin.close()
         process.wait()
+
+
+def _send_logs() -> None:
+    """Have Prefect send the lines that it still holds while somebody listens: 5 s at most."""
+    handlers = sys.modules.get("prefect.logging.handlers")
+    if handlers is not None:
+        handlers.APILogHandler().flush()
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, token: str) -> None:
