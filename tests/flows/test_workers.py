@@ -113,7 +113,11 @@ def test_limits_count_what_all_workers_did_and_the_next_start_goes_on(
     late = spread(config, runner, "search.chunk_queries=1", "execution.max_seconds=0.000001")
     assert "max_seconds" in late["reason"] and late["scored"] == 0
     done = spread(config, runner, "search.chunk_queries=1")
-    assert done["scored"] == whole - stopped["scored"] and counts(tmp_path)[0] == whole
+    # Workers that have queries of one text at the same time may both score its pairs.
+    assert done["scored"] >= whole - stopped["scored"]
+    stored = frame(Database(str(tmp_path / "db.lancedb")).read("pair_scores"))
+    assert len(stored.unique(["query_hash", "doc_hash"])) == whole
+    assert len(stored) == stopped["scored"] + done["scored"]
 
 
 def test_documents_are_encoded_by_workers_and_in_order(
