@@ -16,6 +16,8 @@ from reranking.models.chain import Module, transformer_settings
 from reranking.models.files import ModelFiles
 from reranking.models.folder import model_config
 
+PACKED = ("bert", "electra", "roberta", "xlm-roberta", "modernbert")  # have a packed forward
+
 
 @dataclass(frozen=True)
 class ScoreSource:
@@ -51,6 +53,18 @@ def score_source(files: ModelFiles, chain: tuple[Module, ...], rerank: Rerank) -
             "remove rerank.answer_tokens"
         )
     return source
+
+
+def half_settings(files: ModelFiles, dtype: str) -> dict[str, object]:
+    """What a fingerprint says of half precision beside the type; empty for most models.
+
+    The frequencies of rotary positions stay in float32. Earlier versions rounded them with the
+    weights of models that have no packed forward: those scores are others.
+    """
+    config = model_config(files)
+    rotary = any(key.startswith(("rope_", "rotary_")) for key in config)
+    packed = config.get("model_type") in PACKED
+    return {"rotary": "float32"} if dtype != "float32" and rotary and not packed else {}
 
 
 def is_cross_encoder_chain(files: ModelFiles) -> bool:

@@ -9,7 +9,7 @@ from configs.schema import Rerank
 from reranking.models.files import ModelFiles, understood
 from reranking.models.fingerprint import fingerprint_reranker
 from reranking.models.folder import model_activation, resolve_max_length
-from reranking.models.reranker import score_source
+from reranking.models.reranker import half_settings, score_source
 from reranking.models.resolve import ModelFolder, resolve_model
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def find_cross_encoder(settings: Rerank) -> CrossEncoderModel:
             dtype=dtype,
             prompt=source.prompt,
             revision=folder.revision,
-            settings=source.settings,
+            settings=source.settings | half_settings(folder.files, dtype),
         )
         activation = settings.activation or model_activation(folder.files, len(source.labels))
     return CrossEncoderModel(settings, folder, fingerprint, dtype, max_length, activation)

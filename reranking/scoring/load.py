@@ -14,7 +14,7 @@ from reranking.errors import ConfigError, MissingPrerequisite, RescoreError
 from reranking.models.adapter import WEIGHTS, MergedFiles, target_name
 from reranking.models.chain import Module, weight_files
 from reranking.models.files import ModelFiles
-from reranking.models.reranker import ScoreSource
+from reranking.models.reranker import PACKED, ScoreSource
 from reranking.models.weights import read_headers
 from reranking.scoring.answers import answering_modules, check_template
 from reranking.scoring.engines import PairAssembler, Pairs
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _HEADS = ("classifier", "score", "head", "lm_head")
-_PACKED = ("bert", "electra", "roberta", "xlm-roberta", "modernbert")
 EXACT = 1e-4  # most that a float32 logit may differ from the stock model's
 HALF = 0.05  # the same for half precision, where the stock model itself is not further off
 
@@ -197,7 +196,7 @@ def _warn_if_slow(dtype: str) -> None:
 
 def may_be_packed(files: ModelFiles) -> bool:
     """Whether the model's config names a type that has a packed forward."""
-    return files.object("config.json").get("model_type") in _PACKED
+    return files.object("config.json").get("model_type") in PACKED
 
 
 def cast(model: torch.nn.Module, dtype: torch.dtype) -> None:

@@ -15,6 +15,8 @@ import pytest
 from configs.schema import Rerank
 from reranking.arrow import frame
 from reranking.errors import ConfigError, MissingPrerequisite
+from reranking.models.fingerprint import fingerprint_reranker
+from reranking.models.reranker import score_source
 from reranking.reranker import CrossEncoderReranker
 from reranking.scoring import load
 from reranking.scoring.crossencoder import CrossEncoderModel, find_cross_encoder
@@ -153,6 +155,26 @@ def test_a_decoder_never_exists_in_float32_if_that_is_not_asked(
         expected = stock.predict([pair], activation_fn=torch.nn.Identity(), **arguments)
         score = scorer.score([pair[0]], [pair[1]], Q[:1], D[:1])
         np.testing.assert_allclose(score, expected.astype(np.float32), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", [*DECODERS, "bert", "deberta"])
+def test_scores_that_rounded_frequencies_gave_are_others(
+    name: str, folders: Callable[[Build], Path]
+) -> None:
+    """Half scores of decoders have another name than before, and no other model's have."""
+    build, settings, _, _ = FAMILIES[name]
+    for precision in ("float32", "bfloat16", "float16"):
+        model = find(folders(build), settings | {"precision": precision})
+        source = score_source(model.folder.files, model.folder.chain, model.settings)
+        before = fingerprint_reranker(
+            model.folder.files,
+            max_length=model.max_length,
+            dtype=precision,
+            prompt=source.prompt,
+            settings=source.settings,
+        )
+        moved = precision != "float32" and name in DECODERS
+        assert (model.fingerprint != before) is moved, precision
 
 
 @pytest.mark.parametrize("name", DECODERS[1:])
