@@ -2,9 +2,9 @@
 
     python -m benchmarks.startup [--rounds 3] [--repository FOLDER]
 
-Each command runs in a process of its own on a job of 20 documents and 3 queries; the median of the
-rounds is printed, with the bound and the seconds on the clock. Another FOLDER is measured with its
-own .venv: that is how two versions are compared in one run.
+Each command runs in a process of its own on a job of 20 documents and 3 queries. Printed are the
+medians of the rounds: of the command, of the imports measured beside it, and of the clock. Another
+FOLDER is measured with its own .venv: that is how two versions are compared in one run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -76,19 +76,6 @@ def measure(
     return cpu, clock
 
 
-def median(
-    rounds: int,
-    command: list[str],
-    folder: Path,
-    repository: Path,
-    code: int,
-    more: Mapping[str, str],
-) -> tuple[float, ...]:
-    """Medians of CPU seconds and seconds on the clock."""
-    made = [measure(command, folder, repository, code, more) for _ in range(rounds)]
-    return tuple(statistics.median(column) for column in zip(*made, strict=True))
-
-
 def _run_id(command: list[str], folder: Path, repository: Path) -> str:
     env = os.environ | {"PYTHONPATH": str(repository)}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, check=True, text=True)
@@ -97,55 +84,63 @@ def _run_id(command: list[str], folder: Path, repository: Path) -> str:
 
 
 def bench(repository: Path, rounds: int) -> list[dict[str, Any]]:
-    """Measure the bare imports and every command; one row each."""
+    """Measure every command beside the imports that it needs; one row each.
+
+    Both are measured in turn, in each round, so that other work on the machine slows both.
+    """
     python = repository / ".venv" / "bin" / "python"
     name = str(python) if python.exists() else sys.executable
     rows: list[dict[str, Any]] = []
 
     def add(
         what: str,
-        arguments: list[str],
-        bound: float | None,
+        commands: Sequence[list[str]],
+        imports: str | None,
+        more: float | None,
         code: int = 0,
-        n: int = 0,
-        more: Mapping[str, str] = MappingProxyType({}),
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        command = arguments if COMPLETE in more else [name, *arguments]
-        cpu, clock = median(n or rounds, command, folder, repository, code, more)
-        rows.append({"what": what, "cpu": cpu, "clock": clock, "bound": bound})
+        bare: list[tuple[float, ...]] = []
+        made: list[tuple[float, ...]] = []
+        for command in commands:
+            if imports:
+                bare.append(measure([name, "-c", f"import {imports}"], folder, repository))
+            made.append(measure(command, folder, repository, code, variables))
+        cpu, clock = (statistics.median(column) for column in zip(*made, strict=True))
+        floor = statistics.median(row[0] for row in bare) if bare else 0.0
+        bound = None if more is None else floor + more
+        rows.append({"what": what, "cpu": cpu, "imports": floor, "bound": bound, "clock": clock})
 
     def rescore(*arguments: str) -> list[str]:
-        return ["-m", "flows.cli", *arguments]
+        return [name, "-m", "flows.cli", *arguments]
 
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as made_folder:
+        folder = Path(made_folder)
         config = str(write_job(folder))
-        add("import lancedb", ["-c", "import lancedb"], None)
-        add("import lancedb, torch", ["-c", "import lancedb, torch"], None)
-        lancedb, torch = rows[0]["cpu"], rows[1]["cpu"]
-        add("--help", rescore("--help"), 1.0)
-        add("--version", rescore("--version"), 1.0)
-        add("a faulty config", rescore("run", config, "--set", "nonsense=1"), 1.0, code=2)
-        add("the first job with a model", rescore("run", config), None, n=1)
+
+        def same(*arguments: str) -> list[list[str]]:
+            return [rescore(*arguments)] * rounds
+
+        add("--help", same("--help"), None, 1.0)
+        add("--version", same("--version"), None, 1.0)
+        add("a faulty config", same("run", config, "--set", "nonsense=1"), None, 1.0, code=2)
+        add("the first job with a model", [rescore("run", config)], None, None)
         for number in range(rounds):  # each one a job of its own, of a model checked before
             fresh = folder / f"fresh-{number}"
             fresh.mkdir()
             write_job(fresh)
-        jobs = [
-            measure([name, *rescore("run", f"fresh-{i}/config.yaml")], folder, repository)
-            for i in range(rounds)
-        ]
-        cpu, clock = (statistics.median(column) for column in zip(*jobs, strict=True))
-        rows.append({"what": "a tiny new job", "cpu": cpu, "clock": clock, "bound": torch + 6})
-        add("an unchanged repeat of run", rescore("run", config), lancedb + 2.5)
-        add("ingest of nothing new", rescore("ingest", config), lancedb + 1.5)
-        add("runs", rescore("runs", "--config", config), lancedb + 0.7)
-        run_id = _run_id([name, *rescore("runs", "--config", config, "--json")], folder, repository)
-        add("show", rescore("show", run_id, "--config", config), lancedb + 0.7)
+        jobs = [rescore("run", f"fresh-{i}/config.yaml") for i in range(rounds)]
+        add("a tiny new job", jobs, "lancedb, torch", 6)
+        add("an unchanged repeat of run", same("run", config), "lancedb", 2.5)
+        add("ingest of nothing new", same("ingest", config), "lancedb", 1.5)
+        add("runs", same("runs", "--config", config), "lancedb", 0.7)
+        run_id = _run_id(rescore("runs", "--config", config, "--json"), folder, repository)
+        add("show", same("show", run_id, "--config", config), "lancedb", 0.7)
         export = ["export", run_id, "--config", config, "--format", "parquet", "--out", "x.parquet"]
-        add("export", rescore(*export), lancedb + 0.7)
+        add("export", same(*export), "lancedb", 0.7)
         asked = {"COMP_WORDS": "rescore ru", "COMP_CWORD": "1", COMPLETE: "complete_bash"}
-        add("completion of a word", [str(Path(name).parent / "rescore")], 0.3, more=asked)
+        complete = [[str(Path(name).parent / "rescore")]] * rounds
+        add("completion of a word", complete, None, 0.3, variables=asked)
     return rows
 
 
@@ -156,11 +151,12 @@ def main() -> None:
     parser.add_argument("--repository", type=Path, default=Path(__file__).parents[1])
     args = parser.parse_args()
     table = Table(title="Start-up")
-    for column in ("what", "CPU s", "bound", "clock s"):
+    for column in ("what", "CPU s", "imports", "bound", "clock s"):
         table.add_column(column, justify="left" if column == "what" else "right")
     for row in bench(args.repository.resolve(), args.rounds):
-        bound = "" if row["bound"] is None else f"{row['bound']:.1f}"
-        table.add_row(row["what"], f"{row['cpu']:.2f}", bound, f"{row['clock']:.1f}")
+        bound = "" if row["bound"] is None else f"{row['bound']:.2f}"
+        imports = f"{row['imports']:.2f}" if row["imports"] else ""
+        table.add_row(row["what"], f"{row['cpu']:.2f}", imports, bound, f"{row['clock']:.1f}")
     Console(width=100).print(table)
 
 

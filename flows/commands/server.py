@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -98,6 +97,8 @@ def _profile() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
     try:
         return tomllib.loads(_text(path))
     except tomllib.TOMLDecodeError as error:

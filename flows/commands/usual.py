@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import typer
 
 VARIABLE = "RESCORE_CONFIG"
@@ -34,7 +33,7 @@ def need_config() -> Path:
     return path
 
 
-def complete_run(ctx: click.Context, incomplete: str) -> list[tuple[str, str]]:
+def complete_run(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Return the ids and promoted names that begin so, each with what it is.
 
     The database is that of --database, --config or the usual config; without one, and whatever
@@ -46,7 +45,7 @@ def complete_run(ctx: click.Context, incomplete: str) -> list[tuple[str, str]]:
         return []
 
 
-def _runs(ctx: click.Context) -> Iterator[tuple[str, str]]:
+def _runs(ctx: typer.Context) -> Iterator[tuple[str, str]]:
     from configs.load import load_config
     from reranking.store import Database
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -143,8 +145,15 @@ def test_the_encoder_gives_normalised_mean_pooled_vectors(
 def test_another_encoder_in_the_package_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(builtin, "ENCODER_SHA256", "0" * 64)
-    with pytest.raises(MissingPrerequisite, match="SHA-256 53aa5117.*expected 0000"):
+    weights = builtin.encoder_folder() / "model.safetensors"
+    assert file_digest(weights, "sha256") == builtin.ENCODER_SHA256  # both name the same bytes
+    (tmp_path / "model").mkdir()
+    other = weights.read_bytes()[:-1] + b"\1"
+    (tmp_path / "model" / "model.safetensors").write_bytes(other)
+    package = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(builtin, "find_spec", lambda name: package)
+    changed = hashlib.sha256(other).hexdigest()
+    with pytest.raises(MissingPrerequisite, match=f"SHA-256 {changed}, expected 53aa5117"):
         builtin.encoder_folder(tmp_path)
 
 
