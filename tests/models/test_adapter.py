@@ -26,30 +26,8 @@ Q, D = np.repeat(np.arange(2), 3), np.tile(np.arange(3), 2)
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`base`, `adapter` (rank 4, with a head) and `merged`, which adds the change by hand."""
-    from safetensors.torch import save_file
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
     folder = tmp_path_factory.mktemp("lora")
-    tiny_cross_encoder(folder / "base")
-    model = AutoModelForSequenceClassification.from_pretrained(folder / "base")
-    torch.manual_seed(3)
-    tensors: dict[str, Any] = {}
-    for name, module in model.named_modules():
-        if name.endswith(("query", "value")):
-            up, down = torch.randn(32, 4) * 0.3, torch.randn(4, 32) * 0.3
-            tensors[f"base_model.model.{name}.lora_A.weight"] = down
-            tensors[f"base_model.model.{name}.lora_B.weight"] = up
-            module.weight.data += 16 / 4 * up @ down
-    head = torch.randn(1, 32)
-    tensors["base_model.model.classifier.weight"] = head
-    tensors["base_model.model.classifier.bias"] = torch.zeros(1)
-    model.classifier.weight.data, model.classifier.bias.data = head, torch.zeros(1)
-    (folder / "adapter").mkdir()
-    save_file(tensors, folder / "adapter" / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "task_type": "SEQ_CLS", "r": 4, "lora_alpha": 16}
-    edit(folder / "adapter" / "adapter_config.json", **config, base_model_name_or_path="../base")
-    model.save_pretrained(folder / "merged")
-    AutoTokenizer.from_pretrained(folder / "base").save_pretrained(folder / "merged")
+    model_zoo.lora(folder / "adapter")
     return folder
 
 

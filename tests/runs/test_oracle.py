@@ -32,11 +32,9 @@ from reranking.runs.run import Run
 from reranking.store import Database
 from tests.conftest import real_data
 from tests.support import tiny
-from tests.support.oracle import Oracle
+from tests.support.oracle import CELLS, COLUMNS, Oracle, compare
 from tests.support.walk import database_of, walk
 
-CELLS = [(t, s) for s in ("relevance", "all") for t in ("vector", "fts", "hybrid")]
-COLUMNS = {"vector": ["_distance"], "fts": ["_score"], "hybrid": ["_distance", "_score"]}
 EDGE_CASES = {
     "empty": "",
     "white space": " \t ",
@@ -58,43 +56,6 @@ LANCEDB_RAISES = {
     ("quoted", "fts"): "a text in double quotes is a phrase query; it needs stored positions",
     ("quoted", "hybrid"): "as for fts",
 }
-
-
-def compare(
-    ours: pl.DataFrame, theirs: pl.DataFrame, query_type: str, loose: set[str], limit: int
-) -> None:
-    """Assert that two rankings of one query agree, ties aside."""
-    a = dict(zip(ours["doc_id"], ours["_relevance_score"], strict=True))
-    b = dict(zip(theirs["doc_id"], theirs["_relevance_score"], strict=True))
-    if not loose:
-        # At the cut of a hybrid ranking two equal scores may also change places.
-        last = min(b.values(), default=0.0)
-        assert {d for d in a if a[d] > last + 1e-4} == {d for d in b if b[d] > last + 1e-4}
-        assert len(a) == len(b)
-    else:
-        # Which of the tied documents a leg brings is LanceDB's choice. In a hybrid ranking, cut at
-        # the limit, each of them may push out a document of the lowest scores.
-        cut = max(min(m.values(), default=0.0) for m in (a, b)) if query_type == "hybrid" else None
-        free = {d for m in (a, b) for d, s in m.items() if cut is not None and s <= cut + 1e-4}
-        assert (set(a) ^ set(b)) - loose - free == set()
-    for doc_id in a.keys() & b.keys():
-        assert a[doc_id] == pytest.approx(b[doc_id], abs=1e-4)
-    order = [d for d in ours["doc_id"] if d in b]
-    for first, second in zip(order, order[1:], strict=False):
-        assert b[first] >= b[second] - 2e-4, (first, second)
-    for column in COLUMNS[query_type]:
-        if column in ours.columns:
-            _same_column(ours, theirs, column, a.keys() & b.keys())
-
-
-def _same_column(ours: pl.DataFrame, theirs: pl.DataFrame, column: str, ids: Any) -> None:
-    given = dict(zip(ours["doc_id"], ours[column], strict=True))
-    expected = dict(zip(theirs["doc_id"], theirs[column], strict=True))
-    for doc_id in ids:
-        if expected[doc_id] is None:
-            assert given[doc_id] is None, (column, doc_id)
-        else:
-            assert given[doc_id] == pytest.approx(expected[doc_id], abs=1e-6, rel=1e-6)
 
 
 def _run(folder: Path, model: Path | str, **changes: Any) -> Run:

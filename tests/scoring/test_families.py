@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 
 from configs.schema import Rerank
-from reranking.arrow import frame
 from reranking.errors import ConfigError, MissingPrerequisite
 from reranking.models.fingerprint import fingerprint_reranker
 from reranking.models.reranker import score_source
 from reranking.reranker import CrossEncoderReranker
 from reranking.scoring import load
 from reranking.scoring.crossencoder import CrossEncoderModel, find_cross_encoder
-from tests.support import model_zoo, tiny
+from tests.support import model_zoo
+from tests.support.families import FAMILIES, YES_NO, Build
 from tests.support.hostile import edit
 from tests.support.tiny import sentence
-from tests.support.walk import walk_file
 
 torch = pytest.importorskip("torch")
 
@@ -31,44 +29,6 @@ RNG = np.random.default_rng(11)
 QUERIES = ["river stone", "", "winter lamp garden", "naïve 東京 <pad> x"]
 DOCUMENTS = [sentence(RNG, 6, 14), "lamp", "", "winter paper, signal! " * 30]
 Q, D = (np.repeat(np.arange(4), 4), np.tile(np.arange(4), 4))
-
-Build = Callable[[Path], Path]
-YES_NO = {"positive": "yes", "negative": "no"}
-# name: how the folder is made, keys of `rerank`, arguments of predict, which column of it
-FAMILIES: dict[str, tuple[Build, dict[str, Any], dict[str, Any], int | None]] = {
-    **{name: (build, {}, {}, None) for name, build in model_zoo.FAMILIES.items()},
-    "decoder classifier": (model_zoo.decoder_classifier, {}, {}, None),
-    "LogitScore chain": (model_zoo.logit_score, {}, {}, None),
-    "LogitScore chain, prompt": (
-        model_zoo.logit_score,
-        {"prompt": "say it"},
-        {"prompt": "say it"},
-        None,
-    ),
-    "LogitScore chain, prompt's name": (
-        model_zoo.logit_score,
-        {"prompt_name": "facts"},
-        {"prompt_name": "facts"},
-        None,
-    ),
-    "Dense chain": (model_zoo.dense_chain, {}, {}, None),
-    "Dense chain of three": (
-        lambda folder: model_zoo.dense_chain(folder, labels=3),
-        {"label": 1},
-        {},
-        1,
-    ),
-    "language model": (model_zoo.causal, {"answer_tokens": YES_NO}, {}, None),
-    "language model, untied": (
-        lambda folder: model_zoo.causal(folder, tied=False),
-        {"answer_tokens": YES_NO},
-        {},
-        None,
-    ),
-    "label by name": (model_zoo.three_labels, {"label": "yes"}, {}, 2),
-    "label by number": (model_zoo.three_labels, {"label": 0}, {}, 0),
-    "prompt before a pair": (model_zoo.bert, {"prompt": "river "}, {"prompt": "river "}, None),
-}
 
 
 @pytest.fixture(scope="module")
@@ -91,21 +51,21 @@ def find(folder: Path, settings: Mapping[str, Any] | None = None) -> CrossEncode
 def test_a_family_scores_as_predict(name: str, folders: Callable[[Build], Path]) -> None:
     from sentence_transformers import CrossEncoder
 
-    build, settings, arguments, column = FAMILIES[name]
-    folder = folders(build)
-    model = find(folder, settings)
+    family = FAMILIES[name]
+    folder = folders(family.build)
+    model = find(folder, family.settings)
     scores = model.load().score(QUERIES, DOCUMENTS, Q, D)
     pairs = [(QUERIES[q], DOCUMENTS[d]) for q, d in zip(Q, D, strict=True)]
     stock = CrossEncoder(
-        str(folder),
+        str(family.stock_folder(folder)),
         device="cpu",
         max_length=model.max_length,
         model_kwargs={"dtype": torch.float32},
     )
     if getattr(stock.config, "pad_token_id", 0) is None:
         stock.config.pad_token_id = stock.tokenizer.pad_token_id
-    expected = stock.predict(pairs, activation_fn=torch.nn.Identity(), **arguments)
-    expected = expected if column is None else expected[:, column]
+    expected = stock.predict(pairs, activation_fn=torch.nn.Identity(), **family.predict)
+    expected = expected if family.column is None else expected[:, family.column]
     assert expected.shape == scores.shape
     assert np.std(expected) > 0.02  # a constant would prove nothing
     np.testing.assert_allclose(scores, expected, atol=1e-4)
@@ -132,9 +92,9 @@ def test_a_decoder_never_exists_in_float32_if_that_is_not_asked(
         own_weights(model)
 
     monkeypatch.setattr(load, "own_weights", seen)
-    build, settings, arguments, _ = FAMILIES[name]
+    build, settings, arguments, *_ = FAMILIES[name]
     folder = folders(build)
-    asked = find(folder, settings | {"precision": "bfloat16"})
+    asked = find(folder, {**settings, "precision": "bfloat16"})
     scorer = asked.load()
     find(folder, settings).load()
     assert types == [{torch.bfloat16}, {torch.float32}]
@@ -162,9 +122,9 @@ def test_scores_that_rounded_frequencies_gave_are_others(
     name: str, folders: Callable[[Build], Path]
 ) -> None:
     """Half scores of decoders have another name than before, and no other model's have."""
-    build, settings, _, _ = FAMILIES[name]
+    build, settings, *_ = FAMILIES[name]
     for precision in ("float32", "bfloat16", "float16"):
-        model = find(folders(build), settings | {"precision": precision})
+        model = find(folders(build), {**settings, "precision": precision})
         source = score_source(model.folder.files, model.folder.chain, model.settings)
         before = fingerprint_reranker(
             model.folder.files,
@@ -181,7 +141,7 @@ def test_scores_that_rounded_frequencies_gave_are_others(
 def test_a_decoder_computes_the_logits_of_one_position(
     name: str, folders: Callable[[Build], Path]
 ) -> None:
-    build, settings, _, _ = FAMILIES[name]
+    build, settings, *_ = FAMILIES[name]
     scorer: Any = find(folders(build), settings).load()
     shapes: list[int] = []
     head = scorer._engine.model.transformers_model.lm_head
@@ -321,7 +281,9 @@ def test_weights_of_every_module_must_be_there(
         save_file(weights, folder / path / "model.safetensors")
         with pytest.raises(MissingPrerequisite, match="could not be loaded"):
             find(folder).load()
-    folder = Path(shutil.copytree(folders(FAMILIES["language model, untied"][0]), tmp_path / "lm"))
+    folder = Path(
+        shutil.copytree(folders(FAMILIES["language model, untied"].build), tmp_path / "lm")
+    )
     weights = load_file(folder / "model.safetensors")
     del weights["lm_head.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -339,35 +301,6 @@ def test_a_chain_without_a_score_is_refused(
         find(folder)
 
 
-LANCEDB = [
-    *model_zoo.FAMILIES,
-    "decoder classifier",
-    "LogitScore chain",
-    "Dense chain",
-    "language model",
-]
-
-
-@pytest.mark.parametrize("name", LANCEDB)
-def test_the_drop_in_gives_what_lancedb_gives(name: str, folders: Callable[[Build], Path]) -> None:
-    """With the model's own activation, for the families that LanceDB's class loads."""
-    import pyarrow as pa
-    from lancedb.rerankers import CrossEncoderReranker as Stock
-
-    build, settings, _, _ = FAMILIES[name]
-    folder = folders(build)
-    stock = Stock(str(folder), device="cpu", return_score="all")
-    if stock.model.model.config.pad_token_id is None:
-        stock.model.model.config.pad_token_id = stock.model.tokenizer.pad_token_id
-    own = CrossEncoderReranker(str(folder), device="cpu", return_score="all", **settings)
-    rows = pa.table({"text": DOCUMENTS[:2] + DOCUMENTS[3:], "_score": [3.0, 2.0, 1.0]})
-    expected = stock.rerank_fts("river stone", rows).sort_by([("_score", "ascending")])
-    found = own.rerank_fts("river stone", rows).sort_by([("_score", "ascending")])
-    np.testing.assert_allclose(
-        found["_relevance_score"].to_numpy(), expected["_relevance_score"].to_numpy(), atol=1e-5
-    )
-
-
 def test_a_label_and_a_prompt_reach_the_drop_in(folders: Callable[[Build], Path]) -> None:
     labels = CrossEncoderReranker(str(folders(model_zoo.three_labels)), device="cpu", label="yes")
     assert (
@@ -379,38 +312,3 @@ def test_a_label_and_a_prompt_reach_the_drop_in(folders: Callable[[Build], Path]
     )
     with pytest.raises(ConfigError, match="prompt and prompt_name"):
         CrossEncoderReranker(str(folders(model_zoo.bert)), prompt="a", prompt_name="b")
-
-
-QUICK = {"LogitScore chain, prompt", "Dense chain", "label by name"}
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in FAMILIES]
-)
-def test_a_run_publishes_what_predict_gives(
-    name: str, tmp_path: Path, folders: Callable[[Build], Path]
-) -> None:
-    build, settings, _, _ = FAMILIES[name]
-    folder = folders(build)
-    tiny.write_jsonl(tmp_path / "documents.jsonl", tiny.documents(12))
-    tiny.write_jsonl(tmp_path / "queries.jsonl", tiny.queries(["river stone", "lamp"]))
-    config = tiny.write_config(tmp_path, folder, search__limit=12)
-    run = walk_file(
-        config,
-        *(f"rerank.{k}={json.dumps(v)}" for k, v in settings.items()),
-        "rerank.activation=identity",
-    )[0]
-    results = frame(run.database.read(f"results_{run.run_id}"))
-    results = results.filter(pl.col("query_type") == "vector")
-    texts = {d["doc_id"]: d["text"] for d in tiny.documents(12)}
-    queries = {"q000": "river stone", "q001": "lamp"}
-    scorer = find(folder, settings).load()
-    found = results["_relevance_score"].to_numpy()
-    expected = scorer.score(
-        [queries[q] for q in results["query_id"]],
-        [texts[d] for d in results["doc_id"]],
-        np.arange(len(results)),
-        np.arange(len(results)),
-    )
-    assert len(results) == 24
-    np.testing.assert_allclose(found, expected, atol=1e-4)

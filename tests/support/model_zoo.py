@@ -312,3 +312,48 @@ def three_labels(folder: Path) -> Path:
     (folder / "config.json").unlink()
     BertForSequenceClassification(config).eval().save_pretrained(folder)
     return folder
+
+
+def lora(folder: Path, build: Callable[[Path], Path] = bert) -> Path:
+    """An adapter of rank 4, with a head if its base has one.
+
+    Beside it the base, and `merged`: the base with the change added by hand.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer
+
+    base, merged = folder.with_name("base"), folder.with_name("merged")
+    build(base)
+    weights = load_file(base / "model.safetensors")
+    torch.manual_seed(3)
+    tensors: dict[str, torch.Tensor] = {}
+    targets = set()
+    for name, tensor in list(weights.items()):
+        module = name.removesuffix(".weight")
+        if module.endswith(("query", "value", "q_proj", "v_proj")):
+            targets.add(module.rpartition(".")[2])
+            up, down = torch.randn(len(tensor), 4) * 0.3, torch.randn(4, tensor.shape[1]) * 0.3
+            tensors[f"base_model.model.{module}.lora_A.weight"] = down
+            tensors[f"base_model.model.{module}.lora_B.weight"] = up
+            weights[name] = tensor + 16 / 4 * up @ down
+        elif name.startswith(("classifier.", "score.")):
+            head = torch.randn(tensor.shape) if tensor.ndim == 2 else torch.zeros(tensor.shape)
+            weights[name] = tensors[f"base_model.model.{name}"] = head
+    folder.mkdir()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    headed = any(".lora_" not in name for name in tensors)
+    config = {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS" if headed else "CAUSAL_LM",
+        "r": 4,
+        "lora_alpha": 16,
+        "target_modules": sorted(targets),
+        "base_model_name_or_path": "../base",
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    merged.mkdir()
+    save_file(weights, merged / "model.safetensors", metadata={"format": "pt"})
+    (merged / "config.json").write_text((base / "config.json").read_text())
+    AutoTokenizer.from_pretrained(base).save_pretrained(merged)
+    return folder
