@@ -83,17 +83,18 @@ class RaterAgreement:
     each: tuple[OneRater, ...]
 
 
-def kappa(confusion: Floats, weights: Weights = "none") -> float:
-    """Cohen's kappa of a square table of counts; NaN where both gave one grade only.
+def kappa(confusion: Floats, weights: Weights = "none") -> Floats:
+    """Return Cohen's kappa of square tables of counts (... x v x v), one figure a table.
 
-    Weights count a disagreement by the distance of the grades' places (or its square).
+    NaN where both gave one grade only. Weights count a disagreement by the distance of the grades'
+    places (or its square).
     """
-    place = np.arange(len(confusion))
+    place = np.arange(confusion.shape[-1])
     distance = np.abs(place[:, None] - place).astype(float)
     cost = {"none": (distance > 0).astype(float), "linear": distance, "quadratic": distance**2}
-    expected = np.outer(confusion.sum(1), confusion.sum(0)) / confusion.sum()
-    chance = float((cost[weights] * expected).sum())
-    return 1 - float((cost[weights] * confusion).sum()) / chance if chance else float("nan")
+    total = confusion.sum((-2, -1))
+    chance = _outer(confusion.sum(-1), confusion.sum(-2)) * cost[weights]
+    return 1 - _ratio((cost[weights] * confusion).sum((-2, -1)) * total, chance.sum((-2, -1)))
 
 
 def krippendorff_alpha(ratings: NDArray[Any], level: Level = "nominal") -> float:
@@ -104,7 +105,7 @@ def krippendorff_alpha(ratings: NDArray[Any], level: Level = "nominal") -> float
     ratings = np.asarray(ratings, float)
     values = np.unique(ratings[~np.isnan(ratings)])
     counts = (ratings[:, :, None] == values).sum(0).astype(float)
-    return _alpha(_coincidences(counts).sum(0), values, level)
+    return float(_alpha(_coincidences(counts).sum(0), values, level))
 
 
 def _coincidences(counts: Floats) -> Floats:
@@ -118,15 +119,24 @@ def _coincidences(counts: Floats) -> Floats:
     return result
 
 
-def _alpha(coincidences: Floats, values: Floats, level: Level) -> float:
-    marginal = coincidences.sum(1)
-    total = float(marginal.sum())
-    if total <= 1:
-        return float("nan")
+def _alpha(coincidences: Floats, values: Floats, level: Level) -> Floats:
+    """Alpha of tables of coincidences (... x v x v), one figure a table."""
+    marginal = coincidences.sum(-1)
+    total = marginal.sum(-1)
     distance = _distance(marginal, values, level)
-    expected = float((np.outer(marginal, marginal) * distance).sum()) / (total - 1)
-    observed = float((coincidences * distance).sum())
-    return 1 - observed / expected if expected else float("nan")
+    expected = (_outer(marginal, marginal) * distance).sum((-2, -1))
+    observed = (coincidences * distance).sum((-2, -1))
+    return np.where(total > 1, 1 - _ratio(observed * (total - 1), expected), np.nan)
+
+
+def _outer(left: Floats, right: Floats) -> Floats:
+    product: Floats = left[..., :, None] * right[..., None, :]
+    return product
+
+
+def _ratio(over: Floats, under: Floats) -> Floats:
+    """The quotient, NaN where nothing is below the line."""
+    return over / np.where(under == 0, np.nan, under)
 
 
 def _distance(marginal: Floats, values: Floats, level: Level) -> Floats:
@@ -135,8 +145,8 @@ def _distance(marginal: Floats, values: Floats, level: Level) -> Floats:
         return 1 - np.eye(len(values))
     if level == "ordinal":
         # as many ranks apart as there are ratings between the two, with half of their own
-        values = np.cumsum(marginal) - marginal / 2
-    squared: Floats = (values[:, None] - values) ** 2
+        values = np.cumsum(marginal, -1) - marginal / 2
+    squared: Floats = (values[..., :, None] - values[..., None, :]) ** 2
     return squared
 
 
@@ -153,7 +163,7 @@ def agreement(left: pa.Table, right: pa.Table) -> Agreement:
     per_query = _per_query(both, rows, columns, len(values))
     grades = values.astype(float)
 
-    def of(statistic: Callable[[Floats], float]) -> Estimate:
+    def of(statistic: Callable[[Floats], Floats]) -> Estimate:
         return _bootstrap(per_query, statistic)
 
     return Agreement(
@@ -163,8 +173,8 @@ def agreement(left: pa.Table, right: pa.Table) -> Agreement:
         kappa=of(kappa),
         kappa_linear=of(lambda table: kappa(table, "linear")),
         kappa_quadratic=of(lambda table: kappa(table, "quadratic")),
-        alpha_nominal=of(lambda table: _alpha(table + table.T, grades, "nominal")),
-        alpha_ordinal=of(lambda table: _alpha(table + table.T, grades, "ordinal")),
+        alpha_nominal=of(lambda table: _alpha(table + table.swapaxes(-2, -1), grades, "nominal")),
+        alpha_ordinal=of(lambda table: _alpha(table + table.swapaxes(-2, -1), grades, "ordinal")),
         confusion=both.group_by("left", "right").len("count").sort("left", "right").to_arrow(),
     )
 
@@ -255,17 +265,18 @@ def _per_query(both: pl.DataFrame, rows: NDArray[Any], columns: NDArray[Any], si
     return tables
 
 
-def _bootstrap(per_query: Floats, statistic: Callable[[Floats], float]) -> Estimate:
+def _bootstrap(per_query: Floats, statistic: Callable[[Floats], Floats]) -> Estimate:
     """The statistic of the summed tables, and its 2.5% and 97.5% points over resampled queries."""
     queries = len(per_query)
     if not queries:
         return Estimate(None, None, None)
-    value = statistic(per_query.sum(0))
+    value = float(statistic(per_query.sum(0)))
     random = np.random.default_rng(SEED)
-    draws = np.empty(RESAMPLES)
-    for number in range(RESAMPLES):
+    sums = np.empty((RESAMPLES, *per_query.shape[1:]))
+    for sample in sums:
         picked = np.bincount(random.integers(queries, size=queries), minlength=queries)
-        draws[number] = statistic(np.tensordot(picked, per_query, 1))
+        sample[:] = np.tensordot(picked, per_query, 1)
+    draws = statistic(sums)
     draws = draws[~np.isnan(draws)]
     if np.isnan(value) or not len(draws):
         return Estimate(None, None, None)
