@@ -272,11 +272,12 @@ def _bootstrap(per_query: Floats, statistic: Callable[[Floats], Floats]) -> Esti
         return Estimate(None, None, None)
     value = float(statistic(per_query.sum(0)))
     random = np.random.default_rng(SEED)
-    sums = np.empty((RESAMPLES, *per_query.shape[1:]))
+    flat = per_query.reshape(queries, -1)
+    sums = np.empty((RESAMPLES, flat.shape[1]))
     for sample in sums:
         picked = np.bincount(random.integers(queries, size=queries), minlength=queries)
-        sample[:] = np.tensordot(picked, per_query, 1)
-    draws = statistic(sums)
+        sample[:] = picked @ flat
+    draws = statistic(sums.reshape(RESAMPLES, *per_query.shape[1:]))
     draws = draws[~np.isnan(draws)]
     if np.isnan(value) or not len(draws):
         return Estimate(None, None, None)
