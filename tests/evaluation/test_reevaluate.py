@@ -17,8 +17,7 @@ import pytest
 
 from configs.evaluation import ComparisonSettings
 from configs.load import load_config
-from flows.reevaluate import reevaluate
-from flows.rescore import rescore
+from reranking import order
 from reranking.arrow import frame
 from reranking.corpus.corpus import texts_of
 from reranking.corpus.stored import ENCODER_KEY, READY
@@ -28,6 +27,8 @@ from reranking.errors import ConfigError, GateFailed, InputError, MissingResourc
 from reranking.evaluation.comparison import compare
 from reranking.evaluation.run_comparison import compare_sides
 from reranking.evaluation.sides import find_side
+from reranking.pipeline import Pipeline
+from reranking.progress import unwatched
 from reranking.runs.candidates import candidates_of
 from reranking.runs.listing import find_run, list_rows
 from reranking.runs.plan import tag_of
@@ -36,6 +37,7 @@ from reranking.runs.run import Run
 from reranking.schemas import VECTORS
 from reranking.scoring.crossencoder import CrossEncoderModel
 from reranking.scoring.encoder import SentenceEncoder
+from reranking.steps import Here
 from reranking.store import Database
 from reranking.upkeep.columns import extra_columns, superseded_tables
 from reranking.upkeep.maintain import maintain
@@ -43,10 +45,6 @@ from tests.support import judged, tiny
 from tests.support.judged import refuse
 from tests.support.walk import walk_file
 
-pytestmark = [
-    pytest.mark.usefixtures("prefect_server"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
-]
 OTHER = "rerank.max_length=40"  # another fingerprint of the same tiny model
 
 
@@ -65,7 +63,10 @@ class Site:
         self.database = Database(str(folder / "db.lancedb"))
 
     def again(self, *overrides: str) -> dict[str, Any]:
-        return reevaluate(load_config(self.config, overrides))
+        return self.job("reevaluate", *overrides)
+
+    def job(self, name: str, *overrides: str) -> dict[str, Any]:
+        return order.JOBS[name](Pipeline(load_config(self.config, overrides), Here(unwatched)))
 
     def change_document(self, number: int, text: str) -> None:
         path = self.folder / "documents.jsonl"
@@ -378,9 +379,9 @@ def test_while_a_gate_fails_consumers_keep_what_they_have(site: Site) -> None:
     publish = 'results={"publish": "for_the_shop"}'
     gates = json.dumps([{"metric": "nDCG@10", "threshold": 0.99}])
     with pytest.raises(GateFailed, match="must be at least 0.99") as failed:
-        rescore(load_config(site.config, [publish, f"gates={gates}"]))
+        site.job("rescore", publish, f"gates={gates}")
     assert failed.value.values["run_id"] == site.run.run_id  # finished and there to look at
     assert site.database.open("for_the_shop") is None
     assert failed.value.values["consumers"] is None
-    assert rescore(load_config(site.config, [publish]))["gates"] is None
+    assert site.job("rescore", publish)["gates"] is None
     assert site.database.need("for_the_shop").count_rows() > 0

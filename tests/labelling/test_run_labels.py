@@ -343,9 +343,7 @@ def test_a_config_without_labels_or_run_says_so(made: tuple[Path, Run]) -> None:
     assert result.exit_code == 4
 
 
-@pytest.mark.usefixtures("prefect_server")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_the_command_labels_on_a_server(copy: Path) -> None:
+def test_the_command_labels_and_says_what_was_there(copy: Path) -> None:
     result = ask("label", copy, "--json")
     assert result.exit_code == 0, result.output
     values = json.loads(result.stdout.splitlines()[-1])

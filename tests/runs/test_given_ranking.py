@@ -104,8 +104,6 @@ def test_limit_cuts_and_nonsense_is_refused(folder: Path) -> None:
         )
 
 
-@pytest.mark.usefixtures("prefect_server")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_an_imported_run_is_a_side_of_a_comparison(folder: Path) -> None:
     config = folder / "config.yaml"
     asked: list[Any] = ["import-run", folder / "run.trec", config, "--name", "theirs", "--json"]

@@ -11,23 +11,19 @@ import pytest
 
 import reranking.encoding
 from configs.load import load_config
-from flows.ingest import ingest
-from flows.rescore import rescore
 from reranking import chunks as chunks_of_runs
+from reranking import order
 from reranking.arrow import frame
-from reranking.errors import MissingPrerequisite, RuntimeFailure
+from reranking.errors import MissingPrerequisite, RuntimeFailure, ToBeContinued
 from reranking.pipeline import Pipeline
+from reranking.progress import unwatched
+from reranking.steps import Here
 from reranking.store import Database
 from reranking.workers.devices import on_own_devices
 from tests.support import tiny
 from tests.support.equal import assert_equal
 from tests.support.judged import encoder_folder
 from tests.support.walk import walk_file
-
-pytestmark = [
-    pytest.mark.usefixtures("prefect_server"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
-]
 
 CHUNKS = 5
 
@@ -62,9 +58,15 @@ def fresh(inputs: Path, folder: Path) -> Path:
 
 
 def spread(config: Path, runner: str, *overrides: str) -> dict[str, Any]:
-    """The flow with two workers of a kind."""
-    options = [f"execution.runner={runner}", "execution.workers=2", *overrides]
-    return rescore(load_config(config, options))
+    """The job with two workers of a kind."""
+    return job("rescore", config, f"execution.runner={runner}", "execution.workers=2", *overrides)
+
+
+def job(name: str, config: Path, *overrides: str) -> dict[str, Any]:
+    try:
+        return order.JOBS[name](Pipeline(load_config(config, overrides), Here(unwatched)))
+    except ToBeContinued as stopped:
+        return stopped.values
 
 
 def counts(inputs: Path) -> tuple[int, int]:
@@ -133,12 +135,8 @@ def test_documents_are_encoded_by_workers_and_in_order(
         return work(job, config, texts)
 
     monkeypatch.setattr(reranking.encoding, "encode_texts", seen)
-    ingest(
-        load_config(
-            fresh(inputs, tmp_path),
-            ["execution.runner=threads", "execution.workers=3"],
-        )
-    )
+    options = ["execution.runner=threads", "execution.workers=3"]
+    job("ingest", fresh(inputs, tmp_path), *options)
     assert sorted(parts) == sorted([26, 27, 27, parts[0]])  # the lost part twice
     found, wanted = (
         frame(Database(str(folder / "db.lancedb")).read("documents")).sort("doc_id")
@@ -152,7 +150,7 @@ def test_documents_are_encoded_by_workers_and_in_order(
 def test_workers_refine_like_one_process(inputs: Path, tmp_path: Path) -> None:
     half = ["rerank.precision=bfloat16", "rerank.refine=float32", "rerank.top_k=3"]
     alone, many = fresh(inputs, tmp_path / "alone"), fresh(inputs, tmp_path / "many")
-    one = rescore(load_config(alone, half))
+    one = job("rescore", alone, *half)
     two = spread(many, "threads", *half)
     assert two["refined"] == one["refined"] and one["refined"]["refine_scored"] > 0
     assert_equal(many.parent / "db.lancedb", alone.parent / "db.lancedb")
