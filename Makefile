@@ -6,7 +6,7 @@ SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: quickstart test test-all lint audit install test-pythons deploy-check bench clean
+.PHONY: quickstart test test-all test-cluster lint audit install test-pythons deploy-check bench clean
 
 quickstart: $(VENV)/.installed  ## set up and do the main job on the Python documentation
 	$(BIN)/rescore quickstart
@@ -14,8 +14,13 @@ quickstart: $(VENV)/.installed  ## set up and do the main job on the Python docu
 test: $(VENV)/.installed-test  ## set up and pass the tests
 	$(BIN)/pytest $(SIDE_BY_SIDE)
 
-test-all: $(VENV)/.installed-test  ## the slow tests too
-	$(BIN)/pytest $(SIDE_BY_SIDE) -m ""
+test-all: $(VENV)/.installed-test  ## the slow tests too, and those on clusters
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not cluster"
+	$(MAKE) test-cluster
+
+test-cluster: $(VENV)/.installed-test  ## install Ray and Dask, and the tests on real clusters of both
+	$(BIN)/pip install -q -c constraints.txt -e '.[ray,dask]'
+	$(BIN)/pytest -m cluster
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

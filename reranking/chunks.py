@@ -54,6 +54,12 @@ class _Scoring:
     rescorer: Rescorer
     refiner: Refiner | None = None
 
+    def forget_window(self) -> None:
+        """Look the scores of the next chunk up again."""
+        self.rescorer.store.forget_window()
+        if self.refiner is not None:
+            self.refiner.exact.store.forget_window()
+
     @property
     def seconds(self) -> float:
         """Seconds in the models so far."""
@@ -106,7 +112,7 @@ def work_in_workers(pipeline: Pipeline, run: Run) -> list[Report]:
         tally = hand_out(
             crew,
             run.chunks,
-            lambda worker, chunk: worker.submit(work_here, pipeline.job, config, run, chunk),
+            lambda worker, *which: worker.submit(work_here, pipeline.job, config, run, *which),
             admit=lambda worker: worker.submit(fault_of_worker, asked),
             tell=_Teller(progress, len(run.chunks)),
             enough=lambda tally: _is_spent(pipeline, tally),
@@ -336,9 +342,10 @@ def recall(pipeline: Pipeline, run: Run) -> dict[str, float]:
     return counts | {"scored": 0, "reused": counts.get("pairs", 0)}
 
 
-def work_here(job: str, config: Config, run: Run, chunk: int) -> Report:
+def work_here(job: str, config: Config, run: Run, chunk: int, again: bool = False) -> Report:
     """Search and score one chunk in this worker, whose pipeline stays for the job's next chunk.
 
+    `again`: another worker was lost at it, and what that one had committed is looked up.
     A process may call this in several threads (Dask's has one a core): they share one model.
     """
     number = getattr(place, "number", None)
@@ -350,6 +357,8 @@ def work_here(job: str, config: Config, run: Run, chunk: int) -> Report:
             held = _held[number] = own
         if not _same_work(held.resident.run, run):
             held.resident.run = run
+        if again and (scoring := getattr(held.resident, "scoring", None)) is not None:
+            scoring.forget_window()
         return tried(work_on_chunk, held, held.resident.run, chunk)
 
 

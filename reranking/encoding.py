@@ -82,7 +82,7 @@ class SpreadEncoder:
         tally = hand_out(
             self._crew,
             range(count),
-            lambda worker, i: worker.submit(encode_texts, self._job, self.config, parts[i]),
+            lambda worker, i, _: worker.submit(encode_texts, self._job, self.config, parts[i]),
             admit=lambda worker: worker.submit(fault_of_worker, asked),
         )
         made = [

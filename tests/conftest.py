@@ -107,3 +107,13 @@ def real_data(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"test collection {name} is not at {DATA}")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say once, after the whole suite, why the tests on clusters did not run."""
+    whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS
+    if whole and "not cluster" in config.option.markexpr:
+        terminalreporter.write_line(
+            "left out: the tests on real Ray and Dask clusters, whose extras take a minute to "
+            "install (make test-cluster)"
+        )

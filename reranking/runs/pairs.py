@@ -95,6 +95,10 @@ class RunScores(PairScores):
         super().__init__(run.database, reranker, (), run.least_epoch)
         self.run, self.window = run, range(0)
 
+    def forget_window(self) -> None:
+        """Look the next chunk's scores up again: another process has added some."""
+        self.window = range(0)
+
     def cover(self, chunk: int) -> None:
         """Know the stored scores of the chunk, and of those behind it as far as a window goes."""
         if chunk in self.window:

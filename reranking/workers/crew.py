@@ -90,7 +90,8 @@ class Tally:
         return self.done + len(self.deadly) >= self.of
 
 
-Submit = Callable[[Worker, int], Future[Any]]
+Submit = Callable[[Worker, int, bool], Future[Any]]
+"""Hand a piece of work to a worker; True: a lost worker has done a part of it, perhaps."""
 
 
 def hand_out(
@@ -192,7 +193,8 @@ class _Shift:
                 enough = depth == 0 or len(self.left) >= len(ready)
                 if self.left and enough and len(bench.work) <= depth:
                     item = self.left.popleft()
-                    bench.work.append((item, self.submit(bench.worker, item)))
+                    again = item in self.tally.tried_again
+                    bench.work.append((item, self.submit(bench.worker, item, again)))
 
     def _collect(self, name: str) -> None:
         """Take what a worker has finished."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,8 @@ from reranking.errors import MissingPrerequisite
 from reranking.workers.crew import Worker, WorkerLost, lacking_extra
 from reranking.workers.devices import gpus_wanted, place
 from reranking.workers.reach import need_answer
+
+log = logging.getLogger(__name__)
 
 _TIMEOUT = 8  # seconds to reach a scheduler
 
@@ -104,9 +107,17 @@ class _DaskCrew:
         return all(offered.get(name, 0) >= amount for name, amount in self._resources.items())
 
     def check(self) -> None:
-        """Raise MissingPrerequisite if workers are there and none offers what is asked for."""
+        """Raise MissingPrerequisite if workers are there and too few offer what is asked for."""
         there = workers_of(self.client)
-        if there and not any(self._fits(info.get("resources", {})) for info in there.values()):
+        fitting = sum(self._fits(info.get("resources", {})) for info in there.values())
+        if 0 < fitting < self.least:
+            raise MissingPrerequisite(
+                f"execution.workers.min is {self.least} and the Dask cluster has {fitting} "
+                f"worker(s) of use: start more with `dask worker`, or lower min (0 waits for them)"
+            )
+        if self._most is not None and 0 < fitting < self._most:
+            log.warning("%d workers are wanted, the Dask cluster has %d now", self._most, fitting)
+        if there and not fitting:
             asked = ", ".join(f"{name}={amount:g}" for name, amount in self._resources.items())
             offers = sorted({str(dict(info.get("resources", {}))) for info in there.values()})
             raise MissingPrerequisite(
@@ -136,9 +147,9 @@ def dask_workers(config: Config) -> Iterator[_DaskCrew]:
         if execution.address is None:
             here = {"n_workers": execution.most, "threads_per_worker": 1, "host": "127.0.0.1"}
             offered = {"GPU": gpus_wanted(config), **execution.resources}
-            cluster = stack.enter_context(
-                LocalCluster(dashboard_address=None, resources=offered, **here)
-            )
+            # Its own lines are about port numbers and about processes that end late.
+            quiet = {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.ERROR}
+            cluster = stack.enter_context(LocalCluster(resources=offered, **here, **quiet))
         else:
             cluster = execution.address
             need_answer(cluster, "Dask", "dask scheduler")

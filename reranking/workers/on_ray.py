@@ -7,10 +7,12 @@ GPUs would get a new process, and load its model again, for every chunk.
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from configs.schema import Config
@@ -19,7 +21,15 @@ from reranking.workers.crew import Worker, lacking_extra, relayed
 from reranking.workers.devices import gpus_wanted
 from reranking.workers.reach import need_answer
 
+log = logging.getLogger(__name__)
+
 _LOOPBACK = "127.0.0.1"
+_OF_ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""0: Ray's processes listen on the loopback address alone, as by default on macOS and Windows."""
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_NUM_REDIS_GET_RETRIES": "6",  # a second each before an address is given up
+}
 
 
 class _Actor:
@@ -98,50 +108,95 @@ def _where() -> str:
 @contextmanager
 def ray_workers(config: Config) -> Iterator[_RayCrew]:
     """Actors on the cluster at `execution.address`, or on one that is started here."""
-    try:
-        import ray
-    except ImportError as error:
-        raise lacking_extra("ray") from error
     execution = config.execution
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    started = not ray.is_initialized()
-    if started:
-        _begin(execution.address, execution.most)
-    try:
-        needs = {"num_cpus": 1, "num_gpus": gpus_wanted(config), "resources": execution.resources}
-        slots = _slots(needs)
-        if execution.workers is None:
-            count = slots if execution.address else 1
-        else:
-            count = execution.most
-        crew = _RayCrew(max(count, 1), execution.least, needs | {"max_restarts": 0})
-        if slots < execution.least:
-            raise _too_small(execution.least, needs, ray.cluster_resources())
+    with _set({**_QUIET, _OF_ONE_MACHINE: "0"} if execution.address is None else _QUIET):
         try:
-            yield crew
-        finally:
-            crew.close()
+            import ray
+        except ImportError as error:
+            raise lacking_extra("ray") from error
+        with ExitStack() as stack:
+            if not ray.is_initialized():
+                _begin(execution.address, execution.most)
+                stack.callback(ray.shutdown)
+            yield stack.enter_context(_crew(config))
+
+
+@contextmanager
+def _crew(config: Config) -> Iterator[_RayCrew]:
+    import ray
+
+    execution = config.execution
+    needs = {"num_cpus": 1, "num_gpus": gpus_wanted(config), "resources": execution.resources}
+    slots = _slots(needs)
+    if slots < execution.least:
+        raise _too_small(execution.least, needs, ray.cluster_resources())
+    count = slots if execution.workers is None and execution.address else execution.most
+    if slots < count:
+        log.warning("%d workers are wanted, the Ray cluster has room for %d now", count, slots)
+    crew = _RayCrew(max(count, 1), execution.least, needs | {"max_restarts": 0})
+    try:
+        yield crew
     finally:
-        if started:
-            ray.shutdown()
+        crew.close()
+
+
+@contextmanager
+def _set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Have environment variables of Ray for as long as the block, unless they are set already."""
+    new = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
 
 
 def _begin(address: str | None, count: int) -> None:
+    """Start Ray on this machine, or connect to the cluster at an address."""
     import ray
 
     if address is None:
         here = {"num_cpus": count, "include_dashboard": False, "_node_ip_address": _LOOPBACK}
-        ray.init("local", **here)
+        with _one_machine(), warnings.catch_warnings():
+            # Ray executes another program at once: nothing of LanceDB runs in the fork.
+            warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)
+            ray.init("local", logging_level=logging.ERROR, **here)
         return
     need_answer(address, "Ray", "ray start --head")
     try:
-        ray.init(address, log_to_driver=False)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # ConnectionError, RuntimeError, gRPC's own
-        first = str(error).strip().splitlines()[:1]
-        raise MissingPrerequisite(
-            f"no Ray cluster at execution.address {address}: {' '.join(first)}. Start one with "
-            "`ray start --head`, or leave the address out to start one here"
-        ) from error
+        raise MissingPrerequisite(_why_not(address, error)) from error
+
+
+@contextmanager
+def _one_machine() -> Iterator[None]:
+    """Have Ray take the loopback address for its node's where it was imported before."""
+    from ray._private import ray_constants
+
+    before = getattr(ray_constants, "ENABLE_RAY_CLUSTER", False)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _why_not(address: str, error: BaseException | None) -> str:
+    first = " ".join(str(error).strip().splitlines()[:1])
+    while error is not None:
+        if "AuthToken" in str(error) or "AuthenticationError" in str(error):
+            return (
+                f"the Ray cluster at execution.address {address} asks for a token: set "
+                "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH unless the token "
+                "is in ~/.ray/auth_token. On a machine of the cluster execution.address=auto does"
+            )
+        error = error.__cause__ or error.__context__
+    return (
+        f"no Ray cluster at execution.address {address}: {first}. Start one with "
+        "`ray start --head`, or leave the address out to start one here"
+    )
 
 
 def _slots(needs: Mapping[str, Any]) -> int:

@@ -57,7 +57,7 @@ def answer(item: int) -> int:
     return item * 10
 
 
-def submit(worker: Any, item: int) -> Future[Any]:
+def submit(worker: Any, item: int, again: bool) -> Future[Any]:
     future: Future[Any] = worker.submit(answer, item)
     return future
 
@@ -163,7 +163,7 @@ def test_a_worker_that_joins_later_is_given_work() -> None:
 
 
 def test_faults_of_the_job_are_no_faults_of_a_worker() -> None:
-    def broken(worker: Any, item: int) -> Future[Any]:
+    def broken(worker: Any, item: int, again: bool) -> Future[Any]:
         future: Future[Any] = Future()
         future.set_exception(RuntimeFailure("the model gave NaN"))
         return future
@@ -187,7 +187,7 @@ def test_a_process_that_dies_in_its_first_piece_of_work_is_replaced(
     config = job(tmp_path, cross_encoder, "execution.runner=processes", "execution.workers=2")
     with processes(config) as crew:
         tally = hand_out(
-            crew, range(4), lambda worker, item: worker.submit(die_once, str(tmp_path), item)
+            crew, range(4), lambda worker, item, _: worker.submit(die_once, str(tmp_path), item)
         )
     assert set(tally.results) == set(range(4)) and tally.lost == 1
 

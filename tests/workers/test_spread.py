@@ -80,8 +80,8 @@ def counts(inputs: Path) -> tuple[int, int]:
     [
         "threads",
         pytest.param("processes", marks=pytest.mark.slow),
-        pytest.param("ray", marks=pytest.mark.slow),
-        pytest.param("dask", marks=pytest.mark.slow),
+        pytest.param("ray", marks=pytest.mark.cluster),
+        pytest.param("dask", marks=pytest.mark.cluster),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

@@ -1,0 +1,1 @@
+"""Real Ray and Dask clusters, started by their own commands: `make test-cluster`."""
