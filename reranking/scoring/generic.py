@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ class AssembledJob:
 
     @property
     def lengths(self) -> Ints:
-        return self.pairs.tokens.lengths
+        return np.maximum(self.pairs.tokens.lengths, 1)  # a pair without tokens is padded to one
 
     @property
     def tokens(self) -> Ints:
@@ -124,8 +124,25 @@ def forward(model: CrossEncoder, features: dict[str, Any], column: int = 0) -> t
     moved = {
         k: v.to(model.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()
     }
+    if not moved["input_ids"].shape[1]:
+        moved |= _padding(model, len(moved["input_ids"]), moved.keys())
     scores: torch.Tensor = model(moved)["scores"]
     return scores.float().reshape(len(scores), -1)[:, column]
+
+
+def _padding(model: CrossEncoder, pairs: int, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """The features of pairs without any token, where a tokenizer puts no special ones.
+
+    One padding token each: what predict gives such a pair in a batch with others. With nothing but
+    such pairs it fails.
+    """
+    tokenizer: Any = model.tokenizer
+    values = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    return {
+        name: torch.full((pairs, 1), values.get(name, 0), device=model.device)
+        for name in ("input_ids", "token_type_ids", "attention_mask")
+        if name in names
+    }
 
 
 def stock_features(model: CrossEncoder, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import os
 import random
 import threading
 import time
@@ -167,7 +168,15 @@ class Wire:
         if not is_loopback(urlsplit(self._api.url).hostname or ""):
             hint = "check rerank.api.url, the network and its proxy (HTTPS_PROXY, NO_PROXY)"
         if "CERTIFICATE" in said.upper():
-            hint = "if it is your own server, name its CA's file in SSL_CERT_FILE"
+            if "certificate is not valid for" in said or "Hostname mismatch" in said:
+                hint = "its certificate is another host's: set rerank.api.url to the name in it"
+            elif "expired" in said:
+                hint = "have its certificate renewed, and look at this machine's clock"
+            else:
+                hint = (
+                    "its certificate is not trusted here; if it is your own server's, name its "
+                    "CA's file (PEM) in SSL_CERT_FILE"
+                )
         elif "SSL" in said.upper() or "TLS" in said.upper():
             hint = "the address says https, does the server speak it?"
         return MissingPrerequisite(
@@ -229,6 +238,12 @@ def _client(url: str, key: str | None) -> httpx.Client:
     host = urlsplit(url).hostname or ""
     shown = f"[{host}]" if ":" in host else host
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    file = os.environ.get("SSL_CERT_FILE")
+    if file and not os.path.isfile(file):
+        raise ConfigError(
+            f"SSL_CERT_FILE names {file}, which is no file: correct it, or unset it to trust the "
+            "public authorities"
+        )
     try:
         return httpx.Client(
             headers=headers,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from flows.commands.server import (
     prepare,
 )
 from reranking.errors import ConfigError, MissingPrerequisite
+from tests.support.certificate import own_certificate
 
 WELL = {"/api/health": (200, True), "/api/admin/version": (200, version("prefect"))}
 
@@ -174,14 +173,7 @@ def test_what_is_wrong_with_a_server_is_said(
 
 def test_a_companys_certificate_is_named_by_its_variable(bare: Path) -> None:
     """It is needed, and it is enough: the certificate is one that nobody else knows."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl makes the certificate")
-    own = bare / "own.pem"
-    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", "own.key", "-out", str(own)]
-    subprocess.run([*make.split(), *name, *files], cwd=bare, check=True, capture_output=True)
-    own.write_text(own.read_text() + (bare / "own.key").read_text())
+    own = own_certificate(bare)
     with answering(WELL, own) as url:
         with pytest.raises(MissingPrerequisite, match="PREFECT_API_SSL_CERT_FILE"):
             check(Server(url, "a test", {}))

@@ -18,6 +18,8 @@ from reranking.models.reranker import score_source
 from reranking.reranker import CrossEncoderReranker
 from reranking.scoring import load
 from reranking.scoring.crossencoder import CrossEncoderModel, find_cross_encoder
+from reranking.scoring.engines import Pairs
+from reranking.scoring.generic import GenericEngine
 from tests.support import model_zoo
 from tests.support.families import FAMILIES, YES_NO, Build
 from tests.support.hostile import edit
@@ -69,6 +71,34 @@ def test_a_family_scores_as_predict(name: str, folders: Callable[[Build], Path])
     assert expected.shape == scores.shape
     assert np.std(expected) > 0.02  # a constant would prove nothing
     np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_pairs_without_tokens_score_as_beside_others(
+    side: str, tmp_path: Path, folders: Callable[[Build], Path]
+) -> None:
+    """Two empty texts, where a tokenizer adds nothing: predict scores them in mixed batches only"""
+    from sentence_transformers import CrossEncoder
+
+    folder = Path(shutil.copytree(folders(model_zoo.decoder_classifier), tmp_path / "model"))
+    edit(folder / "tokenizer_config.json", padding_side=side)
+    stock = CrossEncoder(str(folder), device="cpu")
+    stock.config.pad_token_id = stock.tokenizer.pad_token_id
+    with pytest.raises(RuntimeError, match="0 elements"):
+        stock.predict([("", "")])
+    pairs = [("", ""), ("river", "stone lamp")]
+    expected = stock.predict(pairs, activation_fn=torch.nn.Identity())
+    scorer = find(folder).load()
+    one, two = np.zeros(1, np.int64), np.arange(2)
+    assert scorer.path == "generic/cpu"
+    alone = scorer.score([""], [""], one, one)
+    both = scorer.score(["", "river"], ["", "stone lamp"], two, two)
+    np.testing.assert_allclose(both, expected, atol=1e-4)
+    np.testing.assert_allclose(alone, expected[:1], atol=1e-4)
+    engine = GenericEngine(stock, None)  # whose tokenizer forms the pairs
+    pair = engine.prepare(Pairs([""], [""], one, one))
+    with torch.inference_mode():
+        np.testing.assert_allclose(pair.run(one).numpy(), expected[:1], atol=1e-4)
 
 
 DECODERS = ["decoder classifier", "LogitScore chain", "language model"]

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from reranking.scoring import wire
 from reranking.scoring.crossencoder import find_reranker
 from reranking.scoring.served import ServedModel
 from reranking.scoring.wire import asked_pause
+from tests.support.certificate import own_certificate
 from tests.support.judged import shuffled
 from tests.support.rerank_server import PATHS, RerankServer, rerank_server
 
@@ -263,6 +265,35 @@ def test_a_server_that_is_not_there_is_not_waited_for() -> None:
 def test_https_to_a_server_that_does_not_speak_it(jina: RerankServer) -> None:
     with pytest.raises(MissingPrerequisite, match="https, does the server speak it"):
         score(jina, url=jina.url.replace("http:", "https:"))
+
+
+def test_a_certificate_that_is_not_trusted_is_named_with_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    own = own_certificate(tmp_path)
+    with rerank_server("jina", certificate=own) as server:
+        with pytest.raises(MissingPrerequisite, match="CA's file .* in SSL_CERT_FILE") as no:
+            score(server)
+        assert server.url in str(no.value) and "not trusted" in str(no.value) and not server.asked
+        monkeypatch.setenv("SSL_CERT_FILE", str(own))
+        np.testing.assert_allclose(score(server), EXPECTED, atol=1e-6)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "gone.pem"))
+        with pytest.raises(ConfigError, match="SSL_CERT_FILE names .*gone.pem"):
+            score(server)
+
+
+def test_a_certificate_of_another_host_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = own_certificate(tmp_path, "reranker.example")
+    monkeypatch.setenv("SSL_CERT_FILE", str(own))
+    with (
+        rerank_server("jina", certificate=own) as server,
+        pytest.raises(MissingPrerequisite, match="is another host's: set .*api.url to the name"),
+    ):
+        score(server)
 
 
 def test_this_machine_is_asked_directly_and_others_by_the_proxy(

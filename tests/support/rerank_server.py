@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from tests.support.judged import shuffled
@@ -33,11 +35,13 @@ class RerankServer:
     asked: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     port: int = 0
+    certificate: Path | None = None  # https, with this certificate and key
     lock: Any = field(default_factory=threading.Lock)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{PATHS[self.dialect]}"
+        scheme = "http" if self.certificate is None else "https"
+        return f"{scheme}://127.0.0.1:{self.port}{PATHS[self.dialect]}"
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -123,6 +127,10 @@ def rerank_server(dialect: str, **settings: Any) -> Iterator[RerankServer]:
 
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     running.daemon_threads = True
+    if server.certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(server.certificate)
+        running.socket = tls.wrap_socket(running.socket, server_side=True)
     server.port = running.server_address[1]
     thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
     thread.start()
