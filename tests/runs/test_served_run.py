@@ -190,3 +190,64 @@ def test_a_bake_off_sends_texts_for_the_configs_own_model_only(
     run = Database(str(tmp_path / "db.lancedb")).read(f"results_{rows['tiny']['run_id']}")
     best = frame(run).filter(pl.col("rank") == 1)
     assert best["_relevance_score"].max() <= 1
+
+
+JUDGED = {
+    "judgments": {
+        "judgment_list": "j",
+        "source": {"format": "trec", "path": "judgments.tsv"},
+        "measures": ["nDCG@10"],
+    },
+    "labels": {"label_set": "answers", "rules": [{"name": "best", "on": "score", "top_n": 2}]},
+    "training": {"relevant": 1},
+}
+
+
+def judged(folder: Path, server: RerankServer) -> Path:
+    """A config with judgments and labels."""
+    lines = [f"q00{q} 0 d{d:03d} {d % 2}" for q in range(3) for d in range(30)]
+    (folder / "judgments.tsv").write_text("\n".join(lines))
+    return write(folder, server, **JUDGED)
+
+
+def test_what_reads_stored_scores_asks_nobody(tmp_path: Path) -> None:
+    """Neither the server nor its key is there any more; nothing is waited for."""
+    with rerank_server("jina") as server:
+        config = judged(tmp_path, server)
+        run, _ = walk_file(config)
+        asked = len(server.asked)
+        server.key = "a key"  # from here on `settings` names the variable, which is not set
+        judged(tmp_path, server)
+    at = ("--config", str(config))
+    for arguments in [
+        ("evaluate", str(config)),
+        ("sweep", str(config)),
+        ("label", str(config)),
+        ("mine", str(config), "--out", str(tmp_path / "mined.parquet")),
+        ("bakeoff", str(config), "--reranker", "tiny", "--reranker", "none"),
+        ("explain", run.run_id, "q000", *at),
+        ("show", run.run_id, *at),
+        ("report", run.run_id, "--out", str(tmp_path / "report.html"), *at),
+    ]:
+        done = invoke(*arguments)
+        assert done.exit_code == 0, (arguments, done.output)
+    assert len(server.asked) == asked
+
+
+def test_a_run_is_reevaluated_with_a_server(tmp_path: Path, cross_encoder: Path) -> None:
+    with rerank_server("tei") as server:
+        config = judged(tmp_path, server)
+        local = ("--set", "rerank.api=null", "--set", f"rerank.model_name={cross_encoder}")
+        base = values(invoke("run", str(config), *local))["run_id"]
+        sent = values(invoke("run", str(config), "--dry-run"))["sent"]
+        assert not server.asked and sent["to"] == server.url
+        done = invoke("reevaluate", str(config))
+        assert done.exit_code == 0, done.output
+        assert len(server.pairs) == sent["pairs"] > 0
+        run_id = values(done)["run_id"]
+    results = frame(Database(str(tmp_path / "db.lancedb")).read(f"results_{run_id}"))
+    pairs = results.select("query_id", "doc_id").rows()
+    expected = [shuffled(ASKED[q], DOCUMENTS[d]) for q, d in pairs]
+    np.testing.assert_allclose(results["_relevance_score"], expected, atol=1e-6)
+    done = invoke("compare", base, run_id, "--config", str(config))
+    assert done.exit_code == 0, done.output
