@@ -124,7 +124,14 @@ class SentenceEncoder:
     def _encode(self, kind: str, texts: Sequence[str], prompt: str | None) -> NDArray[np.float32]:
         fast = None if prompt is not None else self._fast
         if fast is not None and not _prompted(kind, fast.prompts, fast.default_prompt):
-            return fast.encode(texts)
+            try:
+                return fast.encode(texts)
+            except Exception as error:  # whatever fails there, the stock model still encodes
+                log.warning(
+                    "the fast encoder failed: %s: %s; encoding with the stock model from here on",
+                    *(type(error).__name__, error),
+                )
+                self.__dict__["_fast"] = None
         vectors = getattr(self._model, f"encode_{kind}")(
             list(texts),
             prompt=prompt,

@@ -38,15 +38,15 @@ _MODULES = ["Transformer", "Pooling", "Normalize"]
 
 def fast_encoder(model: SentenceTransformer) -> FastEncoder | None:
     """The model's fast encoder if it has the layout and gives the same vectors, else None."""
-    if model.device.type != "cpu" or not _fits(model):
-        return None
     parts: list[Any] = list(model)
     try:
+        if model.device.type != "cpu" or not _fits(model):
+            return None
         fast = FastEncoder(_answer(model), parts[0].auto_model)
-    except (RuntimeError, ValueError) as error:
-        log.info("no fast encoder: %s", error)
+        return fast if _is_close(fast, model) else None
+    except Exception as error:  # whatever fails there, the stock model still encodes
+        log.warning("no fast encoder: %s: %s", type(error).__name__, error)
         return None
-    return fast if _is_close(fast, model) else None
 
 
 def is_known_chain(folder: ModelFolder) -> bool:

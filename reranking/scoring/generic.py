@@ -65,7 +65,8 @@ class AssembledJob:
 
     @property
     def lengths(self) -> Ints:
-        return np.maximum(self.pairs.tokens.lengths, 1)  # a pair without tokens is padded to one
+        lengths: Ints = np.maximum(self.pairs.tokens.lengths, 1)  # one without any is padded to one
+        return lengths
 
     @property
     def tokens(self) -> Ints:

@@ -105,6 +105,23 @@ def load_engine(
     return generic
 
 
+def load_generic(
+    files: ModelFiles,
+    device: str,
+    dtype: str,
+    max_length: int,
+    trust_remote_code: bool,
+    source: ScoreSource,
+) -> GenericEngine:
+    """The stock model, with the scores that it has as `load_engine`'s; no fast path is tried."""
+    import torch
+
+    loaded = "float32" if may_be_packed(files) else dtype
+    model = load_stock(files, device, max_length, trust_remote_code, source, loaded)
+    cast(model, getattr(torch, dtype))
+    return GenericEngine(model, build_assembler(model, max_length), source.column)
+
+
 def _remembered(
     verdict: Record, files: ModelFiles, device: str, dtype: torch.dtype, max_length: int
 ) -> FastEngine | None:
@@ -169,10 +186,10 @@ def _fast_engine(
     """The fast engine if the model has its layout and it can be built here."""
     from reranking.scoring.fast import FastEngine, fast_layout
 
-    layout = fast_layout(model)
-    if layout is None or assembler is None:
-        return None
     try:
+        layout = fast_layout(model)
+        if layout is None or assembler is None:
+            return None
         return FastEngine(model, layout, assembler, dtype)
     except Exception as error:  # whatever fails there, the stock model still scores
         logger.warning("no fast path on %s: %s: %s", model.device, type(error).__name__, error)

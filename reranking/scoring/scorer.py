@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from ctypes.util import find_library
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.schema import Rerank
-from reranking.errors import ConfigError, MissingPrerequisite, RuntimeFailure
+from reranking.errors import ConfigError, MissingPrerequisite, RescoreError, RuntimeFailure
 from reranking.models.chain import read_chain
 from reranking.models.files import ModelFiles, read_model_files
 from reranking.models.folder import half_type, resolve_max_length
@@ -140,9 +140,17 @@ class PairScorer:
     """A reranker on one device."""
 
     def __init__(
-        self, engine: Engine, *, dtype: str, max_length: int, batch_tokens: int | None = None
+        self,
+        engine: Engine,
+        *,
+        dtype: str,
+        max_length: int,
+        batch_tokens: int | None = None,
+        stock: Callable[[], Engine] | None = None,
     ) -> None:
+        """`stock` makes the engine that takes over where this one fails, if it is a fast path."""
         self.dtype = dtype
+        self._stock = stock
         self.path = engine.path
         self.max_length = max_length
         self._failures: set[str] = set()  # each kind is warned of once
@@ -158,7 +166,8 @@ class PairScorer:
     @classmethod
     def load(cls, folder: Path | ModelFiles, settings: Rerank) -> PairScorer:
         """The reranker in `folder`, checked against the stock model before it is used."""
-        from reranking.scoring.load import load_engine
+        from reranking.scoring.generic import GenericEngine
+        from reranking.scoring.load import load_engine, load_generic
 
         if settings.device is not None and not isinstance(settings.device, str):
             raise ConfigError("several devices were given; load them with devices.load_scorer")
@@ -167,9 +176,12 @@ class PairScorer:
         device = resolve_device(settings.device)
         dtype = resolve_dtype(settings.precision, device, files)
         max_length = resolve_max_length(files, settings.max_length)
-        engine = load_engine(files, device, dtype, max_length, settings.trust_remote_code, source)
+        model = (files, device, dtype, max_length, settings.trust_remote_code, source)
+        engine = load_engine(*model)
+        stock = None if isinstance(engine, GenericEngine) else partial(load_generic, *model)
         logger.info("scoring with %s in %s, %d tokens a pair", engine.path, dtype, max_length)
-        return cls(engine, dtype=dtype, max_length=max_length, batch_tokens=settings.batch_tokens)
+        tokens = settings.batch_tokens
+        return cls(engine, dtype=dtype, max_length=max_length, batch_tokens=tokens, stock=stock)
 
     def score(
         self,
@@ -193,6 +205,7 @@ class PairScorer:
     ) -> Iterator[Batch]:
         """The same, batch by batch while they come, longest pairs first.
 
+        Where a fast path fails, whatever the error, the stock model scores the pairs that are left.
         Raises RuntimeFailure for a logit that is not finite, and if one pair does not fit.
         """
         from reranking.scoring.engines import Pairs
@@ -201,11 +214,40 @@ class PairScorer:
             raise ValueError(f"{len(query_index)} queries against {len(document_index)} documents")
         if not len(query_index):
             return
-        pairs = Pairs(queries, documents, query_index, document_index)
+        left = np.ones(len(query_index), bool)
+        try:
+            for batch in self._batches(Pairs(queries, documents, query_index, document_index)):
+                left[batch.positions] = False
+                yield batch
+            return
+        except Exception as error:
+            if isinstance(error, RescoreError) and not isinstance(error, _KernelFailure):
+                raise
+            self._fall_back(error)
+        rest = np.flatnonzero(left)
+        pairs = Pairs(queries, documents, query_index[rest], document_index[rest])
+        for batch in self._batches(pairs):
+            yield batch._replace(positions=rest[batch.positions])
+
+    def _batches(self, pairs: Pairs) -> Iterator[Batch]:
         job = self._engine.prepare(pairs)
         for positions, logits in self._run(job):
             _check(pairs, positions, logits)
             yield Batch(positions, logits, None if job.tokens is None else job.tokens[positions])
+
+    def _fall_back(self, error: Exception) -> None:
+        """Take the stock model instead of the fast path; raises `error` if there is none."""
+        if self._stock is None:
+            raise error
+        logger.warning(
+            "the fast path %s failed: %s: %s; scoring with the stock model from here on",
+            *(self.path, type(error).__name__, error),
+        )
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._engine, self._stock, self._pool = self._stock(), None, None
+        self.path = f"{self.path}, then {self._engine.path}"
+        self.batch_tokens = min(self.batch_tokens, self._engine.batch_tokens)
 
     def _run(self, job: Job) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Batches in the order of their length, a few of them in flight."""
@@ -243,7 +285,9 @@ class PairScorer:
     def _halve(self, lengths: NDArray[np.int64], reason: str) -> None:
         """Remember half the budget, which `lengths` (tokens of a batch's pairs) was too much."""
         if len(lengths) == 1:
-            raise RuntimeFailure(
+            from reranking.scoring.results import OUT_OF_MEMORY
+
+            raise (RuntimeFailure if reason == OUT_OF_MEMORY else _KernelFailure)(
                 f"{reason} on {self._engine.device} with a single pair of {lengths[0]} "
                 "tokens; set a smaller max_length or another device"
             )
@@ -259,6 +303,10 @@ class PairScorer:
             self._engine.device,
             self.batch_tokens,
         )
+
+
+class _KernelFailure(RuntimeFailure):
+    """A kernel that fails for a single pair, on a device that still computes."""
 
 
 class _Todo:

@@ -91,22 +91,6 @@ def test_a_fast_path_that_is_off_only_for_pairs_alone_is_not_used(
     assert load(folder).path == "generic/cpu"
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("no kernel"), TypeError("unexpected keyword argument 'scale'")]
-)
-def test_a_fast_path_that_fails_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def fail(*_: object) -> None:
-        raise error
-
-    folder = bert(tmp_path / "model")
-    monkeypatch.setattr(fast_bert.FastBert, "__call__", fail)
-    assert load(folder).path == "generic/cpu"
-    monkeypatch.setattr(fast_bert.FastBert, "_load_head", fail)
-    assert load(folder).path == "generic/cpu"
-
-
 def test_threads_and_budgets_do_not_change_scores(tmp_path: Path) -> None:
     scorer = load(bert(tmp_path / "model"), batch_tokens=64)
     threads = torch.get_num_threads()
