@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -69,6 +70,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return next((server for server in SERVERS if server in text), file)
 
     return BySharedServer(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the modules that stay until the end: a twentieth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -102,6 +102,7 @@ def test_a_repeat_scores_nothing_and_draws_a_page(
     assert [r["run_id"] for r in values["rows"] if r["run_id"]]
 
 
+@pytest.mark.slow
 def test_a_limit_ends_it_to_be_continued_and_a_repeat_goes_on(
     tmp_path: Path, cross_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,7 +79,7 @@ def ingested_by_an_earlier_version(folder: Path, model: Path, encoder: Path) -> 
     return config
 
 
-@pytest.mark.parametrize("ingest", [True, False])
+@pytest.mark.parametrize("ingest", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_stored_vectors_are_taken_over_after_one_check(
     tmp_path: Path, cross_encoder: Path, encoder: Path, ingest: bool, caplog: Any
 ) -> None:

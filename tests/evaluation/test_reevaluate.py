@@ -299,6 +299,7 @@ def test_a_killed_move_is_finished_by_the_next(
     assert walk_file(site.config, other)[0].run_id == found["run_id"]
 
 
+@pytest.mark.slow
 def test_maintain_moves_the_columns_of_earlier_trials(site: Site, encoders: list[Path]) -> None:
     """In earlier versions a trial put a second vector column into `documents`."""
     other = f"documents.encoder.model={encoders[1]}"

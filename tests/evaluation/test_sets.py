@@ -195,6 +195,7 @@ def test_evaluate_tells_each_set_and_the_whole(world: World, by_itself: dict[str
     assert "tail" in shown and "first stage" in shown
 
 
+@pytest.mark.slow
 def test_compare_tells_each_set_as_a_comparison_of_it_alone(
     world: World, by_itself: dict[str, Any]
 ) -> None:
@@ -258,6 +259,7 @@ def test_the_report_has_a_section_of_the_sets(world: World, tmp_path: Path) -> N
     assert 'id="sets"' in out.read_text()
 
 
+@pytest.mark.slow
 def test_a_bakeoff_tells_each_set(world: World) -> None:
     path = str(world.path)
     model = world.config.rerank.model_name  # type: ignore[union-attr]
@@ -298,6 +300,7 @@ def test_a_set_is_what_it_holds_today(tmp_path: Path, cross_encoder: Path) -> No
     assert list(still["sets"]) == ["head", "regression"]
 
 
+@pytest.mark.slow
 def test_sets_without_a_list_for_all(tmp_path: Path, cross_encoder: Path) -> None:
     """Only regression is judged: the whole and the others say so, nothing is chosen for them."""
     path = make_world(tmp_path, cross_encoder, head={"source": jsonl("head")})

@@ -67,7 +67,7 @@ def after(
         "ingest",
         pytest.param("load_queries", marks=pytest.mark.slow),
         pytest.param("search", marks=pytest.mark.slow),
-        "score",
+        pytest.param("score", marks=pytest.mark.slow),
         pytest.param("publish", marks=pytest.mark.slow),
     ],
 )
@@ -337,7 +337,10 @@ def test_numbers_that_a_library_changed_stop_the_run(
 # Damaged files
 
 
-@pytest.mark.parametrize("table", ["pair_scores", "runs", "candidates", "queries"])
+@pytest.mark.parametrize(
+    "table",
+    ["pair_scores", *(pytest.param(t, marks=slow) for t in ("runs", "candidates", "queries"))],
+)
 def test_a_table_without_its_versions_is_never_a_new_one(world: World, table: str) -> None:
     world.run()
     folder = world.folder / "db.lancedb" / f"{table}.lance"

@@ -49,12 +49,12 @@ def test_nothing_is_configured(bare: Path) -> None:
     assert configured() is None
 
 
-OTHER_SETTINGS = ["named", "built in", "prefect.toml", "py"]
+OTHER_SETTINGS = [".env", "named", "built in", "prefect.toml", "py"]
 
 
 @pytest.mark.parametrize(
     "settings",
-    ["active", ".env", *(pytest.param(s, marks=pytest.mark.slow) for s in OTHER_SETTINGS)],
+    ["active", *(pytest.param(s, marks=pytest.mark.slow) for s in OTHER_SETTINGS)],
 )
 def test_it_is_the_server_that_prefect_itself_would_use(
     bare: Path, monkeypatch: pytest.MonkeyPatch, settings: str

@@ -72,7 +72,9 @@ def test_nothing_prints_past_the_one_function() -> None:
                 assert own or called not in ("print", "typer.echo", "click.echo"), path
 
 
-@pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
+@pytest.mark.parametrize(
+    "form", [[], pytest.param(["--json"], marks=pytest.mark.slow)], ids=["table", "json"]
+)
 def test_a_pipe_that_nobody_reads_any_more_ends_a_command_without_a_word(
     form: list[str], tmp_path: Path
 ) -> None:

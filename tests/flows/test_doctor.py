@@ -47,6 +47,7 @@ def test_before_the_first_ingest_all_is_well(config: Path) -> None:
     assert files(config.parent) == before
 
 
+@pytest.mark.slow
 def test_the_estimate_is_near_what_the_run_then_does(config: Path) -> None:
     walk_file(config, "search.limit=3")
     before = files(config.parent)

@@ -118,12 +118,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cross_encoder: Path) -> P
         (["--help"], 0, ALL),
         (["--version"], 0, ALL),
         (["run", "CONFIG", "--set", "nonsense=1"], 2, ALL),
-        (["runs", "--config", "CONFIG"], 0, HEAVY),
-        (["ingest", "CONFIG"], 0, HEAVY),
         (["run", "CONFIG"], 0, HEAVY),
         *(
             pytest.param(arguments, code, HEAVY, marks=pytest.mark.slow)
             for arguments, code in (
+                (["runs", "--config", "CONFIG"], 0),
+                (["ingest", "CONFIG"], 0),
                 (["maintain", "CONFIG", "--dry-run"], 0),
                 (["export", "RUN", "--format", "csv", "--out", "OUT", "--config", "CONFIG"], 0),
                 (["show", "RUN", "--config", "CONFIG"], 0),

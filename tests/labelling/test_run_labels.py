@@ -126,6 +126,7 @@ def test_another_rule_replaces_the_name_whole(copy: Path) -> None:
     assert {row["label_set"] for row in list_label_sets(database)} == {second, other}
 
 
+@pytest.mark.slow
 def test_a_kill_between_the_two_commits_leaves_no_label_set(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_kill_between_the_two_commits_leaves_no_label_set(
     assert database.need("labels").count_rows() == sum(values["labels"].values())
 
 
+@pytest.mark.slow
 def test_racing_processes_leave_one_label_per_pair(copy: Path) -> None:
     values = labelled(copy)
     database = database_of(copy)

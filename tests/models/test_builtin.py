@@ -174,6 +174,7 @@ def test_the_cache_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert builtin.default_cache() == tmp_path / "rescore"
 
 
+@pytest.mark.slow
 def test_changed_weights_in_the_cache_are_built_again(tmp_path: Path) -> None:
     folder = resolve_model(builtin.RERANKER, cache_dir=tmp_path).path
     weights = folder / "model.safetensors"

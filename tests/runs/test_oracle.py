@@ -223,7 +223,11 @@ def test_the_first_stage_of_hybrid_search_equals_lancedb(
 
 
 @pytest.mark.parametrize(
-    "blend", [Blend(vector=3, fts=2, scale="min-max"), Blend(method="ranks", vector=1, fts=1)]
+    "blend",
+    [
+        Blend(vector=3, fts=2, scale="min-max"),
+        pytest.param(Blend(method="ranks", vector=1, fts=1), marks=pytest.mark.slow),
+    ],
 )
 def test_the_drop_in_blends_as_the_run_does(
     runs: dict[str, Run], oracles: dict[str, Oracle], cross_encoder: Path, blend: Blend

@@ -187,6 +187,7 @@ def test_only_float32_scores_are_published(runs: dict[str, Any]) -> None:
     assert published <= set(stored["exact"]["score"].to_list())
 
 
+@pytest.mark.slow
 def test_a_margin_of_nothing_is_found_out(
     folder: Path, cross_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +235,7 @@ def test_an_interrupted_run_goes_on(
     assert results.select(ORDER).equals(runs["refined"][2].select(ORDER))
 
 
+@pytest.mark.slow
 def test_a_forced_run_scores_both_again(
     folder: Path, cross_encoder: Path, runs: dict[str, Any]
 ) -> None:

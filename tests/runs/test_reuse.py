@@ -165,6 +165,7 @@ def test_after_an_edit_only_pairs_with_changed_texts_are_scored(world: World) ->
     assert sorted(scored) == sorted((q["text"], changed["text"]) for q in world.queries)
 
 
+@pytest.mark.slow
 def test_an_edit_that_moves_other_documents_scores_just_the_new_pairs(world: World) -> None:
     first, _ = world.run()
     known = world.pairs(first)
@@ -265,6 +266,7 @@ def test_force_writes_an_epoch_that_readers_prefer(world: World) -> None:
     assert world.right(other, shift=0.5)
 
 
+@pytest.mark.slow
 def test_an_interrupted_forced_run_continues(world: World) -> None:
     first, scored = world.run()
     world.scores.shift, world.scores.fails_after = 0.5, len(scored) // 2
@@ -301,6 +303,7 @@ def test_what_was_scored_before_a_fault_is_kept(world: World) -> None:
     assert sorted(begun + rest) == sorted(world.pairs(plan)) and world.right(plan)
 
 
+@pytest.mark.slow
 def test_measures_are_those_of_the_forced_results(world: World, tmp_path: Path) -> None:
     (tmp_path / "judgments.tsv").write_text("q000 0 d001 2\nq001 0 d003 1\n")
     judgments = {
@@ -317,6 +320,7 @@ def test_measures_are_those_of_the_forced_results(world: World, tmp_path: Path) 
     assert [row["reranked"] for row in after] != [row["reranked"] for row in before]
 
 
+@pytest.mark.slow
 def test_the_real_model_gives_the_same_results_twice(tmp_path: Path, cross_encoder: Path) -> None:
     folders = [tmp_path / "whole", tmp_path / "grown"]
     for folder in folders:

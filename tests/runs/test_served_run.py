@@ -176,6 +176,7 @@ def test_search_and_the_drop_in_ask_the_server(
     assert ("river stone", "not in the corpus") in jina.pairs and len(jina.pairs) < 5
 
 
+@pytest.mark.slow
 def test_a_bake_off_sends_texts_for_the_configs_own_model_only(
     tmp_path: Path, jina: RerankServer, cross_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

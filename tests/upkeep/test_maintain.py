@@ -94,6 +94,7 @@ def test_a_run_with_maintenance_between_its_steps_is_the_same(
     assert_equal(settings.database, load_config(other).database)
 
 
+@pytest.mark.slow
 def test_a_run_beside_endless_maintenance_is_the_same(config: Path, tmp_path: Path) -> None:
     other = tmp_path / "other" / "config.yaml"
     shutil.copytree(config.parent, other.parent)

@@ -102,7 +102,8 @@ def test_two_workers_leave_what_one_process_leaves(
     assert not spread(config, runner)["computed"]
 
 
-@pytest.mark.parametrize("runner", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["threads", "processes"])
 def test_limits_count_what_all_workers_did_and_the_next_start_goes_on(
     inputs: Path, tmp_path: Path, runner: str
 ) -> None:
