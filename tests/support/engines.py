@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 MARK = "RESCORE_TEST_CLUSTER"
@@ -74,6 +72,8 @@ class Engine:
 
 def end(pid: int) -> None:
     """Kill a process and its descendants."""
+    import psutil  # comes with either engine
+
     try:
         root = psutil.Process(pid)
         family = [*root.children(recursive=True), root]
@@ -192,6 +192,8 @@ def cluster(kind: str, folder: Path, workers: int = 2, **environment: str) -> It
 
 def listeners(pids: Sequence[int]) -> Mapping[str, list[str]]:
     """Where each of the processes and their descendants listens: addresses by command."""
+    import psutil
+
     found: dict[str, list[str]] = {}
     for pid in pids:
         root = psutil.Process(pid)
