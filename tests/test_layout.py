@@ -58,6 +58,7 @@ FLOORS = [
         "damage",
         "reading",
         "compaction",
+        "memory",
     },
     {"store"},
     {"sources"},

@@ -9,14 +9,18 @@ from typing import Any
 
 import pyarrow as pa
 
+from reranking import memory
 from reranking.corpus.rejects import write_rejects
 from reranking.errors import InputError, MissingResource
 from reranking.fingerprints import ContentDigest, canonical, digest, text_hash
-from reranking.schemas import QUERIES
+from reranking.schemas import QUERIES, conform
 from reranking.sources.rows import Reject, Row
 from reranking.store import Database, equals
 
 TABLE = "queries"
+_AT_ONCE = 2_000  # queries that are Python's objects at the same time
+_TIMES = 3  # as read, as stored before, and sorted
+_NAMED = ["query_id", "text_hash", "vector"]  # what the set's digest is of
 _OURS = {"query_id", "text", "tags", "vector"}
 
 
@@ -55,31 +59,57 @@ def store_table(database: Database, name: str, wanted: pa.Table) -> None:
 
 
 def queries_of(name: str, rows: Iterator[Row | Reject]) -> tuple[pa.Table, list[Reject]]:
-    """The rows as queries (schema QUERIES), and those that cannot be one."""
-    good: dict[str, dict[str, Any]] = {}
+    """The rows as queries (schema QUERIES), and those that cannot be one.
+
+    Raises InputError for a set that this machine's memory cannot hold.
+    """
+    parts = [QUERIES.empty_table()]
+    waiting: list[dict[str, Any]] = []
+    known: set[str] = set()
     rejects: list[Reject] = []
+    held = 0
     for row in rows:
         if isinstance(row, Reject):
             rejects.append(row)
-        elif (query_id := str(row.values["query_id"])) in good:
+        elif (query_id := str(row.values["query_id"])) in known:
             rejects.append(Reject(row.number, query_id, "duplicate id", None))
         else:
-            good[query_id] = _query(name, query_id, row.values)
-    return pa.Table.from_pylist(list(good.values()), QUERIES), rejects
+            known.add(query_id)
+            waiting.append(_query(name, query_id, row.values))
+        if len(waiting) >= _AT_ONCE:
+            parts.append(pa.Table.from_pylist(waiting, QUERIES))
+            waiting.clear()
+            held += parts[-1].nbytes
+            _check_memory(name, len(known), held)
+    parts.append(pa.Table.from_pylist(waiting, QUERIES))
+    return pa.concat_tables(parts), rejects
+
+
+def _check_memory(name: str, count: int, held: int) -> None:
+    """Raise InputError where what is still to be done with so many bytes will find no room."""
+    left = memory.available()
+    if left is not None and _TIMES * held > left:
+        raise InputError(
+            f"query set {name!r} does not fit into memory: its first {count:,} queries take "
+            f"{held / 1e6:,.0f} MB, a run holds a set {_TIMES} times for a moment, and "
+            f"{left / 1e6:,.0f} MB are free. Nothing of it was stored. Split it into query sets of "
+            "their own, each with a run of its own (pairs are scored once for all of them), or use "
+            "a machine with more memory"
+        )
 
 
 def pin_queries(database: Database, name: str) -> QuerySet:
     """The query set as it is now; raises MissingResource if none has that name."""
     table = database.open(TABLE)
     version = 0 if table is None else int(table.version)
-    rows = read_queries(database, QuerySet(name, version, "", 0)) if version else None
-    if rows is None or not rows.num_rows:
+    content, of_set = ContentDigest(), equals("query_set", name)
+    for batch in database.stream(TABLE, of_set, _NAMED, version=version or None, rows=_AT_ONCE):
+        content.add(_identity(row) for row in batch.to_pylist())
+    if not content.rows:
         raise MissingResource(
             f"no query set {name!r} in {database.uri}: give it a `queries.source`"
         )
-    content = ContentDigest()
-    content.add(_identity(r) for r in rows.to_pylist())
-    return QuerySet(name, version, content.hex(), rows.num_rows)
+    return QuerySet(name, version, content.hex(), content.rows)
 
 
 def read_queries(database: Database, queries: QuerySet) -> pa.Table:
@@ -130,8 +160,11 @@ def _stored_equal(database: Database, name: str, wanted: pa.Table) -> bool:
     stored = database.read(TABLE, equals("query_set", name))
     if stored.num_rows != wanted.num_rows:
         return False
-    ordered = stored.select(wanted.column_names).sort_by("query_id").to_pylist()
-    return bool(ordered == wanted.sort_by("query_id").to_pylist())
+    stored, asked = (
+        conform(t.select(wanted.column_names), QUERIES).sort_by("query_id")
+        for t in (stored, wanted)
+    )
+    return bool(stored.equals(asked))
 
 
 def lacks_vectors(database: Database, name: str) -> bool:
