@@ -5,7 +5,9 @@
 Documents are pieces of BEIR texts under `--data`, with vectors of random directions per word. A
 round does both sides with `--queries` queries; the loop is sampled (`--sampled` queries) and
 scaled. Ratios are taken within a round; their medians over `--rounds` are printed, by the clock and
-by CPU time.
+by CPU time. What full-text search costs by the words of a query:
+
+    python -m benchmarks.search --data ../shared/data --legs fts --words 2 6 12
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +59,17 @@ def main() -> None:
     parser.add_argument("--sampled", type=int, default=40)
     parser.add_argument("--limit", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--legs", nargs="+", default=list(TYPES), choices=list(TYPES))
+    parser.add_argument("--words", type=int, nargs="+", default=[0], help="of a query; 0: all")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = [row for count in options.documents for row in measured(count, options)]
     if options.json:
         print(json.dumps(rows))
         return
-    table = Table("documents", "legs", "queries/s", "loop", "clock", "CPU", "asked", "equal hits")
+    table = Table(
+        "documents", "legs", "words", "queries/s", "loop", "clock", "CPU", "asked", "equal hits"
+    )
     for row in rows:
         table.add_row(*(f"{v:,.3g}" if isinstance(v, float) else str(v) for v in row.values()))
     Console().print(table)
@@ -75,10 +83,11 @@ def measured(count: int, options: argparse.Namespace) -> Iterator[dict[str, Any]
         corpus = write(Path(folder), texts)
         database = Database(folder)
         table = lancedb.connect(folder).open_table("documents")
-        for name, types in TYPES.items():
-            settings = Search(query_types=types, limit=options.limit)
+        for name, words in product(options.legs, options.words):
+            settings = Search(query_types=TYPES[name], limit=options.limit)
+            asked = replace(texts, queries=[cut(q, words) for q in texts.queries])
             rounds = [
-                one_round(database, corpus, table, settings, texts, turn, options)
+                one_round(database, corpus, table, settings, asked, turn, options)
                 for turn in range(options.rounds)
             ]
             ours, theirs, equal = zip(*rounds, strict=True)
@@ -86,6 +95,7 @@ def measured(count: int, options: argparse.Namespace) -> Iterator[dict[str, Any]
             yield {
                 "documents": f"{count:,}",
                 "legs": name,
+                "words": words or statistics.mean(len(q.split()) for q in asked.queries),
                 "queries/s": 1 / statistics.median(o.wall for o in ours),
                 "loop": 1 / statistics.median(t.wall for t in theirs),
                 "clock": statistics.median(clock for clock, _ in ratios),
@@ -93,6 +103,11 @@ def measured(count: int, options: argparse.Namespace) -> Iterator[dict[str, Any]
                 "asked": ASKED[name] if count >= 100_000 else "",
                 "equal hits": min(equal),
             }
+
+
+def cut(text: str, words: int) -> str:
+    """The text's first words, all of them for 0."""
+    return " ".join(text.split()[:words]) if words else text
 
 
 def one_round(

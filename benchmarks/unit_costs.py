@@ -35,6 +35,7 @@ from reranking.store import Database
 
 PER_QUERY = 100  # candidates
 COMMIT = 100_000  # pairs
+MANY, SOME = 300, 10  # commits, of which the first and the last are compared
 CHUNKS = (1, 5, 20, 80)  # of the jobs whose requests are counted
 MERGED = 10_000  # documents
 RERANKER = b"r" * 16
@@ -46,13 +47,16 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--id-length", type=int, default=12)
     parser.add_argument("--no-requests", action="store_true")
+    parser.add_argument("--only-commits", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measured(Path(folder), options.rows, options.id_length)
-        found |= documents(Path(folder), options.rows)
-        if not options.no_requests:
-            found |= requests(Path(folder))
+        found = commits(Path(folder))
+        if not options.only_commits:
+            found |= measured(Path(folder), options.rows, options.id_length)
+            found |= documents(Path(folder), options.rows)
+            if not options.no_requests:
+                found |= requests(Path(folder))
     if options.json:
         print(json.dumps(found))
         return
@@ -140,6 +144,32 @@ def append_pairs(database: Database, pairs: pa.Table) -> pl.DataFrame:
             part = part.append_column(name, pa.array([value] * part.num_rows, kind))
         store.database.append("pair_scores", part)
     return rows
+
+
+def commits(folder: Path) -> dict[str, Any]:
+    """Milliseconds of the first and the last of MANY commits, with the compactions among them."""
+    database = Database(str(folder / "commits.lancedb"))
+    store, rng = PairScores(database, RERANKER, []), np.random.default_rng(4)
+    took = []
+    for number in range(MANY):
+        at = np.arange(number * PER_QUERY, (number + 1) * PER_QUERY)
+        pairs = pl.DataFrame(
+            {
+                "query_hash": pl.Series(hashes_of(at // 7).to_pylist(), dtype=pl.Binary),
+                "doc_hash": pl.Series(hashes_of(at).to_pylist(), dtype=pl.Binary),
+                "score": rng.normal(size=PER_QUERY).astype(np.float32),
+            }
+        )
+        began = time.perf_counter()
+        store.add(pairs, 0)
+        took.append((time.perf_counter() - began) * 1e3)
+    first, last = (sorted(part)[len(part) // 2] for part in (took[:SOME], took[-SOME:]))
+    return {
+        f"a commit, ms: median of the first {SOME}": first,
+        f"a commit, ms: median of the last {SOME} of {MANY}": last,
+        f"the dearest of {MANY} commits, which compacts, ms": max(took),
+        f"{MANY} commits, s": sum(took) / 1e3,
+    }
 
 
 def documents(folder: Path, rows: int) -> dict[str, Any]:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 from lancedb.expr import Expr
+
+# LanceDB reads ahead up to 2 GiB of a table, of more fragments at once the more cores there are: a
+# pass over a large table would take as much memory. These two take no time that could be measured.
+for _name, _value in {
+    "LANCE_DEFAULT_IO_BUFFER_SIZE": 64 << 20,
+    "LANCE_DEFAULT_FRAGMENT_READAHEAD": 2,
+}.items():
+    os.environ.setdefault(_name, str(_value))
 
 
 def query(table: Any, where: Expr | str | None, columns: list[str] | None) -> Any:

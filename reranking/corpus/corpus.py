@@ -158,6 +158,9 @@ def content_digest(database: Database, corpus: Corpus, where: Mapping[str, Any])
 
 def _refuse_twins(database: Database, corpus: Corpus, words: NDArray[np.uint64]) -> None:
     """Raise InputError, which names some and counts all, if ids stand more than once."""
+    first = np.sort(words[:, 0])
+    if not (first[1:] == first[:-1]).any():  # a hundredth of the time of what follows
+        return
     known, counts = np.unique(words, axis=0, return_counts=True)
     if len(known) == len(words):
         return

@@ -85,31 +85,51 @@ class PairScores:
         rows = pairs.with_columns(epoch=pl.lit(epoch, pl.Int32)).select(list(_COLUMNS)).to_arrow()
         marks = pa.array([self.reranker] * count, pa.binary(16))
         self.database.append(TABLE, rows.append_column("reranker", marks))
-        self.known = pl.concat([self.known, frame(rows)])
+        self._learn(frame(rows))
+
+    def _learn(self, rows: pl.DataFrame) -> None:
+        self.known = pl.concat([self.known, rows])
 
 
 class RunScores(PairScores):
-    """The scores of a run's pairs: those of a window of its chunks are known at a time."""
+    """The scores of a run's pairs: one chunk's are known, and held are those of a window of chunks.
+
+    Each pass over the store fills a window; a chunk's few among them are looked through faster.
+    """
 
     def __init__(self, run: Run, reranker: bytes) -> None:
         super().__init__(run.database, reranker, (), run.least_epoch)
-        self.run, self.window = run, range(0)
+        self.run, self.window, self.chunk = run, range(0), -1
+        self.held = _EMPTY
 
     def forget_window(self) -> None:
         """Look the next chunk's scores up again: another process has added some."""
         self.window = range(0)
 
     def cover(self, chunk: int) -> None:
-        """Know the stored scores of the chunk, and of those behind it as far as a window goes."""
-        if chunk in self.window:
+        """Know the stored scores of the chunk, and hold those of the window that it begins."""
+        if chunk == self.chunk:
             return
-        search = self.run.search
-        pairs = search.chunk_queries * search.limit * len(search.legs)
-        self.window = range(chunk, chunk + max(1, _WINDOW // pairs))
-        rows = self.run.query_rows.slice(
-            chunk * search.chunk_queries, len(self.window) * search.chunk_queries
-        )
-        self.look_up(rows.column("text_hash").to_pylist())
+        if chunk not in self.window:
+            search = self.run.search
+            pairs = search.chunk_queries * search.limit * len(search.legs)
+            self.known = self.held = _EMPTY  # not held beside what takes their place
+            self.window = range(chunk, chunk + max(1, _WINDOW // pairs))
+            self.look_up(self._hashes(self.window))
+            self.held = self.known
+        self.chunk = chunk
+        asked = pl.DataFrame({"query_hash": pl.Series(self._hashes(range(chunk, chunk + 1)))})
+        self.known = self.held.join(asked.unique(), on="query_hash", how="semi")
+
+    def _hashes(self, chunks: range) -> list[bytes]:
+        size = self.run.search.chunk_queries
+        rows = self.run.query_rows.slice(chunks.start * size, len(chunks) * size)
+        hashes: list[bytes] = rows.column("text_hash").to_pylist()
+        return hashes
+
+    def _learn(self, rows: pl.DataFrame) -> None:
+        super()._learn(rows)
+        self.held = pl.concat([self.held, rows])
 
 
 class Commits:
