@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from lancedb.expr import Expr
 from numpy.typing import NDArray
 
@@ -20,9 +21,10 @@ from reranking.corpus.sql import one_of_sql
 from reranking.corpus.stored import ENCODER_KEY, READY
 from reranking.errors import ConfigError, InputError, MissingResource
 from reranking.fingerprints import ContentDigest, canonical, text_hash
+from reranking.reading import taken
 from reranking.store import Database, one_of
 
-_IDS_PER_QUERY = 10_000
+_IDS_PER_QUERY = 1_000  # a condition of more takes longer than a pass over all ids
 _ROWS_AT_ONCE = 8192  # of documents, whose texts may be long
 _EXAMPLES = 3
 
@@ -211,14 +213,38 @@ def columns_of(
     """The id and the columns of the given documents, in any order."""
     kind = type_of(corpus.opened(database).schema, corpus.id)
     names = list(dict.fromkeys([corpus.id, *columns]))
-    for start in range(0, len(doc_ids), _IDS_PER_QUERY):
-        part: list[Any] = list(doc_ids[start : start + _IDS_PER_QUERY])
-        if pa.types.is_integer(kind):
-            part = [number for i in part if (number := _integer(i, kind)) is not None]
-        by_sql = "." in corpus.id or pa.types.is_uint64(kind)  # which `lancedb.expr` cannot say
+    ids: list[Any] = list(doc_ids)
+    if pa.types.is_integer(kind):
+        ids = [number for i in ids if (number := _integer(i, kind)) is not None]
+    plain = pa.types.is_integer(kind) or pa.types.is_string(kind)
+    if len(ids) > _IDS_PER_QUERY and plain and not any("." in name for name in names):
+        yield from _rows_with_ids(database, corpus, pa.array(ids, kind), names)
+        return
+    by_sql = "." in corpus.id or pa.types.is_uint64(kind)  # which `lancedb.expr` cannot say
+    for start in range(0, len(ids), _IDS_PER_QUERY):
+        part = ids[start : start + _IDS_PER_QUERY]
         where = one_of_sql(corpus.id, part) if by_sql else one_of(corpus.id, part)
-        if part:
-            yield from rows_of_corpus(database, corpus, names, where)
+        yield from rows_of_corpus(database, corpus, names, where)
+
+
+def _rows_with_ids(
+    database: Database, corpus: Corpus, ids: pa.Array, names: list[str]
+) -> Iterator[pa.RecordBatch]:
+    """Columns of the documents with these ids: where they stand is read first, from all ids.
+
+    A condition on 100,000 ids takes LanceDB four times as long, and 4 KB of memory for each.
+    """
+    home, rows = corpus.database(database), []
+    for batch in home.stream(corpus.table, None, [corpus.id], corpus.version, row_ids=True):
+        having = pc.is_in(batch.column(corpus.id), value_set=ids)
+        rows += batch.column("_rowid").filter(having).to_pylist()
+    left_out = corpus.newest_by is not None or corpus.skips_empty
+    read = list(dict.fromkeys([*names, *([corpus.scored] if corpus.skips_empty else [])]))
+    for found in taken(corpus.opened(database), rows, read, rows=_ROWS_AT_ONCE):
+        for batch in found.to_batches():
+            if corpus.newest_by is None:
+                batch = batch.drop_columns(["_rowid"])
+            yield kept_rows(home, corpus, batch) if left_out else batch
 
 
 def _integer(identifier: str, kind: pa.DataType) -> int | None:
