@@ -6,6 +6,8 @@ import threading
 
 from configs.schema import Config
 
+_UNNAMED = (None, "cuda")  # of the GPUs that are there any
+
 place = threading.local()
 """`number`: which worker of its machine this thread (or its process) is."""
 
@@ -34,12 +36,14 @@ def cuda_devices() -> int:
 def on_own_devices(config: Config, number: int | None = None, present: int | None = None) -> Config:
     """Return the config as the worker `number` uses it: with GPUs of its own.
 
-    None: this worker and the GPUs here. A config that names its devices stays as it is, and so
+    None: this worker and the GPUs here. A config that names its GPUs stays as it is, and so
     does every config in a worker that has no number, because its engine hands out GPUs itself.
     """
     number = getattr(place, "number", None) if number is None else number
     gpus = config.execution.gpus_per_worker
-    if number is None or not gpus or config.rerank is None or config.rerank.device is not None:
+    if number is None or not gpus or config.rerank is None:
+        return config
+    if config.rerank.device not in _UNNAMED:
         return config
     present = cuda_devices() if present is None else present
     if not present:
@@ -47,7 +51,7 @@ def on_own_devices(config: Config, number: int | None = None, present: int | Non
     own = [f"cuda:{(number * gpus + i) % present}" for i in range(min(gpus, present))]
     rerank = config.rerank.model_copy(update={"device": own[0] if len(own) == 1 else own})
     encoder = config.documents.encoder
-    if encoder is not None and encoder.device is None:
+    if encoder is not None and encoder.device in _UNNAMED:
         encoder = encoder.model_copy(update={"device": own[0]})
     documents = config.documents.model_copy(update={"encoder": encoder})
     return config.model_copy(update={"rerank": rerank, "documents": documents})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +10,11 @@ import numpy as np
 import pytest
 
 from tests.support import tiny
-from tests.support.engines import Engine, cluster, free_port
+from tests.support.engines import Engine, cluster, free_port, need
 from tests.support.object_store import Store
 from tests.support.walk import walk_file
 
 CHUNKS = 8
-MODULES = {"dask": "distributed", "ray": "ray"}
 
 
 @pytest.fixture(scope="session")
@@ -68,10 +66,3 @@ def engine(
             for name, value in getattr(started, "client", {}).items():
                 patch.setenv(name, value)
             yield started
-
-
-def need(kind: str) -> str:
-    """The engine, if its extra is installed."""
-    if importlib.util.find_spec(MODULES[kind]) is None:
-        pytest.skip(f"the extra {kind} is not installed: make test-cluster installs it")
-    return kind

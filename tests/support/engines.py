@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 import shutil
@@ -15,8 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+MODULES = {"dask": "distributed", "ray": "ray"}
 MARK = "RESCORE_TEST_CLUSTER"
 """Set in every process of a cluster of ours: what a worker says of itself shows where it is."""
 
@@ -207,3 +211,10 @@ def listeners(pids: Sequence[int]) -> Mapping[str, list[str]]:
             if places:
                 found.setdefault(name, []).extend(places)
     return found
+
+
+def need(kind: str) -> str:
+    """The engine, if its extra is installed; the test is skipped where it is not."""
+    if importlib.util.find_spec(MODULES[kind]) is None:
+        pytest.skip(f"the extra {kind} is not installed: make test-cluster installs it")
+    return kind

@@ -17,6 +17,7 @@ class Store:
     """Where the emulator listens, and the environment that points LanceDB there."""
 
     endpoint: str
+    server: Any = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -47,22 +48,31 @@ class Store:
         keys = [row["Key"] for row in found]
         return {k: client.get_object(Bucket=BUCKET, Key=k)["Body"].read() for k in keys}
 
+    def leave(self) -> None:
+        """Refuse connections until `come_back`, which takes a port that was given."""
+        self.server.stop()
+        self.server._server.server_close()
+
+    def come_back(self) -> None:
+        """Answer again, with what was stored."""
+        self.server.start()
+
     def put(self, key: str, content: bytes) -> None:
         """Store an object."""
         self.client().put_object(Bucket=BUCKET, Key=key, Body=content)
 
 
 @contextmanager
-def emulator() -> Iterator[Store]:
-    """moto's server on a free port of loopback, with an empty bucket; stopped at the end."""
+def emulator(port: int = 0) -> Iterator[Store]:
+    """moto's server on a (free) port of loopback, with an empty bucket; stopped at the end."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line per request
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
-        store = Store(f"http://{host}:{port}")
+        store = Store(f"http://{host}:{port}", server)
         # What an earlier emulator of this process held is still there.
         urlopen(Request(f"{store.endpoint}/moto-api/reset", method="POST")).close()  # noqa: S310
         store.client().create_bucket(Bucket=BUCKET)
