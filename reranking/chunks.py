@@ -16,9 +16,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from configs.schema import Config
-from reranking.errors import RuntimeFailure
+from reranking.errors import RescoreError, RuntimeFailure, StoreAway
 from reranking.pipeline import Pipeline
 from reranking.progress import Progress, Status, duration, unwatched
+from reranking.retry import is_of_passing_fault
 from reranking.runs.candidates import search_and_store
 from reranking.runs.lengths import PairLengths
 from reranking.runs.listing import find_run
@@ -359,7 +360,12 @@ def work_here(job: str, config: Config, run: Run, chunk: int, again: bool = Fals
             held.resident.run = run
         if again and (scoring := getattr(held.resident, "scoring", None)) is not None:
             scoring.forget_window()
-        return tried(work_on_chunk, held, held.resident.run, chunk)
+        try:
+            return tried(work_on_chunk, held, held.resident.run, chunk)
+        except RescoreError as error:
+            if is_of_passing_fault(error):
+                raise StoreAway(str(error)) from error
+            raise
 
 
 _held: dict[int | None, Pipeline] = {}

@@ -7,6 +7,7 @@ RescoreError
 +-- MissingResource       4  a table, run or file is missing, or belongs to somebody else
 +-- InputError            5  the input failed validation
 +-- RuntimeFailure        6  something broke while running
+|   +-- StoreAway            the database does not answer
 +-- ToBeContinued         8  execution.max_seconds or max_pairs ended the work at a commit
 
 Exit code 0 is "done" and 7 "done, with rejected rows"; neither is an error.
@@ -67,6 +68,10 @@ class RuntimeFailure(RescoreError):
     """Something broke while running; the message says what to do."""
 
     exit_code = 6
+
+
+class StoreAway(RuntimeFailure):
+    """The database did not answer, also not when it was asked again: it may a little later."""
 
 
 class ToBeContinued(RescoreError):

@@ -38,7 +38,8 @@ _PASSING_WORDS = re.compile(
     r"|Too many concurrent writ(?:er|e)s"
     r"|(?:Commit|Operation) timed out"
     r"|Storage request was throttled"
-    r"|(?:IO error: )?Generic \w+ error: Error performing [A-Z]+ \S+ in .{1,200}? - "
+    r"|(?:IO error: )?Generic \w+ error: (?:Error performing list request: )?"
+    r"Error performing [A-Z]+ \S+ in .{1,200}? - "
     rf"(?:Server returned non-2xx status code: {_STORE_FAULT}|HTTP error)"
     r"|Invalid input, Failed to connect to namespace: .{1,500}?RetryError\(.{1,1000}?inner: "
     rf"(?:Status {{ status: {_STORE_FAULT}|Http\()"
@@ -89,6 +90,12 @@ def is_transient(error: BaseException) -> bool:
         return error.errno in _PASSING_ERRNOS
     untyped = isinstance(error, ValueError | RuntimeError | OSError)
     return untyped and _PASSING_WORDS.match(str(error)) is not None
+
+
+def is_of_passing_fault(error: BaseException) -> bool:
+    """Say whether an error of ours comes of one of the store's that may pass."""
+    cause = error.__cause__
+    return cause is not None and (is_transient(cause) or is_of_passing_fault(cause))
 
 
 def is_taken(error: Exception) -> bool:

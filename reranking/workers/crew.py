@@ -7,6 +7,7 @@ for the driver. A worker may come and go at any time; what it had not finished g
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from configs.schema import Config
-from reranking.errors import MissingPrerequisite, RescoreError, ToBeContinued
+from reranking.errors import MissingPrerequisite, RescoreError, StoreAway, ToBeContinued
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,13 @@ AT_HAND = 2  # pieces of work that a worker has: one is worked on, one waits
 _LOOK = 0.5  # seconds between two looks at who is there
 _SOON = 10.0  # seconds after which is said that workers are missing
 _REMIND = 60.0  # seconds between two such lines
+_PAUSE = 5.0  # seconds before a store that did not answer is asked again
+_PATIENCE = 600.0  # seconds for which it is
+
+
+_LACKING = (ImportError, AttributeError, TypeError)
+_LACKS = re.compile(r"^(?:ModuleNotFound|Import|Attribute)Error: ", re.MULTILINE)
+"""What an engine quotes of a worker that cannot read what is sent to it."""
 
 
 class WorkerLost(Exception):
@@ -139,6 +147,8 @@ class _Shift:
         self.losses: Counter[int] = Counter()
         self.began = self.said = self.looked = time.monotonic()
         self.told = False
+        self.away_since: float | None = None  # when the store ceased to answer
+        self.pause_until = 0.0
 
     def work(self) -> Tally:
         tally = self.tally
@@ -185,7 +195,7 @@ class _Shift:
 
     def _fill(self) -> None:
         """Give work to whoever has none, then a second piece while there is enough for all."""
-        if self.tally.ended:
+        if self.tally.ended or time.monotonic() < self.pause_until:
             return
         ready = [bench for bench in self.benches.values() if bench.asked is None]
         for depth in range(AT_HAND):
@@ -211,26 +221,48 @@ class _Shift:
                 bench.work.popleft()
                 self.tally.ended = True
                 continue
+            except StoreAway as error:
+                bench.work.popleft()
+                self._wait_for_store(item, error)
+                continue
             except RescoreError:  # would be no better in another worker
                 raise
             except Exception as error:
                 self._blame(name, bench, error)
                 return
             bench.work.popleft()
+            self.away_since = None
             self.tally.results[item] = result
             self.tally.done += 1
             self._count()
+
+    def _wait_for_store(self, item: int, error: StoreAway) -> None:
+        """Hand nothing out for a while: the work was in vain and its worker is as good as ever."""
+        now = time.monotonic()
+        self.away_since = self.away_since or now
+        if now - self.away_since > _PATIENCE:
+            raise error
+        if now >= self.pause_until:
+            self.pause_until = now + _PAUSE
+            log.warning(
+                "%s: waiting for it since %.0f s (%d of %d done)",
+                *(error, now - self.away_since, self.tally.done, self.tally.of),
+            )
+        self.tally.tried_again.add(item)
+        self.left.append(item)
 
     def _welcome(self, name: str, bench: _Bench) -> None:
         assert bench.asked is not None
         try:
             fault = bench.asked.result()
         except Exception as error:
-            if isinstance(error, ImportError | AttributeError | TypeError):
-                fault = f"it has another version of rescore ({type(error).__name__}: {error})"
+            said = (str(error).strip().splitlines() or [""])[-1].strip()
+            if isinstance(error, _LACKING) or _LACKS.search(str(error)):
+                kind = type(error).__name__ if isinstance(error, _LACKING) else "remotely"
+                fault = f"it has another version of rescore ({kind}: {said})"
             else:
                 del self.benches[name]  # it is met again if it comes back
-                log.warning("worker %s was lost before its first chunk: %s", name, error)
+                log.warning("worker %s was lost before its first chunk: %s", name, said)
                 self.tally.lost += 1
                 return
         bench.asked = None

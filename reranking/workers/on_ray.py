@@ -17,7 +17,7 @@ from typing import Any
 
 from configs.schema import Config
 from reranking.errors import MissingPrerequisite
-from reranking.workers.crew import Worker, lacking_extra, relayed
+from reranking.workers.crew import LOSSES, Worker, lacking_extra, relayed
 from reranking.workers.devices import gpus_wanted
 from reranking.workers.reach import need_answer
 
@@ -64,6 +64,7 @@ class _RayCrew:
     def __init__(self, count: int, least: int, options: Mapping[str, Any]) -> None:
         self.least, self._count, self._options = least, count, options
         self._made = 0
+        self._stillborn = 0  # actors that ended before they said where they are, in a row
         self._workers: dict[str, _RayWorker] = {}
         self._waiting: dict[str, tuple[_RayWorker, Any]] = {}
 
@@ -88,8 +89,12 @@ class _RayCrew:
                 del self._waiting[name]
                 try:
                     self._workers[f"{name} on {ray.get(answer)}"] = worker
-                except ray.exceptions.RayError:
-                    continue
+                    self._stillborn = 0
+                except ray.exceptions.RayError as error:
+                    self._stillborn += 1
+                    log.warning("worker %s could not begin: %s", name, _last_line(error))
+                    if self._stillborn >= LOSSES:
+                        raise _cannot_begin(error) from error
         return self._workers
 
     def close(self) -> None:
@@ -97,6 +102,19 @@ class _RayCrew:
 
         for worker in [*self._workers.values(), *(w for w, _ in self._waiting.values())]:
             ray.kill(worker.actor)
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+
+
+def _cannot_begin(error: BaseException) -> MissingPrerequisite:
+    lacking = "ModuleNotFoundError" in str(error) or "AttributeError" in str(error)
+    why = "has another version of rescore, or none" if lacking else "ends its workers at once"
+    return MissingPrerequisite(
+        f"the Ray cluster {why}: {_last_line(error)}. Every node needs the driver's versions of "
+        "rescore, Python and Ray"
+    )
 
 
 def _where() -> str:

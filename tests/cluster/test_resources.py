@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from reranking.errors import MissingPrerequisite
-from tests.support.engines import Dask, Engine, Ray, end, need
+from tests.support.driver import Driver
+from tests.support.engines import Dask, Engine, Ray, broken, end, need, until
 from tests.support.gate import Gate
 from tests.support.walk import walk_file
 
@@ -49,14 +50,6 @@ def test_workers_of_another_version_are_named_before_they_get_a_chunk(
         walk_file(config, *engine.settings("execution.gpus_per_worker=0"))
 
 
-def older(folder: Path) -> str:
-    """A path with a `reranking` that lacks the modules of this one."""
-    package = folder / "older" / "reranking"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    return str(package.parent)
-
-
 def test_a_dask_worker_without_our_modules_is_refused_and_the_others_go_on(
     config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,7 +59,7 @@ def test_a_dask_worker_without_our_modules_is_refused_and_the_others_go_on(
     folder.mkdir()
     engine = Dask(folder, 0)
     try:
-        old = engine.add("--nthreads", "1", PYTHONPATH=older(tmp_path))
+        old = engine.add("--nthreads", "1", PYTHONPATH=broken(folder))
         engine.until_there(1)
         with pytest.raises(MissingPrerequisite, match="has another version of rescore"):
             walk_file(config, *engine.settings())
@@ -87,11 +80,18 @@ def test_ray_nodes_without_our_modules_are_said_to_be_of_no_use(
     need("ray")
     folder = tmp_path / "ray"
     folder.mkdir()
-    engine = Ray(folder, cpus=1, PYTHONPATH=older(tmp_path))
+    engine = Ray(folder, cpus=1, PYTHONPATH=broken(folder))
     try:
         for name, value in engine.client.items():
             monkeypatch.setenv(name, value)
-        with pytest.raises(MissingPrerequisite, match="has another version of rescore"):
-            walk_file(config, *engine.settings("execution.gpus_per_worker=0"))
+        options = engine.settings("execution.gpus_per_worker=0")
+        driver = Driver(config, Gate(str(tmp_path / "gate")), options)
+        until(driver.ended)
+        assert "MissingPrerequisite: no worker can do this job" in driver.said()
+        assert "it has another version of rescore" in driver.said()
+        monkeypatch.delenv("RAY_AUTH_MODE")
+        driver = Driver(config, Gate(str(tmp_path / "gate")), options)
+        until(driver.ended)
+        assert "asks for a token: set RAY_AUTH_MODE=token" in driver.said()
     finally:
         engine.stop()

@@ -74,6 +74,15 @@ class Engine:
             process.wait()
 
 
+def broken(folder: Path) -> str:
+    """A path on which our packages cannot be imported."""
+    path = folder / "broken"
+    for name in ("reranking", "configs", "lancedb", "torch", "polars"):
+        (path / name).mkdir(parents=True, exist_ok=True)
+        (path / name / "__init__.py").write_text(f"raise ImportError('{name} is not for you')")
+    return str(path)
+
+
 def end(pid: int) -> None:
     """Kill a process and its descendants."""
     import psutil  # comes with either engine
@@ -113,6 +122,7 @@ class Dask(Engine):
             "scheduler",
             *(str(BIN / "dask"), "scheduler", "--host", "127.0.0.1", "--port", "0"),
             *("--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(self._file)),
+            PYTHONPATH=broken(folder),  # a scheduler needs nothing of ours
         )
         until(lambda: self._file.exists() and self._file.read_text().endswith("}"), self)
         import json

@@ -13,7 +13,7 @@ import pytest
 from configs.execution import Execution
 from configs.load import load_config
 from configs.schema import Config
-from reranking.errors import MissingPrerequisite, RuntimeFailure, ToBeContinued
+from reranking.errors import MissingPrerequisite, RuntimeFailure, StoreAway, ToBeContinued
 from reranking.workers import crew as crews
 from reranking.workers import presence
 from reranking.workers.crew import WorkerLost, hand_out
@@ -242,3 +242,24 @@ def test_an_address_is_honoured_whatever_the_number_of_workers() -> None:
         Execution.model_validate({"workers": {"min": 5, "max": 4}})
     with pytest.raises(ValueError, match="workers is 0, expected 1 or more"):
         Execution(workers=0)
+
+
+def test_a_store_that_is_away_is_waited_for_and_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(crews, "_PAUSE", 0.02)
+    answers = iter([StoreAway("table 'x' cannot be opened")] * 3)
+
+    def away(worker: Any, item: int, again: bool) -> Future[Any]:
+        future: Future[Any] = Future()
+        error = next(answers, None)
+        future.set_result(again) if error is None else future.set_exception(error)
+        return future
+
+    tally = hand_out(Crew(Fake("a")), range(2), away)
+    assert tally.whole and not tally.lost and any(tally.results.values())
+    assert "cannot be opened: waiting for it since 0 s (0 of 2 done)" in caplog.text
+    monkeypatch.setattr(crews, "_PATIENCE", 0.0)
+    answers = iter([StoreAway("table 'x' cannot be opened")] * 9)
+    with pytest.raises(StoreAway, match="cannot be opened"):
+        hand_out(Crew(Fake("a")), range(2), away)
