@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+
+from configs.schema import Rerank
+from tests.support.model_zoo import bert, modernbert
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch.nn.attention.varlen")
@@ -18,6 +22,7 @@ from reranking.scoring import attention  # noqa: E402
 from reranking.scoring.attention import attend_varlen, choose_attention  # noqa: E402
 from reranking.scoring.cpu.attention import attend_runs  # noqa: E402
 from reranking.scoring.packing import Packed  # noqa: E402
+from reranking.scoring.scorer import PairScorer  # noqa: E402
 
 LENGTHS = (12, 12, 7, 1)
 HEADS, WIDTH = 2, 8
@@ -52,7 +57,7 @@ def by_sequence(
     return torch.cat(parts)
 
 
-# The public signatures of torch 2.10, 2.11 and 2.12.
+# The public signatures of torch 2.10, 2.11 and 2.12, which 2.13 keeps; 2.9 has no such function.
 def torch_2_10(
     query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int,
     is_causal: bool = False, return_aux: Any = None,
@@ -106,6 +111,31 @@ def test_each_torch_is_called_with_what_it_accepts(
     module.varlen_attn = installed  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
     assert_equals_runs(first_only, window)
+
+
+@pytest.mark.parametrize("installed", [torch_2_10, torch_2_11, torch_2_12])
+@pytest.mark.parametrize("build", [bert, modernbert])
+def test_a_whole_forward_on_each_torchs_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: Any, installed: Callable[..., Any]
+) -> None:
+    """Local and global layers, the first token's alone in the last: as the CPU's own attention."""
+    scorer: Any = PairScorer.load(build(tmp_path / "model"), Rerank(device="cpu"))
+    texts, index = ["river stone", "winter paper signal " * 9, ""], (np.arange(3), np.arange(3))
+    expected = scorer.score(texts, texts, *index)
+    module = ModuleType("torch.nn.attention.varlen")
+    module.varlen_attn = installed  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
+    monkeypatch.setattr(scorer._engine.forward, "attend", attend_varlen)
+    np.testing.assert_allclose(scorer.score(texts, texts, *index), expected, atol=1e-5)
+    assert "then" not in scorer.path  # the stock model would give the same scores
+
+
+def test_the_newest_stand_in_is_the_installed_kernel() -> None:
+    """A torch whose kernel takes other arguments needs a stand-in of its own here."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    stand_ins = [torch_2_10, torch_2_11, torch_2_12]
+    assert attention._parameters(varlen_attn) in map(attention._parameters, stand_ins)
 
 
 def test_a_torch_without_the_kernel_takes_its_own_attention(
