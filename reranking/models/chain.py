@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from reranking.errors import ConfigError, MissingPrerequisite
@@ -194,7 +194,18 @@ def _inside(files: ModelFiles, path: str) -> str:
     return PurePosixPath(*parts).as_posix() if parts else ""
 
 
+# Modules that are nothing without their settings.
+_WITH_SETTINGS = {"Pooling", "Dense", "LayerNorm", "LogitScore", "WeightedLayerPooling"}
+_VOCABULARY = re.compile(r"tokenizer\.json|vocab\..*|bpe\.codes|.*\.model")
+_BYTES = {"CanineTokenizer", "ByT5Tokenizer", "PerceiverTokenizer"}  # have no vocabulary
+
+
 def _check(files: ModelFiles, module: Module) -> None:
+    if module.kind in _WITH_SETTINGS and module.file("config.json") not in files:
+        raise MissingPrerequisite(
+            f"{files.folder / module.path} has no config.json, which says what this {module.kind} "
+            "does; the folder is incomplete: download or save the model again"
+        )
     if module.kind in _WITH_WEIGHTS:
         shards = weight_files(files, module)
         if module.kind == "Transformer":
@@ -231,17 +242,27 @@ def weight_files(files: ModelFiles, module: Module) -> tuple[str, ...]:
                 f"{', '.join(sorted(map(repr, bad))[:4]) or 'none'}; restore the model folder"
             )
         return tuple(sorted(module.file(n) for n in shards))
-    place = files.folder / module.path
-    names = (
-        sorted(p.name + ("/" if p.is_dir() else "") for p in place.iterdir())
-        if (place.is_dir())
-        else []
-    )
-    raise MissingPrerequisite(
-        f"{place} has no model.safetensors; it holds {', '.join(names[:12]) or 'nothing'}. "
-        "Other weight formats may run code when opened and are not read: convert the model with "
-        "save_pretrained(..., safe_serialization=True), which writes model.safetensors"
-    )
+    raise MissingPrerequisite(_no_weights(files.folder / module.path))
+
+
+def _no_weights(place: Path) -> str:
+    """What to say of a module's folder without safetensors."""
+    found = sorted(p.name + "/" * p.is_dir() for p in place.iterdir()) if place.is_dir() else []
+    said = f"{place} has no model.safetensors; it holds {', '.join(found[:12]) or 'nothing'}"
+    if any(name.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")) for name in found):
+        return (
+            f"{said}. Other weight formats may run code when opened and are not read: convert the "
+            "model with save_pretrained(..., safe_serialization=True), which writes "
+            "model.safetensors"
+        )
+    if any(name.endswith((".gguf", ".onnx", "onnx/", "openvino/")) for name in found):
+        return f"{said}. Converted weights are not read: give the folder of the original model"
+    if any(name.endswith(".safetensors") for name in found):
+        return (
+            f"{said}. Call the weights model.safetensors; of several parts, restore "
+            "model.safetensors.index.json"
+        )
+    return f"{said}. The folder is incomplete: download or save the model again"
 
 
 def transformer_settings(files: ModelFiles, module: Module) -> dict[str, Any]:
@@ -268,6 +289,13 @@ def _check_transformer(files: ModelFiles, module: Module, shards: tuple[str, ...
         raise ConfigError(
             f"{where / 'tokenizer_config.json'} names several tokenizer files; "
             "keep tokenizer.json and remove fast_tokenizer_files"
+        )
+    classes = {str(tokenizer.get("tokenizer_class")).removesuffix("Fast")}
+    names = {n.rpartition("/")[2] for n in files.files if n.rpartition("/")[0] == module.path}
+    if config and not any(map(_VOCABULARY.fullmatch, names)) and not classes & _BYTES:
+        raise MissingPrerequisite(
+            f"{where} has no tokenizer: expected tokenizer.json, or a vocabulary such as "
+            "vocab.txt; download or save the model again with its tokenizer"
         )
     if config:
         check_sizes(where / "config.json", config, [files.files[s].path for s in shards])

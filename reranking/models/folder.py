@@ -56,7 +56,7 @@ def resolve_max_length(folder: Path | ModelFiles, max_length: int | None) -> int
     declared = _declared_length(files)
     shortest = min((n for n in (declared, positions) if n is not None), default=None)
     if shortest is None or shortest >= _UNLIMITED:
-        raise ConfigError(f"{files.folder} states no token limit; set max_length (e.g. 512)")
+        raise ConfigError(f"{files.folder} states no token limit; set rerank.max_length (e.g. 512)")
     return shortest
 
 

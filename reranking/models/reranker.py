@@ -122,9 +122,12 @@ def _source_of_model(files: ModelFiles, rerank: Rerank, prompt: str | None) -> S
         chosen = rerank.answer_tokens
         return ScoreSource("answers", answers=(chosen.positive, chosen.negative), prompt=prompt)
     named = ", ".join(architectures) or "no architecture"
+    encodes = "modules.json" in files
     raise ConfigError(
-        f"{files.folder} is no reranker: config.json names {named}, expected "
-        "...ForSequenceClassification or ...ForCausalLM; give a cross-encoder's folder"
+        f"{files.folder} is no reranker"
+        + (" but an encoder, which belongs to documents.encoder.model" if encodes else "")
+        + f": config.json names {named}, expected ...ForSequenceClassification or ...ForCausalLM; "
+        "give a cross-encoder's folder"
     )
 
 

@@ -57,6 +57,10 @@ def resolve_model(
         if revision is not None:
             raise ConfigError(f"{path} is a local folder and has no revisions; remove {revision!r}")
         return _checked(name, path.resolve(), None, trust_remote_code)
+    if path.is_file():
+        raise MissingPrerequisite(
+            f"model {path} is a file; give the folder that it is in, with config and tokenizer"
+        )
     if not _may_be_hub_id(name):
         raise MissingPrerequisite(
             f"model folder {path} does not exist; give an existing folder, builtin:NAME or a hub id"
@@ -72,6 +76,7 @@ def _may_be_hub_id(name: str) -> bool:
 def _download(name: str, revision: str | None, trust_remote_code: bool) -> Path:
     """The snapshot's folder, which the hub's cache names after the commit."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import HFValidationError
 
     # Weights in any other format than safetensors may run code when they are opened.
@@ -86,6 +91,11 @@ def _download(name: str, revision: str | None, trust_remote_code: bool) -> Path:
         raise ConfigError(f"{name!r} is neither a folder nor a hub id ({error})") from error
     except (OSError, ValueError) as error:  # the hub's errors derive from these
         wanted = f"{name} (revision {revision})" if revision else name
+        if HF_HUB_OFFLINE:
+            raise MissingPrerequisite(
+                f"model {wanted} is not a local folder and not in the hub's cache, and "
+                "HF_HUB_OFFLINE forbids to download it: unset that, or give a folder"
+            ) from error
         raise MissingPrerequisite(
             f"model {wanted} is not a local folder, and the hub did not give it "
             f"({type(error).__name__}: {_first_line(error)}); check the name and the network, "
@@ -106,9 +116,15 @@ def _checked(
     if is_adapter(files):
         with understood(folder):
             base, base_revision = base_of(files)
-        base_model = resolve_model(
-            base, revision=base_revision, trust_remote_code=trust_remote_code
-        )
+        try:
+            base_model = resolve_model(
+                base, revision=base_revision, trust_remote_code=trust_remote_code
+            )
+        except MissingPrerequisite as error:
+            where = folder / "adapter_config.json"
+            raise MissingPrerequisite(
+                f"{where} names {base!r} as base_model_name_or_path: {error}"
+            ) from error
         with understood(folder):
             files = with_adapter(base_model.files, files)
     with understood(folder):

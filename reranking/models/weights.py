@@ -13,6 +13,7 @@ from reranking.errors import ConfigError, MissingPrerequisite
 from reranking.models.hashing import regular_file
 
 _LARGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
+_LFS = b"version https://git-lfs"  # how a pointer begins
 _LAYERS = frozenset(
     {
         "num_hidden_layers",
@@ -49,6 +50,13 @@ def read_header(path: Path) -> dict[str, Tensor]:
         size = file.seek(0, 2)
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
+        file.seek(0)
+        if file.read(len(_LFS)) == _LFS:
+            raise MissingPrerequisite(
+                f"{path} is a pointer of Git LFS and not the weights; run git lfs pull in that "
+                "folder, or download the model with hf download"
+            )
+        file.seek(8)
         if size < 8 or not 2 <= length <= min(size - 8, _LARGEST_HEADER):
             raise MissingPrerequisite(
                 f"{path} could not be loaded: it is no safetensors file; restore the model folder"

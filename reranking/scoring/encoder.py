@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.documents import Encoder
-from reranking.errors import MissingPrerequisite
+from reranking.errors import MissingPrerequisite, RescoreError
 from reranking.models.builtin import is_published
 from reranking.models.files import understood
 from reranking.models.fingerprint import fingerprint_encoder
@@ -64,19 +64,21 @@ class SentenceEncoder:
         from sentence_transformers import SentenceTransformer
 
         from reranking.scoring.load import not_loaded, own_weights
+        from reranking.scoring.missing import complete_weights
 
         files, trusted = self.folder.files, self.settings.trust_remote_code
         with _LOADING, files.staged(with_code=trusted) as staged:
             try:
-                model = SentenceTransformer(
-                    str(staged),
-                    device=self.settings.device,
-                    truncate_dim=self.settings.truncate_dim,
-                    trust_remote_code=trusted,
-                    local_files_only=True,
-                    model_kwargs={"use_safetensors": True},
-                )
-            except (KeyboardInterrupt, SystemExit):
+                with complete_weights(files):
+                    model = SentenceTransformer(
+                        str(staged),
+                        device=self.settings.device,
+                        truncate_dim=self.settings.truncate_dim,
+                        trust_remote_code=trusted,
+                        local_files_only=True,
+                        model_kwargs={"use_safetensors": True},
+                    )
+            except (KeyboardInterrupt, SystemExit, RescoreError):
                 raise
             except BaseException as error:  # each library has its own kind, tokenizers a panic
                 raise MissingPrerequisite(not_loaded(files, staged, error)) from error

@@ -11,15 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reranking.errors import ConfigError, MissingPrerequisite, RescoreError
-from reranking.models.adapter import WEIGHTS, MergedFiles, target_name
-from reranking.models.chain import Module, weight_files
 from reranking.models.files import ModelFiles
 from reranking.models.reranker import PACKED, ScoreSource
-from reranking.models.weights import read_headers
 from reranking.scoring.answers import answering_modules, check_template
 from reranking.scoring.engines import PairAssembler, Pairs
 from reranking.scoring.fast_bert import CONFIG_KEYS, fast_architecture
 from reranking.scoring.generic import GenericEngine, build_assembler
+from reranking.scoring.missing import complete_weights
 from reranking.scoring.sample import SPOT, score_sample
 from reranking.scoring.tokens import find_template
 from reranking.scoring.verdicts import saved_model, saved_weights, say_checking, verdict_of
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_HEADS = ("classifier", "score", "head", "lm_head")
 EXACT = 1e-4  # most that a float32 logit may differ from the stock model's
 HALF = 0.05  # the same for half precision, where the stock model itself is not further off
 
@@ -287,14 +284,14 @@ def load_stock(
     """
     with files.staged(with_code=trust_remote_code) as staged:
         try:
-            model = _cross_encoder(staged, device, max_length, trust_remote_code, source, dtype)
+            with complete_weights(files):
+                model = _cross_encoder(staged, device, max_length, trust_remote_code, source, dtype)
         except (KeyboardInterrupt, SystemExit, RescoreError):
             raise
         except BaseException as error:  # each library has its own kind, tokenizers a panic
             raise MissingPrerequisite(not_loaded(files, staged, error)) from error
         own_weights(model)
     model.eval()
-    _check_head(files, model)
     if any(type(module).__name__ == "LogitScore" for module in model):
         check_template(files, model, max_length)
     return model
@@ -336,11 +333,26 @@ def _cross_encoder(
 
 def not_loaded(files: ModelFiles, staged: Path, error: BaseException) -> str:
     """What to say of a model whose loading failed; names the folder that the user gave."""
-    said = str(error).replace(str(staged), str(files.folder))
+    said = " ".join(str(error).replace(str(staged), str(files.folder)).split())[:400]
+    for words, meaning in _SAID.items():
+        if words in said:
+            kind = files.object("config.json").get("model_type")
+            return f"the model in {files.folder} could not be loaded: {meaning.format(kind=kind)}"
     return (
         f"the model in {files.folder} could not be loaded ({type(error).__name__}: {said}); "
         "check that the folder is complete, and set trust_remote_code if the model brings code"
     )
+
+
+# What transformers says of a folder's commonest faults, and what that means.
+_SAID = {
+    "does not recognize this architecture": "the installed transformers knows no model_type "
+    "{kind!r}, which config.json names; correct it, or install a transformers that does",
+    "ignore_mismatched_sizes": "config.json says other sizes than the weights have, so the two do "
+    "not belong together; restore the model folder",
+    "Unrecognized processing class": "its tokenizer cannot be read; restore tokenizer.json and "
+    "tokenizer_config.json",
+}
 
 
 def own_weights(model: torch.nn.Module) -> None:
@@ -348,18 +360,3 @@ def own_weights(model: torch.nn.Module) -> None:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
-
-
-def _check_head(files: ModelFiles, model: CrossEncoder) -> None:
-    """Raise ConfigError for a head without saved weights: transformers makes up random ones."""
-    stock: Any = model.transformers_model
-    head = {n for n, _ in stock.named_parameters() if n.split(".")[0] in _HEADS}
-    shards = weight_files(files, Module("Transformer", ""))
-    head -= set(read_headers([files.files[name].path for name in shards]))
-    if isinstance(files, MergedFiles):
-        head -= {target_name(n) for n in read_headers([files.adapter.files[WEIGHTS].path])}
-    if head:
-        raise ConfigError(
-            f"{files.folder} has no weights for {', '.join(sorted(head))}: the model was never "
-            "trained as a reranker, or its files are incomplete"
-        )

@@ -53,8 +53,10 @@ def test_a_folder_is_found_from_the_config(folder: Path, tmp_path: Path) -> None
 def test_what_cannot_be_found_says_why(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingPrerequisite, match="does not exist"):
         resolve_model("./missing", base_dir=tmp_path)
-    with pytest.raises(MissingPrerequisite, match="the hub did not give it"):
+    with pytest.raises(MissingPrerequisite, match="HF_HUB_OFFLINE forbids to download it"):
         resolve_model("somebody/some-reranker", base_dir=tmp_path)
+    with pytest.raises(MissingPrerequisite, match="config.json is a file; give the folder"):
+        resolve_model("model/config.json", base_dir=tmp_path)
     with pytest.raises(ConfigError, match="no revisions"):
         resolve_model("model", base_dir=tmp_path, revision="main")
     with pytest.raises(ConfigError, match="no revisions"):
@@ -64,6 +66,18 @@ def test_what_cannot_be_found_says_why(folder: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(MissingPrerequisite, match=r"no model\.safetensors.*pytorch_model.bin"):
         resolve_model("model", base_dir=tmp_path)
+
+
+def test_a_hub_that_does_not_answer_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def download(name: str, **settings: Any) -> str:
+        raise OSError("401 Client Error")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(MissingPrerequisite, match="did not give it .OSError: 401 Client Error"):
+        resolve_model("somebody/some-reranker")
 
 
 def test_a_hub_model_brings_its_commit_and_no_pickles(

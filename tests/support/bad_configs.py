@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from configs.load import load_config
 from reranking.errors import EXIT_DONE
-from tests.support import tiny
+from tests.support import model_zoo, tiny
 from tests.support.bad_bench import CASES, Bench, Outcome, attempt, case
 from tests.support.hostile import HOSTILE
 from tests.support.walk import walk
@@ -174,6 +175,69 @@ def _(bench: Bench) -> Outcome:
     folder = spoiled(bench)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     return bench.rerank(model_name=str(folder))
+
+
+def broken(bench: Bench, change: Callable[[Path], object], build: Any = None) -> Outcome:
+    folder = spoiled(bench) if build is None else build(bench.folder / "model")
+    change(folder)
+    return bench.rerank(model_name=str(folder))
+
+
+def without(folder: Path, part: str) -> None:
+    """Take the tensors whose names hold `part` out of the weights."""
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if part not in name}
+    assert 0 < len(kept) < len(weights)
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@case("a folder without weights")
+def _(bench: Bench) -> Outcome:
+    return broken(bench, lambda folder: (folder / "model.safetensors").unlink())
+
+
+@case("weights converted for another program (GGUF, ONNX, OpenVINO)")
+def _(bench: Bench) -> Outcome:
+    return broken(
+        bench, lambda folder: (folder / "model.safetensors").rename(folder / "model-q4.gguf")
+    )
+
+
+@case("a pointer of Git LFS in place of the weights")
+def _(bench: Bench) -> Outcome:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    return broken(bench, lambda folder: (folder / "model.safetensors").write_text(pointer))
+
+
+@case("a folder without a tokenizer")
+def _(bench: Bench) -> Outcome:
+    return broken(bench, lambda folder: (folder / "tokenizer.json").unlink())
+
+
+@case("a module of a chain without its settings")
+def _(bench: Bench) -> Outcome:
+    return broken(
+        bench,
+        lambda folder: (folder / "1_Pooling" / "config.json").unlink(),
+        model_zoo.dense_chain,
+    )
+
+
+@case("weights that lack a layer, or the head")
+def _(bench: Bench) -> Outcome:
+    return broken(bench, lambda folder: without(folder, "layer.1.attention.self.query"))
+
+
+@case("weights of other sizes than config.json says")
+def _(bench: Bench) -> Outcome:
+    return bench.rerank(model_name=str(spoiled(bench, hidden_size=16)))
+
+
+@case("a type of model that transformers does not know")
+def _(bench: Bench) -> Outcome:
+    return bench.rerank(model_name=str(spoiled(bench, model_type="nobodys")))
 
 
 def hostile(bench: Bench, name: str) -> Outcome:
