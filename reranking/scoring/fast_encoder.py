@@ -43,7 +43,11 @@ def fast_encoder(model: SentenceTransformer) -> FastEncoder | None:
         if model.device.type != "cpu" or not _fits(model):
             return None
         fast = FastEncoder(_answer(model), parts[0].auto_model)
-        return fast if _is_close(fast, model) else None
+        gap = _gap(fast, model)
+        if gap is None:
+            return None
+        log.info("encoding with the fast path, within %.1e of the stock model", gap)
+        return fast
     except Exception as error:  # whatever fails there, the stock model still encodes
         log.warning("no fast encoder: %s: %s", type(error).__name__, error)
         return None
@@ -71,7 +75,7 @@ def remember_encoder(verdict: Record, folder: ModelFolder, model: SentenceTransf
     spot = model.encode(_SAMPLE[:_SPOT], convert_to_numpy=True, show_progress_bar=False)
     answer = _answer(model) | {"bound": _bound(spot), "spot": spot.tolist()}
     fast = _from_files(answer, folder)
-    if fast is not None and _is_close(fast, model):
+    if fast is not None and _gap(fast, model) is not None:
         verdict.store(answer)
 
 
@@ -107,17 +111,16 @@ def _from_files(answer: Mapping[str, Any], folder: ModelFolder) -> FastEncoder |
         return None
 
 
-def _is_close(fast: FastEncoder, model: SentenceTransformer) -> bool:
-    """Whether the vectors of the sample are the stock model's, in one batch and one by one."""
+def _gap(fast: FastEncoder, model: SentenceTransformer) -> float | None:
+    """How far the sample's vectors are off, in one batch and one by one; None if too far."""
     stock = model.encode(_SAMPLE, convert_to_numpy=True, show_progress_bar=False)
     gaps = [np.abs(fast.encode(_SAMPLE) - stock).max()]
     gaps += [np.abs(fast.encode([t]) - v).max() for t, v in zip(_SAMPLE, stock, strict=True)]
     gap = float(max(gaps))
     if not gap <= _bound(stock):
         log.warning("the fast encoder is off by %.1e: encoding with the stock model", gap)
-        return False
-    log.info("encoding with the fast path, within %.1e of the stock model", gap)
-    return True
+        return None
+    return gap
 
 
 def _bound(vectors: NDArray[np.float32]) -> float:

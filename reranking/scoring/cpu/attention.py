@@ -216,6 +216,6 @@ def matmul_is_better(dtype: torch.dtype, heads: int, width: int) -> bool:
     except (RuntimeError, AttributeError) as error:
         logger.info("attention by oneDNN products is not usable here: %s", error)
         return False
-    logger.info("attention by oneDNN products: %.2f times as fast", times[0] / times[1])
+    logger.debug("attention by oneDNN products: %.2f times as fast", times[0] / times[1])
     bound = 1e-5 if dtype == torch.float32 else 2e-2
     return gap <= bound and times[0] > CLEARLY * times[1]

@@ -106,7 +106,7 @@ def choose_linear(
     bound = 1e-3 if weight.dtype == torch.float32 else 0.1
     scale = max(1.0, float(plain(x).abs().max()))
     ratio = seconds[0] / seconds[1]
-    logger.info("prepacked oneDNN linear: %.2f times as fast as torch's", ratio)
+    logger.debug("prepacked oneDNN linear: %.2f times as fast as torch's", ratio)
     if gap > bound * scale or ratio < CLEARLY:
         return PlainLinear, "torch"
     return PrepackedLinear, "onednn"
