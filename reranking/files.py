@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from reranking.errors import ConfigError
+from reranking.errors import ConfigError, MissingPrerequisite
 
 
 def check_out(path: Path) -> Path:
@@ -44,6 +44,32 @@ def check_out(path: Path) -> Path:
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise ConfigError(f"folder {_named(target.parent)} cannot be written: check permissions")
     return target
+
+
+def need_links(folder: Path) -> None:
+    """Raise MissingPrerequisite if files there cannot have two names: LanceDB commits with that.
+
+    Shares of Windows, memory cards and many cloud drives have none. A folder that is not there yet
+    is judged by the nearest one that is; one that cannot be written is left for others to tell.
+    """
+    place = next(p for p in [folder, *folder.absolute().parents] if p.is_dir())
+    first = place / f".rescore-{secrets.token_hex(8)}"
+    second = first.with_suffix(".link")
+    try:
+        first.touch(exist_ok=False)
+    except OSError:
+        return
+    try:
+        os.link(first, second)
+        second.unlink()
+    except OSError as error:
+        raise MissingPrerequisite(
+            f"{place} is on a file system without hard links ({error.strerror}), and LanceDB "
+            f"commits with them: name a folder of a local disk or of NFS, or an object store, in "
+            "`database`"
+        ) from None
+    finally:
+        first.unlink()
 
 
 @contextmanager

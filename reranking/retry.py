@@ -116,6 +116,10 @@ def failure(what: str, error: Exception) -> RuntimeFailure:
     text = str(error).lower()
     if "no space left" in text or "disk quota" in text:
         hint = " The disk is full: free some space and start the same command again."
+    elif "unable to rename file: operation not" in text:
+        hint = (
+            " LanceDB commits with hard links, which this file system does not have: use another."
+        )
     elif "permission denied" in text or "read-only" in text:
         hint = " The database cannot be written: check its permissions."
     return RuntimeFailure(f"{what}: {first_line(error).rstrip('.')}.{hint}")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reranking.errors import ConfigError
-from reranking.files import check_out, whole_file, whole_folder, write_text
+from reranking.errors import ConfigError, MissingPrerequisite
+from reranking.files import check_out, need_links, whole_file, whole_folder, write_text
 
 
 def test_a_file_is_written_whole_and_keeps_the_mode_of_the_one_it_replaces(tmp_path: Path) -> None:
@@ -107,3 +107,17 @@ def test_a_folder_replaces_a_folder_whole(tmp_path: Path) -> None:
     for name in ("link", "file"):
         with pytest.raises(ConfigError, match="no folder"), whole_folder(tmp_path / name):
             raise AssertionError
+
+
+def test_a_disk_without_hard_links_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_links(tmp_path / "a" / "db.lancedb")
+
+    def refused(first: Path, second: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")  # as vfat and SMB shares answer
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(MissingPrerequisite, match=f"{tmp_path} is on a file system without hard"):
+        need_links(tmp_path / "a" / "db.lancedb")
+    assert os.listdir(tmp_path) == []

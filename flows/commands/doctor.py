@@ -188,11 +188,13 @@ def _device(config: Config) -> str:
 
 
 def _database(config: Config) -> str:
+    from reranking.files import need_links
     from reranking.store import Database
 
     remote = "://" in config.database
     if not remote:
         need_writable(Path(config.database))
+        need_links(Path(config.database))
         if not Path(config.database).is_dir():
             return f"{config.database} will be made"
     database = Database(config.database)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,6 +39,7 @@ from reranking.corpus.stored import (
 from reranking.corpus.unchanged import completed, mark_of, note_completed
 from reranking.corpus.weights import LongestTexts, weight, windows
 from reranking.errors import InputError
+from reranking.files import need_links
 from reranking.progress import Progress, Status, shares_of, silent
 from reranking.schemas import DOCUMENTS
 from reranking.sources.rows import Reject, Row
@@ -118,6 +120,8 @@ def ingest(
             report.version = _finish(database, documents, column, metric)
             report.seconds = time.monotonic() - started
             return report
+    if "://" not in database.uri:
+        need_links(Path(database.uri))
     job = _Ingest(database, encoder, documents, source_fp, column, commit_seconds, progress)
     job.look_through(rows())
     with job.behind:
