@@ -62,8 +62,18 @@ class SpreadEncoder:
         self.config, self.encoder, self._stack = config, encoder, stack
         self._job = uuid.uuid4().hex
         self.fingerprint = encoder.fingerprint
-        self.texts_at_once = _PER_WORKER * config.execution.most
         self._crew: Crew | None = None
+
+    @property
+    def _workers(self) -> int:
+        """The workers to expect: a cluster's are counted once it is connected to."""
+        crew, least = self._crew, self.config.execution.most
+        return least if crew is None else max(least, len(crew.present()) + crew.waiting)
+
+    @property
+    def texts_at_once(self) -> int:
+        """The texts that are worth handing over at once."""
+        return _PER_WORKER * self._workers
 
     @property
     def dimension(self) -> int:
@@ -76,7 +86,7 @@ class SpreadEncoder:
             return self.encoder.encode_documents(texts)
         if self._crew is None:
             self._crew = self._stack.enter_context(open_crew(self.config))
-        count = max(self.config.execution.most, len(self._crew.present()))
+        count = self._workers
         parts = [list(texts[i::count]) for i in range(count)]  # each with long and short ones
         asked = what_is_asked(self.config)
         tally = hand_out(

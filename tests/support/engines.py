@@ -122,7 +122,8 @@ class Dask(Engine):
             "scheduler",
             *(str(BIN / "dask"), "scheduler", "--host", "127.0.0.1", "--port", "0"),
             *("--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(self._file)),
-            PYTHONPATH=broken(folder),  # a scheduler needs nothing of ours
+            # A scheduler needs nothing of ours.
+            PYTHONPATH=f"{broken(folder)}:{REPOSITORY}",
         )
         until(lambda: self._file.exists() and self._file.read_text().endswith("}"), self)
         import json
