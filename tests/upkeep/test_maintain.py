@@ -283,7 +283,9 @@ def test_old_versions_go_up_to_the_oldest_tag(
     tagged, *later = many_versions(database, TABLE, 3)
     database.tag(TABLE, "pinned", tagged)
     assert prune(database, TABLE, timedelta(days=1)) == 0
-    assert prune(database, TABLE, SOON) == len(first) + 1  # the empty one as well
+    # Where compacting takes longer than the margin, nothing goes: a busy machine needs some more.
+    pruned = next(filter(None, (prune(database, TABLE, SOON) for _ in range(100))), 0)
+    assert pruned == len(first) + 1  # the empty one as well
     left = [v["version"] for v in database.need(TABLE).list_versions()]
     assert left[:3] == [tagged, *later]  # and what compaction made
     assert database.need(TABLE, tagged).count_rows() == 40
