@@ -17,6 +17,7 @@ from typing import Any
 
 from configs.schema import Config
 from reranking.errors import RescoreError, RuntimeFailure, StoreAway
+from reranking.memory import give_back
 from reranking.pipeline import Pipeline
 from reranking.progress import Progress, Status, duration, unwatched
 from reranking.retry import is_of_passing_fault
@@ -89,6 +90,7 @@ def _in_turn(pipeline: Pipeline, run: Run) -> Iterator[Report]:
             ahead[chunk + 1] = submit(search_chunk, pipeline, run, chunk + 1)
         report = pipeline.executor.call(score_chunk, pipeline, run, chunk)
         run.at_hand.pop(chunk, None)
+        give_back()
         left = (time.monotonic() - started) / (chunk + 1) * (len(chunks) - chunk - 1)
         log.info(
             "chunk %d of %d: %s pairs, of which %s scored, %s left",
@@ -204,6 +206,7 @@ def work_on_chunk(pipeline: Pipeline, run: Run, chunk: int) -> Report:
     seconds = search_chunk(pipeline, run, chunk)
     report = score_chunk(pipeline, run, chunk) | {"search": seconds}
     run.at_hand.pop(chunk, None)
+    give_back()
     return report
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+from contextlib import suppress
 from pathlib import Path
 
 _MEMINFO = Path("/proc/meminfo")
+_M_ARENA_MAX = -8  # of malloc.h
 _GROUP = Path("/sys/fs/cgroup")  # a container's own limit
 
 
@@ -30,3 +34,19 @@ def _of_group() -> int | None:
     except (OSError, ValueError):
         return None
     return max(int(most) - taken, 0) if most.isdigit() else None
+
+
+def keep_together() -> None:
+    """Let threads share what each of them frees: glibc has eight heaps a core otherwise.
+
+    Libraries start many threads, and what is free in the heap of one is of no use to another.
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        with suppress(OSError, AttributeError):  # another system, another C library
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, max(2, os.cpu_count() or 1))
+
+
+def give_back() -> None:
+    """Return to the system what is free: glibc keeps it for each of the threads that freed it."""
+    with suppress(OSError, AttributeError):  # another system, another C library
+        ctypes.CDLL(None).malloc_trim(0)
