@@ -245,11 +245,14 @@ def weight_files(files: ModelFiles, module: Module) -> tuple[str, ...]:
     raise MissingPrerequisite(_no_weights(files.folder / module.path))
 
 
+_OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
+
+
 def _no_weights(place: Path) -> str:
     """What to say of a module's folder without safetensors."""
     found = sorted(p.name + "/" * p.is_dir() for p in place.iterdir()) if place.is_dir() else []
     said = f"{place} has no model.safetensors; it holds {', '.join(found[:12]) or 'nothing'}"
-    if any(name.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")) for name in found):
+    if any(name.endswith(_OTHER_WEIGHTS) for name in found):
         return (
             f"{said}. Other weight formats may run code when opened and are not read: convert the "
             "model with save_pretrained(..., safe_serialization=True), which writes "
