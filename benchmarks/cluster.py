@@ -40,6 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "LANCE_LOG": "error"})
     import torch
+    from rich.console import Console
 
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
@@ -47,9 +48,7 @@ def main() -> None:
         config = world(Path(folder), options)
         for kind in options.engines:
             found[kind] = measure(kind, Path(folder), config, options)
-    from rich.console import Console
-
-    Console(width=110).print(table(found))
+            Console(width=110).print(table({kind: found[kind]}))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 

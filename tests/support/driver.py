@@ -17,7 +17,7 @@ class Driver:
 
     def __init__(self, config: Path, gate: Gate, overrides: list[str]) -> None:
         Path(gate.folder).mkdir(parents=True, exist_ok=True)
-        self._log = config.with_suffix(".driver.log")
+        self._log = Path(gate.folder) / "driver.log"
         given = json.dumps([str(config), asdict(gate), overrides])
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
