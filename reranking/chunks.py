@@ -194,8 +194,8 @@ class _Teller:
         if tally.refused:
             note += f", {len(tally.refused)} refused"
         if tally.workers and scored:
-            rate = scored / (time.monotonic() - self._began) / tally.workers
-            note += f", {rate:,.1f} scored pairs/s a worker"
+            rate = scored / (time.monotonic() - self._began)
+            note += f", {rate:,.1f} pairs/s scored, {rate / tally.workers:,.1f} a worker"
         total = round(pairs * self._chunks / tally.done) if tally.done else None
         self._progress(Status("score", pairs, total, tally.done / self._chunks, note))
 
