@@ -40,7 +40,9 @@ def model_of(name: str) -> Qwen3ForCausalLM:
         num_key_value_heads=shared,
         head_dim=width,
     )
-    return Qwen3ForCausalLM(config).eval()
+    model = Qwen3ForCausalLM(config)
+    model.eval()
+    return model
 
 
 def each(model: Qwen3ForCausalLM, prefix: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
