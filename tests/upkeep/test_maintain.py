@@ -49,9 +49,6 @@ def contents(database: Database) -> dict[str, Any]:
     return {n: (t.version, t.count_rows(), database.tags(n)) for n, t in tables.items()}
 
 
-# Runs beside maintenance
-
-
 class Followed(Here):
     """Carries out steps, each followed by something else."""
 
