@@ -90,7 +90,7 @@ def prefect_server() -> Iterator[None]:
     idle = {getattr(known, f"PREFECT_SERVER_SERVICES_{name}_ENABLED"): False for name in IDLE}
     with (
         temporary_settings(idle),
-        prefect_test_harness(server_startup_timeout=120),
+        prefect_test_harness(server_startup_timeout=24 * 3600),  # a busy machine takes its time
         # The heartbeat thread costs a second per flow run.
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
     ):
