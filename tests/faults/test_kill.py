@@ -61,7 +61,7 @@ def test_killed_25_times(tmp_path: Path, cross_encoder: Path, seed: int) -> None
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=24 * 3600):
         yield PREFECT_API_URL.value()
 
 
