@@ -24,7 +24,8 @@ def check_out(path: Path) -> Path:
         raise ConfigError("'-' is no file here, results are written whole or not at all: name one")
     try:
         target = path.resolve()
-        known = path.stat() if path.exists() else None  # /dev/stdout may lead to a nameless pipe
+        # /dev/stdout may lead to a nameless pipe, and a link to itself, which 3.13 resolves
+        known = path.stat() if path.exists() or target.is_symlink() else None
         _ = target.parent.stat() if target.parent.is_dir() else None
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL, a long name
         reason = getattr(error, "strerror", None) or "no possible name of a file"

@@ -111,8 +111,7 @@ class Wire:
 
     def _say_once(self, reason: str, pause: float) -> None:
         kind = reason[:3]
-        level = logging.INFO if kind in self._told else logging.WARNING
-        self._told.add(kind)
+        level = logging.WARNING if self._is_new(kind) else logging.INFO
         where = self._api.url
         logger.log(level, "%s answered %s; trying again in %.1f s", where, reason, pause)
 
@@ -127,15 +126,21 @@ class Wire:
             ) from None
         named = said.get("model") if isinstance(said, dict) else None
         if isinstance(named, str) and _last(named) != _last(self._api.model):
-            if named not in self._told:
+            if self._is_new(named):
                 name = self._clean(named)
                 logger.warning(
                     "the server answers as %s, asked was %s: set rerank.api.version if that is "
                     "another model",
                     *(name, self._api.model),
                 )
-            self._told.add(named)
         return said
+
+    def _is_new(self, what: str) -> bool:
+        """Whether nothing of it was told yet; threads that ask at once get one yes."""
+        with self._lock:
+            new = what not in self._told
+            self._told.add(what)
+        return new
 
     def _refused(self, answer: httpx.Response) -> RescoreError:
         code, api = answer.status_code, self._api
