@@ -22,10 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from benchmarks.plain_engines import PLAIN, Pairs
+from benchmarks.texts import random_job
 
 
 def main() -> None:
@@ -56,20 +56,12 @@ def main() -> None:
 def world(folder: Path, options: argparse.Namespace) -> Path:
     """A config whose documents are ingested; `base` is its database."""
     from reranking.pipeline import Pipeline
-    from tests.support import tiny
 
-    rng = np.random.default_rng(5)
-    documents = tiny.documents(options.documents)
-    for row in documents:
-        row["text"] = tiny.sentence(rng, 20, 180)
-    asked = [tiny.sentence(rng, 2, 7) for _ in range(options.queries)]
-    tiny.write_jsonl(folder / "documents.jsonl", documents)
-    tiny.write_jsonl(folder / "queries.jsonl", tiny.queries(asked))
-    model = tiny.tiny_cross_encoder(folder / "tiny")
-    config = tiny.write_config(
+    config = random_job(
         folder,
-        model,
-        rerank={"model_name": "builtin:minilm-reranker"},
+        options.documents,
+        options.queries,
+        "builtin:minilm-reranker",
         search__limit=options.limit,
         search__chunk_queries=2,
     )

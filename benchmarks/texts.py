@@ -65,3 +65,17 @@ def model_of_512(name: str, folder: Path) -> Path:
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": LENGTH}))
     return folder
+
+
+def random_job(folder: Path, documents: int, queries: int, model: str, **changes: object) -> Path:
+    """Write a job over documents of a few dozen random words; its config, with these changes."""
+    from tests.support import tiny
+
+    rng = np.random.default_rng(5)
+    rows = tiny.documents(documents)
+    for row in rows:
+        row["text"] = tiny.sentence(rng, 20, 180)
+    asked = [tiny.sentence(rng, 2, 7) for _ in range(queries)]
+    tiny.write_jsonl(folder / "documents.jsonl", rows)
+    tiny.write_jsonl(folder / "queries.jsonl", tiny.queries(asked))
+    return tiny.write_config(folder, Path(model), rerank={"model_name": model}, **changes)

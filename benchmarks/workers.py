@@ -68,24 +68,17 @@ def main() -> None:
 
 def world(folder: Path, options: argparse.Namespace) -> Path:
     """A config of `--queries` queries over documents of a few dozen words, in chunks."""
-    import numpy as np
+    from benchmarks.texts import random_job
+    from tests.support.tiny import tiny_cross_encoder
 
-    from tests.support import tiny
-
-    rng = np.random.default_rng(5)
-    documents = tiny.documents(options.documents)
-    for row in documents:
-        row["text"] = tiny.sentence(rng, 20, 180)
-    asked = [tiny.sentence(rng, 2, 7) for _ in range(options.queries)]
-    tiny.write_jsonl(folder / "documents.jsonl", documents)
-    tiny.write_jsonl(folder / "queries.jsonl", tiny.queries(asked))
     model = options.model
     if model == "tiny":
-        model = str(tiny.tiny_cross_encoder(folder / "model"))
-    return tiny.write_config(
+        model = str(tiny_cross_encoder(folder / "model"))
+    return random_job(
         folder,
-        Path(model),
-        rerank={"model_name": model},
+        options.documents,
+        options.queries,
+        model,
         search__limit=options.limit,
         search__chunk_queries=-(-options.queries // options.chunks),
     )

@@ -47,13 +47,18 @@ def check_out(path: Path) -> Path:
     return target
 
 
+def nearest_folder(path: Path) -> Path:
+    """Return the folder itself, or the nearest one above it that exists."""
+    return next(p for p in [path, *path.absolute().parents] if p.is_dir())
+
+
 def need_links(folder: Path) -> None:
     """Raise MissingPrerequisite if files there cannot have two names: LanceDB commits with that.
 
     Shares of Windows, memory cards and many cloud drives have none. A folder that is not there yet
     is judged by the nearest one that is; one that cannot be written is left for others to tell.
     """
-    place = next(p for p in [folder, *folder.absolute().parents] if p.is_dir())
+    place = nearest_folder(folder)
     first = place / f".rescore-{secrets.token_hex(8)}"
     second = first.with_suffix(".link")
     try:
@@ -66,7 +71,7 @@ def need_links(folder: Path) -> None:
     except OSError as error:
         raise MissingPrerequisite(
             f"{place} is on a file system without hard links ({error.strerror}), and LanceDB "
-            f"commits with them: name a folder of a local disk or of NFS, or an object store, in "
+            "commits with them: name a folder of a local disk or of NFS, or an object store, in "
             "`database`"
         ) from None
     finally:

@@ -207,9 +207,9 @@ def _database(config: Config) -> str:
 def _disk(config: Config) -> str:
     if "://" in config.database:
         return "an object store"
-    place = next(
-        p for p in [Path(config.database), *Path(config.database).absolute().parents] if p.is_dir()
-    )
+    from reranking.files import nearest_folder
+
+    place = nearest_folder(Path(config.database))
     free = shutil.disk_usage(place).free / 1e9
     if free < 1:
         raise MissingPrerequisite(f"{free:.2f} GB free at {place}: less than 1 GB")

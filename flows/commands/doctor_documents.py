@@ -208,7 +208,9 @@ def need_writable(folder: Path) -> None:
     """Raise MissingPrerequisite if this user may not write there; nothing is left behind."""
     import tempfile
 
-    place = next(p for p in [folder, *folder.absolute().parents] if p.is_dir())
+    from reranking.files import nearest_folder
+
+    place = nearest_folder(folder)
     try:
         with tempfile.NamedTemporaryFile(dir=place, prefix=".rescore-doctor."):
             pass

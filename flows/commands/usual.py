@@ -10,6 +10,7 @@ import typer
 
 VARIABLE = "RESCORE_CONFIG"
 FILE = Path("rescore.yaml")
+COMPLETES = "_RESCORE_COMPLETE"  # which a shell sets to ask for completions
 
 
 def usual_config() -> Path | None:
@@ -21,10 +22,15 @@ def usual_config() -> Path | None:
 
 
 def need_config() -> Path:
-    """Return the usual config and say which it is; typer.BadParameter if there is none."""
+    """Return the usual config and say which it is; typer.BadParameter if there is none.
+
+    A shell that asks for completions evaluates defaults, too: it is told nothing.
+    """
     from flows.commands.console import echo
 
     path = usual_config()
+    if COMPLETES in os.environ:
+        return path or FILE
     if path is None:
         raise typer.BadParameter(
             f"no config is named: give CONFIG, set {VARIABLE}, or work in a folder with a {FILE}"

@@ -45,8 +45,9 @@ def load_engine(
     max_length: int,
     trust_remote_code: bool,
     source: ScoreSource,
+    fast_path: bool = True,
 ) -> Engine:
-    """The engine for the model, on `device`, in `dtype`.
+    """The engine for the model, on `device`, in `dtype`; the stock modules without a `fast_path`.
 
     Only a model that may be packed is loaded in float32 first: its float32 logits are what the
     packed forward is compared with. Any other is scored by the stock modules themselves, so it is
@@ -58,7 +59,7 @@ def load_engine(
     if torch.device(device).type == "cpu" and dtype != "float32":
         _warn_if_slow(dtype)
     verdict = None
-    if not trust_remote_code and fast_architecture(files):
+    if fast_path and not trust_remote_code and fast_architecture(files):
         verdict = verdict_of(
             "reranker", files, device, dtype=dtype, max_length=max_length, source=asdict(source)
         )
@@ -70,7 +71,7 @@ def load_engine(
     model = load_stock(files, device, max_length, trust_remote_code, source, loaded)
     assembler = build_assembler(model, max_length)
     generic = GenericEngine(model, assembler, source.column)
-    fast = _fast_engine(model, assembler, wanted) if exact_first else None
+    fast = _fast_engine(model, assembler, wanted) if exact_first and fast_path else None
     if fast is None and dtype != "float16":
         cast(model, wanted)
         return generic
@@ -100,23 +101,6 @@ def load_engine(
         bound,
     )
     return generic
-
-
-def load_generic(
-    files: ModelFiles,
-    device: str,
-    dtype: str,
-    max_length: int,
-    trust_remote_code: bool,
-    source: ScoreSource,
-) -> GenericEngine:
-    """The stock model, with the scores that it has as `load_engine`'s; no fast path is tried."""
-    import torch
-
-    loaded = "float32" if may_be_packed(files) else dtype
-    model = load_stock(files, device, max_length, trust_remote_code, source, loaded)
-    cast(model, getattr(torch, dtype))
-    return GenericEngine(model, build_assembler(model, max_length), source.column)
 
 
 def _remembered(

@@ -167,7 +167,7 @@ class PairScorer:
     def load(cls, folder: Path | ModelFiles, settings: Rerank) -> PairScorer:
         """The reranker in `folder`, checked against the stock model before it is used."""
         from reranking.scoring.generic import GenericEngine
-        from reranking.scoring.load import load_engine, load_generic
+        from reranking.scoring.load import load_engine
 
         if settings.device is not None and not isinstance(settings.device, str):
             raise ConfigError("several devices were given; load them with devices.load_scorer")
@@ -178,7 +178,7 @@ class PairScorer:
         max_length = resolve_max_length(files, settings.max_length)
         model = (files, device, dtype, max_length, settings.trust_remote_code, source)
         engine = load_engine(*model)
-        stock = None if isinstance(engine, GenericEngine) else partial(load_generic, *model)
+        stock = None if isinstance(engine, GenericEngine) else partial(load_engine, *model, False)
         logger.info("scoring with %s in %s, %d tokens a pair", engine.path, dtype, max_length)
         tokens = settings.batch_tokens
         return cls(engine, dtype=dtype, max_length=max_length, batch_tokens=tokens, stock=stock)

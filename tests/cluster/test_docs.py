@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import subprocess
-import time
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,12 +60,13 @@ class Shell(Engine):
 
 @pytest.fixture
 def shell(config: Path) -> Iterator[Shell]:
-    shell = Shell(config.parent, RAY_TMPDIR=f"/tmp/ray-docs-{time.time_ns()}")
-    shell.environment.pop("RAY_AUTH_MODE", None)
-    try:
-        yield shell
-    finally:
-        shell.stop()
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        shell = Shell(config.parent, RAY_TMPDIR=folder)  # short: it holds sockets
+        shell.environment.pop("RAY_AUTH_MODE", None)
+        try:
+            yield shell
+        finally:
+            shell.stop()
 
 
 def test_the_page_has_steps() -> None:

@@ -120,6 +120,23 @@ def test_each_shell_gets_a_script_that_asks_for_ids_and_names(
     assert "production" in told and run[:8] in told, told
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_options_complete_without_a_word_with_the_usual_config_and_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RESCORE_CONFIG", raising=False)
+    if there:
+        Path("rescore.yaml").write_text("")
+    for command in ("run", "doctor", "sweep"):
+        words = {"COMP_WORDS": f"rescore {command} --se", "COMP_CWORD": "2"}
+        asked = {"_RESCORE_COMPLETE": "complete_bash", **words}
+        done = CliRunner().invoke(app, [], env=asked, prog_name="rescore")
+        assert done.stdout.split() and set(done.stdout.split()) <= {"--set", "--server"}
+        assert done.exception is None or isinstance(done.exception, SystemExit)
+        assert done.stderr == ""
+
+
 def test_every_command_is_in_a_group() -> None:
     names = [c.callback.__name__ for c in app.registered_commands if c.callback is not None]
     assert [n for n in names if panel_of(n) == "More"] == []
