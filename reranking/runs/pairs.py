@@ -104,7 +104,7 @@ class RunScores(PairScores):
 
     def forget_window(self) -> None:
         """Look the next chunk's scores up again: another process has added some."""
-        self.window = range(0)
+        self.window, self.chunk = range(0), -1
 
     def cover(self, chunk: int) -> None:
         """Know the stored scores of the chunk, and hold those of the window that it begins."""
