@@ -32,13 +32,14 @@ from reranking.runs.refine import Refined, Refiner, refined_counts
 from reranking.runs.rerank import Rescorer
 from reranking.runs.rows import REFUSED
 from reranking.runs.run import Run
-from reranking.scoring.crossencoder import Reranker
+from reranking.scoring.crossencoder import CrossEncoderModel, Reranker
 from reranking.scoring.scorer import Scorer, resolve_device
 from reranking.steps import Here, step, tried
 from reranking.store import equals
+from reranking.workers.admission import Admission
 from reranking.workers.crew import Tally, hand_out, open_crew
-from reranking.workers.devices import on_own_devices, place
-from reranking.workers.presence import fault_of_worker, what_is_asked
+from reranking.workers.devices import place
+from reranking.workers.presence import Asked, fault_of_worker, own_config, what_is_asked
 
 log = logging.getLogger(__name__)
 
@@ -103,20 +104,18 @@ def _in_turn(pipeline: Pipeline, run: Run) -> Iterator[Report]:
 @step("work-in-workers")
 def work_in_workers(pipeline: Pipeline, run: Run) -> list[Report]:
     """Hand the chunks to workers; those of workers that died go to others."""
-    config, auto = shipped(pipeline), pipeline.config.rerank
-    asked = what_is_asked(
-        config,
-        table="runs",
-        auto=auto is not None and auto.precision == "auto" and auto.api is None,
-        reranker=run.reranker,
-    )
+    asked = _asked_of_workers(pipeline, run)
     before = _rows_of_reranker(run)
-    with open_crew(pipeline.config) as crew, pipeline.executor.watch("pairs") as progress:
+    with (
+        open_crew(pipeline.config) as crew,
+        Admission(asked, fault_of_worker) as admission,
+        pipeline.executor.watch("pairs") as progress,
+    ):
         tally = hand_out(
             crew,
             run.chunks,
-            lambda worker, *which: worker.submit(work_here, pipeline.job, config, run, *which),
-            admit=lambda worker: worker.submit(fault_of_worker, asked),
+            lambda worker, *which: worker.submit(work_here, pipeline.job, asked, run, *which),
+            admit=admission,
             tell=_Teller(progress, len(run.chunks)),
             enough=lambda tally: _is_spent(pipeline, tally),
         )
@@ -145,15 +144,36 @@ def _is_spent(pipeline: Pipeline, tally: Tally) -> bool:
     return pipeline.budget.spent() is not None
 
 
+def _asked_of_workers(pipeline: Pipeline, run: Run) -> Asked:
+    """What workers must have for the run, and are sent if only the driver has it."""
+    settings, reranker = pipeline.config.rerank, pipeline.reranker
+    encoder = pipeline.encoder if pipeline.by_vectors else None
+    folders = [] if encoder is None else [encoder.folder]
+    if run.reranker is not None and isinstance(reranker, CrossEncoderModel):
+        folders.append(reranker.folder)
+    return what_is_asked(
+        shipped(pipeline),
+        table="runs",
+        auto=settings is not None and settings.precision == "auto" and settings.api is None,
+        reranker=run.reranker,
+        encoder=None if encoder is None else encoder.fingerprint,
+        folders=folders,
+    )
+
+
 def shipped(pipeline: Pipeline) -> Config:
     """The config as workers get it: what the driver found out is not found out again.
 
-    `precision: auto` depends on the devices, and a worker's may not be the driver's.
+    `precision: auto` depends on the devices, and a worker's may not be the driver's. An encoder
+    is named only if the run encodes queries.
     """
     config, model = pipeline.config, pipeline.reranker
     if (left := pipeline.budget.seconds_left) is not None:
         own = config.execution.model_copy(update={"max_seconds": left})
         config = config.model_copy(update={"execution": own})
+    encoder = pipeline.encoder if pipeline.by_vectors else None
+    documents = config.documents.model_copy(update={"encoder": encoder and encoder.settings})
+    config = config.model_copy(update={"documents": documents})
     if config.rerank is None or model is None or config.rerank.precision != "auto":
         return config
     if config.rerank.api is not None:  # a precision is a server's own business
@@ -346,7 +366,7 @@ def recall(pipeline: Pipeline, run: Run) -> dict[str, float]:
     return counts | {"scored": 0, "reused": counts.get("pairs", 0)}
 
 
-def work_here(job: str, config: Config, run: Run, chunk: int, again: bool = False) -> Report:
+def work_here(job: str, asked: Asked, run: Run, chunk: int, again: bool = False) -> Report:
     """Search and score one chunk in this worker, whose pipeline stays for the job's next chunk.
 
     `again`: another worker was lost at it, and what that one had committed is looked up.
@@ -356,7 +376,7 @@ def work_here(job: str, config: Config, run: Run, chunk: int, again: bool = Fals
     with _turns[number]:
         held = _held.get(number)
         if held is None or held.job != job:
-            own = Pipeline(on_own_devices(config), Here(unwatched))
+            own = Pipeline(own_config(asked), Here(unwatched))
             own.job, own.resident = job, SimpleNamespace(run=run)
             held = _held[number] = own
         if not _same_work(held.resident.run, run):

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from configs.schema import Config
 from reranking.corpus.ingest import Encoder
 from reranking.scoring.encoder import SentenceEncoder
+from reranking.workers.admission import Admission
 from reranking.workers.crew import Crew, hand_out, open_crew
-from reranking.workers.devices import on_own_devices, place
-from reranking.workers.presence import fault_of_worker, what_is_asked
+from reranking.workers.devices import place
+from reranking.workers.presence import Asked, fault_of_worker, own_config, what_is_asked
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def encoding(config: Config, encoder: SentenceEncoder | None) -> Iterator[Encode
         yield SpreadEncoder(config, encoder, stack)
 
 
-def encode_texts(job: str, config: Config, texts: Sequence[str]) -> Vectors:
+def encode_texts(job: str, asked: Asked, texts: Sequence[str]) -> Vectors:
     """Make the (n, dimension) vectors of documents' texts in this worker.
 
     The encoder stays in the worker while the same job asks for it.
@@ -45,7 +46,7 @@ def encode_texts(job: str, config: Config, texts: Sequence[str]) -> Vectors:
     with _turns[number]:
         held = _held.get(number)
         if held is None or held[0] != job:
-            given = on_own_devices(config).documents.encoder
+            given = own_config(asked).documents.encoder
             assert given is not None
             held = _held[number] = job, SentenceEncoder(given)
         return held[1].encode_documents(texts)
@@ -86,14 +87,16 @@ class SpreadEncoder:
             return self.encoder.encode_documents(texts)
         if self._crew is None:
             self._crew = self._stack.enter_context(open_crew(self.config))
+            folders = [self.encoder.folder]
+            self._asked = what_is_asked(self.config, encoder=self.fingerprint, folders=folders)
+            self._admission = self._stack.enter_context(Admission(self._asked, fault_of_worker))
         count = self._workers
         parts = [list(texts[i::count]) for i in range(count)]  # each with long and short ones
-        asked = what_is_asked(self.config)
         tally = hand_out(
             self._crew,
             range(count),
-            lambda worker, i, _: worker.submit(encode_texts, self._job, self.config, parts[i]),
-            admit=lambda worker: worker.submit(fault_of_worker, asked),
+            lambda worker, i, _: worker.submit(encode_texts, self._job, self._asked, parts[i]),
+            admit=self._admission,
         )
         made = [
             self._made(i, tally.results.get(i), tally.deadly.get(i), part)

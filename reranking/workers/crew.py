@@ -324,7 +324,7 @@ class _Shift:
                 + (f". {refused}" if refused else "")
             )
         self.said, self.told = now, True
-        waiting = "have not answered yet" if asked else "are there"
+        waiting = "are not ready yet" if asked else "are there"
         log.warning(
             "%s workers %s: waiting (%d of %d done)%s",
             "the" if asked else "no",

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.schema import Config
 from reranking import chunks, encoding
 from reranking.runs.run import Run
 from reranking.workers import presence
@@ -40,21 +39,23 @@ class Gate:
     gpus: int = 0
     version: str | None = None  # of rescore, that workers claim to have
 
-    def work_here(self, job: str, config: Config, run: Run, chunk: int, again: bool = False) -> Any:
+    def work_here(
+        self, job: str, asked: presence.Asked, run: Run, chunk: int, again: bool = False
+    ) -> Any:
         """Search and score one chunk."""
         self._patch()
         _now.update(chunk=chunk, last=chunk == run.chunks[-1], batches=0)
-        return WORK(job, config, run, chunk, again)
+        return WORK(job, asked, run, chunk, again)
 
-    def fault_of_worker(self, asked: presence.Asked) -> str | None:
+    def fault_of_worker(self, asked: presence.Asked) -> str | presence.Lacks | None:
         """Whether this worker can do the job."""
         self._patch()
         return FAULT(asked)
 
-    def encode_texts(self, job: str, config: Config, texts: list[str]) -> Any:
+    def encode_texts(self, job: str, asked: presence.Asked, texts: list[str]) -> Any:
         """Encode texts."""
         self.note("encode", pairs=len(texts))
-        return ENCODE(job, config, texts)
+        return ENCODE(job, asked, texts)
 
     def install(self, monkeypatch: Any) -> Gate:
         """Have the driver in this process hand out these functions."""

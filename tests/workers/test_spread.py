@@ -11,6 +11,7 @@ import pytest
 
 import reranking.encoding
 from configs.load import load_config
+from configs.schema import Config
 from reranking import chunks as chunks_of_runs
 from reranking import order
 from reranking.arrow import frame
@@ -22,6 +23,7 @@ from reranking.store import Database
 from reranking.workers.devices import on_own_devices
 from tests.support import tiny
 from tests.support.equal import assert_equal
+from tests.support.hidden import Hidden
 from tests.support.judged import encoder_folder
 from tests.support.walk import walk_file
 
@@ -60,6 +62,10 @@ def fresh(inputs: Path, folder: Path) -> Path:
 def spread(config: Path, runner: str, *overrides: str) -> dict[str, Any]:
     """The job with two workers of a kind."""
     return job("rescore", config, f"execution.runner={runner}", "execution.workers=2", *overrides)
+
+
+def config_of(inputs: Path) -> Config:
+    return load_config(inputs / "config.yaml")
 
 
 def job(name: str, config: Path, *overrides: str) -> dict[str, Any]:
@@ -129,11 +135,11 @@ def test_documents_are_encoded_by_workers_and_in_order(
     monkeypatch.setattr(reranking.encoding, "_FEW", 8)
     work, parts = reranking.encoding.encode_texts, []
 
-    def seen(job: str, config: Any, texts: list[str]) -> Any:
+    def seen(job: str, asked: Any, texts: list[str]) -> Any:
         parts.append(len(texts))
         if len(parts) == 1:
             raise Lost("the worker is gone")
-        return work(job, config, texts)
+        return work(job, asked, texts)
 
     monkeypatch.setattr(reranking.encoding, "encode_texts", seen)
     options = ["execution.runner=threads", "execution.workers=3"]
@@ -145,6 +151,24 @@ def test_documents_are_encoded_by_workers_and_in_order(
     )
     assert found["doc_id"].equals(wanted["doc_id"])
     assert np.allclose(found["vector"].to_numpy(), wanted["vector"].to_numpy(), atol=1e-6)
+
+
+def test_models_that_only_the_driver_has_are_sent_for_both_jobs(
+    inputs: Path,
+    tmp_path: Path,
+    empty_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(reranking.encoding, "_FEW", 8)
+    config, hidden = fresh(inputs, tmp_path), Hidden(tmp_path, config_of(inputs), monkeypatch)
+    with caplog.at_level("INFO"):
+        done = spread(config, "threads", *hidden.overrides)
+    assert_equal(tmp_path / "db.lancedb", inputs / "db.lancedb")
+    assert done["scored"] == done["pairs"] and hidden.are_gone
+    told = [line for line in caplog.messages if line.startswith("sending model")]
+    assert len(told) == 2 and all(str(link) in "".join(told) for link in hidden.links)
+    assert len(list((empty_cache / "models").glob("sent-*"))) == 2
 
 
 @pytest.mark.slow
