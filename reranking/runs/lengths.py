@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from reranking.arrow import frame
 from reranking.runs.candidates import each_chunk
-from reranking.runs.pairs import KEY, RunScores
+from reranking.runs.pairs import KEY
 from reranking.runs.ranking import rows_of
 from reranking.runs.run import Run
+from reranking.runs.run_scores import RunScores
 
 ALL = "all"  # of a run's pairs, whatever query type they are of
 _COUNTED = ("pairs", "truncated", "tokens", "tokens_lost", "unknown")

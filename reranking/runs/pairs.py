@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -14,21 +14,19 @@ from numpy.typing import NDArray
 from reranking.arrow import frame
 from reranking.errors import RuntimeFailure
 from reranking.fingerprints import text_hash
-from reranking.runs.run import Run
 from reranking.store import Database, equals
 
 log = logging.getLogger(__name__)
 
 TABLE = "pair_scores"
 KEY = ["query_hash", "doc_hash"]
-_WINDOW = 1_000_000  # pairs whose scores are known at once, a few hundred bytes each
-_COLUMNS = {
+COLUMNS = {
     **dict.fromkeys(KEY, pl.Binary),
     "score": pl.Float32,
     "epoch": pl.Int32,
     "tokens": pl.Int32,
 }
-_EMPTY = pl.DataFrame(schema=_COLUMNS)
+EMPTY = pl.DataFrame(schema=COLUMNS)
 
 
 class PairScores:
@@ -41,12 +39,7 @@ class PairScores:
         self, database: Database, reranker: bytes, queries: Iterable[bytes], least_epoch: int = 0
     ) -> None:
         self.database, self.reranker, self.least_epoch = database, reranker, least_epoch
-        self.known = _EMPTY
-        self.look_up(queries)
-
-    def look_up(self, queries: Iterable[bytes]) -> None:
-        """Know the stored scores of these queries from now on, and of no others."""
-        self.known = _lookup(self.database, self.reranker, queries, self.least_epoch)
+        self.known = self._look_up(set(queries))
 
     def missing(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """The pairs (query_hash, doc_hash) that have no score yet."""
@@ -78,58 +71,27 @@ class PairScores:
                 "stored. Try rerank.precision: float32, or look at the model's weights."
             )
 
+    def _look_up(self, hashes: set[bytes]) -> pl.DataFrame:
+        if not hashes:
+            return EMPTY
+        asked = pl.DataFrame({"query_hash": pl.Series(list(hashes), dtype=pl.Binary)})
+        parts = [
+            rows.join(asked, on="query_hash", how="semi")
+            for rows in stored_scores(self.database, self.reranker, self.least_epoch)
+        ]
+        return newest(pl.concat([EMPTY, *parts]))
+
     def _commit(self, pairs: pl.DataFrame, epoch: int) -> None:
         count = len(pairs)
         if "tokens" not in pairs.columns:
             pairs = pairs.with_columns(tokens=pl.lit(None, pl.Int32))
-        rows = pairs.with_columns(epoch=pl.lit(epoch, pl.Int32)).select(list(_COLUMNS)).to_arrow()
+        rows = pairs.with_columns(epoch=pl.lit(epoch, pl.Int32)).select(list(COLUMNS)).to_arrow()
         marks = pa.array([self.reranker] * count, pa.binary(16))
         self.database.append(TABLE, rows.append_column("reranker", marks))
         self._learn(frame(rows))
 
     def _learn(self, rows: pl.DataFrame) -> None:
         self.known = pl.concat([self.known, rows])
-
-
-class RunScores(PairScores):
-    """The scores of a run's pairs: one chunk's are known, and held are those of a window of chunks.
-
-    Each pass over the store fills a window; a chunk's few among them are looked through faster.
-    """
-
-    def __init__(self, run: Run, reranker: bytes) -> None:
-        super().__init__(run.database, reranker, (), run.least_epoch)
-        self.run, self.window, self.chunk = run, range(0), -1
-        self.held = _EMPTY
-
-    def forget_window(self) -> None:
-        """Look the next chunk's scores up again: another process has added some."""
-        self.window, self.chunk = range(0), -1
-
-    def cover(self, chunk: int) -> None:
-        """Know the stored scores of the chunk, and hold those of the window that it begins."""
-        if chunk == self.chunk:
-            return
-        if chunk not in self.window:
-            search = self.run.search
-            pairs = search.chunk_queries * search.limit * len(search.legs)
-            self.known = self.held = _EMPTY  # not held beside what takes their place
-            self.window = range(chunk, chunk + max(1, _WINDOW // pairs))
-            self.look_up(self._hashes(self.window))
-            self.held = self.known
-        self.chunk = chunk
-        asked = pl.DataFrame({"query_hash": pl.Series(self._hashes(range(chunk, chunk + 1)))})
-        self.known = self.held.join(asked.unique(), on="query_hash", how="semi")
-
-    def _hashes(self, chunks: range) -> list[bytes]:
-        size = self.run.search.chunk_queries
-        rows = self.run.query_rows.slice(chunks.start * size, len(chunks) * size)
-        hashes: list[bytes] = rows.column("text_hash").to_pylist()
-        return hashes
-
-    def _learn(self, rows: pl.DataFrame) -> None:
-        super()._learn(rows)
-        self.held = pl.concat([self.held, rows])
 
 
 class Commits:
@@ -183,30 +145,27 @@ def distinct_pairs(candidates: pa.Table) -> pl.DataFrame:
     return rows.unique(KEY, keep="first", maintain_order=True)
 
 
-def _lookup(
-    database: Database, reranker: bytes, queries: Iterable[bytes], least_epoch: int
-) -> pl.DataFrame:
-    hashes = set(queries)
-    if not hashes:
-        return _EMPTY
-    wanted = pl.DataFrame({"query_hash": pl.Series(list(hashes), dtype=pl.Binary)})
-    parts = [_EMPTY]
+def stored_scores(database: Database, reranker: bytes, least_epoch: int) -> Iterator[pl.DataFrame]:
+    """The stored scores of a reranker in one pass: COLUMNS, a part of the rows at a time.
+
+    Scores that are not finite are left out, and counted in a warning at the end.
+    """
     table = database.open(TABLE)
     stored = [] if table is None else table.schema.names  # earlier versions had no tokens
-    columns = [name for name in _COLUMNS if name in stored]
+    columns = [name for name in COLUMNS if name in stored]
     ignored = 0
     for batch in database.stream(TABLE, equals("reranker", reranker), columns):
         rows = (
             frame(batch)
             .filter(pl.col("epoch") >= least_epoch)
-            .join(wanted, on="query_hash", how="semi")
             .select(
                 name if name in stored else pl.lit(None, kind).alias(name)
-                for name, kind in _COLUMNS.items()
+                for name, kind in COLUMNS.items()
             )
         )
-        parts.append(rows.filter(pl.col("score").is_finite()))
-        ignored += len(rows) - len(parts[-1])
+        finite = rows.filter(pl.col("score").is_finite())
+        ignored += len(rows) - len(finite)
+        yield finite
     if ignored:
         log.warning(
             "%d scores of reranker %s in table %r of %s are not finite numbers: they are ignored, "
@@ -216,11 +175,12 @@ def _lookup(
             TABLE,
             database.uri,
         )
-    return (
-        pl.concat(parts)
-        .sort("epoch", descending=True, maintain_order=True)
-        .unique(KEY, keep="first", maintain_order=True)
-    )
+
+
+def newest(rows: pl.DataFrame) -> pl.DataFrame:
+    """One row of each pair: of the newest epoch the first."""
+    ordered = rows.sort("epoch", descending=True, maintain_order=True)
+    return ordered.unique(KEY, keep="first", maintain_order=True)
 
 
 def texts_by_hash(

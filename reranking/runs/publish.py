@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from reranking.errors import RuntimeFailure
 from reranking.runs.candidates import each_chunk, searched
-from reranking.runs.pairs import KEY, RunScores, distinct_pairs
+from reranking.runs.pairs import KEY, distinct_pairs
 from reranking.runs.ranking import rank_results
 from reranking.runs.refine import above_cuts, with_exact
 from reranking.runs.run import Run, need_row, published_epoch
+from reranking.runs.run_scores import RunScores
 from reranking.schemas import results_schema
 from reranking.store import equals
 

@@ -15,9 +15,10 @@ from reranking.corpus.corpus import texts_of
 from reranking.errors import RuntimeFailure
 from reranking.progress import Progress, Status, silent, weights_of
 from reranking.runs.candidates import candidates_of
-from reranking.runs.pairs import Commits, RunScores, distinct_pairs, texts_by_hash
+from reranking.runs.pairs import Commits, distinct_pairs, texts_by_hash
 from reranking.runs.plan import note_commit
 from reranking.runs.run import Run
+from reranking.runs.run_scores import RunScores
 from reranking.scoring.scorer import Scorer
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import lancedb
 import numpy as np
@@ -17,7 +15,7 @@ import pytest
 
 from configs.load import load_config
 from reranking.errors import RuntimeFailure
-from reranking.runs.pairs import PairScores, RunScores
+from reranking.runs.pairs import PairScores
 from reranking.store import Database
 from reranking.upkeep.tidy import tidy_scores
 from tests.support import tiny
@@ -94,24 +92,3 @@ def test_a_run_whose_stored_scores_were_made_nan_publishes_the_models(
     scores = again.results().sort_by("doc_id")["_relevance_score"]
     assert pc.all(pc.is_finite(scores)).as_py()
     assert np.allclose(sorted(scores.to_pylist()), sorted(before.to_pylist()), atol=1e-5)
-
-
-def test_a_chunk_that_is_worked_on_again_knows_what_another_process_stored(tmp_path: Path) -> None:
-    asked = pa.table({"text_hash": pa.array([b"q" * 16, b"p" * 16], pa.binary(16))})
-    search = SimpleNamespace(chunk_queries=1, limit=5, legs=("vector",))
-    database = Database(str(tmp_path))
-    run: Any = SimpleNamespace(
-        database=database, least_epoch=0, search=search, query_rows=asked, queries=2
-    )
-    PairScores(database, b"r" * 16, ()).add(pairs(1.0), 0)
-    store = RunScores(run, b"r" * 16)
-    store.cover(0)
-    assert store.known["score"].to_list() == [1.0]
-    PairScores(Database(str(tmp_path)), b"r" * 16, ()).add(pairs(1.0, 2.0)[1:], 0)
-    store.cover(0)
-    assert store.known["score"].to_list() == [1.0]  # not asked for again
-    store.forget_window()
-    store.cover(0)
-    assert sorted(store.known["score"]) == [1.0, 2.0]
-    store.cover(1)
-    assert store.known.is_empty()
