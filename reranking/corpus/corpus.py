@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from reranking.store import Database, one_of
 
 _IDS_PER_QUERY = 1_000  # a condition of more takes longer than a pass over all ids
 _ROWS_AT_ONCE = 8192  # of documents, whose texts may be long
+_BATCHES = 32  # of ids, among which some are looked for at once
 _EXAMPLES = 3
 
 
@@ -235,9 +237,11 @@ def _rows_with_ids(
     A condition on 100,000 ids takes LanceDB four times as long, and 4 KB of memory for each.
     """
     home, rows = corpus.database(database), []
-    for batch in home.stream(corpus.table, None, [corpus.id], corpus.version, row_ids=True):
-        having = pc.is_in(batch.column(corpus.id), value_set=ids)
-        rows += batch.column("_rowid").filter(having).to_pylist()
+    stream = home.stream(corpus.table, None, [corpus.id], corpus.version, row_ids=True)
+    while part := list(islice(stream, _BATCHES)):
+        those = pa.Table.from_batches(part)
+        having = pc.is_in(those[corpus.id], value_set=ids)  # which hashes them once for all
+        rows += those["_rowid"].filter(having).to_pylist()
     left_out = corpus.newest_by is not None or corpus.skips_empty
     read = list(dict.fromkeys([*names, *([corpus.scored] if corpus.skips_empty else [])]))
     for found in taken(corpus.opened(database), rows, read, rows=_ROWS_AT_ONCE):
