@@ -96,6 +96,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 
 def of_size(options: argparse.Namespace, documents: int, queries: int) -> dict[str, Any]:
     """The stages of a job of so many documents and queries."""
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as given:
         folder = Path(given)
         made = subprocess.run(  # what makes the files is not part of the job's memory
