@@ -40,6 +40,7 @@ from reranking.corpus.unchanged import completed, mark_of, note_completed
 from reranking.corpus.weights import LongestTexts, weight, windows
 from reranking.errors import InputError
 from reranking.files import need_links
+from reranking.memory import give_back
 from reranking.progress import Progress, Status, shares_of, silent
 from reranking.schemas import DOCUMENTS
 from reranking.sources.rows import Reject, Row
@@ -127,6 +128,7 @@ def ingest(
     with job.behind:
         for window in ahead(job.made(windows(rows(), documents.window_rows))):
             job.window(*window)
+            give_back()
     if not job.report.rows:
         raise InputError("the source has no rows: expected at least one document")
     if documents.delete_missing:
@@ -154,6 +156,7 @@ def _finish(database: Database, documents: Documents, column: str, metric: str) 
     """Bring the indexes up to date and point the tag `ready` at the result; its version."""
     name = documents.table
     bring_indexes_up_to_date(database, documents, column=column, metric=metric)
+    give_back()
     ready = int(database.need(name).version)
     if database.tagged(name, READY) != ready:
         database.tag(name, READY, ready)

@@ -26,7 +26,7 @@ Integers = NDArray[np.int64]
 
 ROWS = 8192  # of a block
 _QUERIES = 1024  # multiplied with a block at once
-_PAIRS = 16_384  # whose distances are computed at once
+_PAIRS = 4096  # whose distances are computed at once
 _HITS = {"query": pl.Int64, "_distance": pl.Float32, "doc_id": pl.String, "doc_hash": pl.Binary}
 
 
