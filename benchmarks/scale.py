@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.standins import StandInPipeline
+from benchmarks.standins import StandInPipeline, StandInReranker
 from benchmarks.texts import beir
 from configs.load import load_config
 from reranking import chunks
@@ -44,6 +44,7 @@ from reranking.summary import Summary
 MOST_TIMES, MOST_MEMORY, MOST_WAITING = 12.0, 1.3, 0.10
 BLOCK = 10_000  # documents written at once
 CHANGED = 0.01
+LOOK_UPS = "another model: look up, texts, commits"
 SEARCH = ("search, exact vectors", "search, FTS")
 
 
@@ -214,12 +215,16 @@ class Job:
         for undo in legs.values():
             undo()
         scorer = pipeline.reranker.scorer
-        self.stages["look up, texts, commits"] = [summary.seconds["lookup"], 0.0]
         with self.stage("publish"):
             counts = chunks.publish(pipeline, run, summary.counts, summary.seconds)
         with self.stage("again, finished"):
             again = self.pipeline().plan()
         assert again.finished and again.run_id == run.run_id
+        changed = self.pipeline()
+        changed.reranker = StandInReranker(rate=1e12, number=1)
+        rerun = changed.plan()
+        with self.stage(LOOK_UPS):  # candidates are stored, scores cost nothing
+            assert all(report["scored"] for report in chunks.work(changed, rerun))
         return {
             "pairs": counts["pairs"],
             "results": counts["candidates"],

@@ -10,7 +10,7 @@ from rich.table import Table
 from benchmarks.scale import MOST_MEMORY, MOST_TIMES, MOST_WAITING, SEARCH
 from reranking.report.svg import Scale, box, element, label, line, picture
 
-_WIDTH, _ROW, _LEFT = 760, 26, 190
+_WIDTH, _ROW, _LEFT = 820, 26, 250
 _STYLE = """
 svg { background: #fff; font: 12px sans-serif; }
 .whole { fill: #2f6f9f; } .tenth { fill: #a9c9de; } .limit { stroke: #b3261e; }
