@@ -9,6 +9,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from reranking.memory import keep_together
+
+keep_together()  # first of all: a heap that a thread of some library's has is there to stay
+
 if TYPE_CHECKING:
     from reranking.errors import (
         ConfigError,

@@ -9,9 +9,6 @@ from typing import Any
 import pyarrow as pa
 from lancedb.expr import Expr
 
-from reranking.memory import keep_together
-
-keep_together()
 # LanceDB reads ahead up to 2 GiB of a table, of more fragments at once the more cores there are: a
 # pass over a large table would take as much memory. These two take no time that could be measured.
 for _name, _value in {
