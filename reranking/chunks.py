@@ -11,6 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +20,12 @@ from configs.schema import Config
 from reranking.errors import RescoreError, RuntimeFailure, StoreAway
 from reranking.memory import give_back
 from reranking.pipeline import Pipeline
-from reranking.progress import Progress, Status, duration, unwatched
+from reranking.progress import duration, unwatched
 from reranking.retry import is_of_passing_fault
 from reranking.runs.candidates import search_and_store
 from reranking.runs.lengths import PairLengths
 from reranking.runs.listing import find_run
+from reranking.runs.others import Others, order_of_chunks
 from reranking.runs.pairs import TABLE
 from reranking.runs.plan import finish_run
 from reranking.runs.publish import publish_results, run_counts
@@ -37,9 +39,10 @@ from reranking.scoring.scorer import Scorer, resolve_device
 from reranking.steps import Here, step, tried
 from reranking.store import equals
 from reranking.workers.admission import Admission
-from reranking.workers.crew import Tally, hand_out, open_crew
+from reranking.workers.crew import Tally, Worker, hand_out, open_crew
 from reranking.workers.devices import place
 from reranking.workers.presence import Asked, fault_of_worker, own_config, what_is_asked
+from reranking.workers.telling import Teller
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +60,11 @@ class _Scoring:
     rescorer: Rescorer
     refiner: Refiner | None = None
 
-    def forget_window(self) -> None:
-        """Look the scores of the next chunk up again."""
-        self.rescorer.store.forget_window()
+    def doubt(self, doubtful: bool) -> None:
+        """Look up again what is to be scored next, because others may have scored it."""
+        self.rescorer.doubtful = doubtful
         if self.refiner is not None:
-            self.refiner.exact.store.forget_window()
+            self.refiner.exact.doubtful = doubtful
 
     @property
     def seconds(self) -> float:
@@ -83,28 +86,50 @@ def work(pipeline: Pipeline, run: Run) -> Iterator[Report]:
 
 def _in_turn(pipeline: Pipeline, run: Run) -> Iterator[Report]:
     """Each chunk in this process; the next one is searched while one is scored."""
-    submit, chunks, started = pipeline.executor.submit, run.chunks, time.monotonic()
+    submit, chunks, started = pipeline.executor.submit, order_of_chunks(run), time.monotonic()
+    others = Others(run)
     ahead = {chunk: submit(search_chunk, pipeline, run, chunk) for chunk in chunks[:1]}
-    for chunk in chunks:
+    for done, chunk in enumerate(chunks, 1):
         seconds = ahead.pop(chunk).result()
-        if chunk + 1 < len(chunks):
-            ahead[chunk + 1] = submit(search_chunk, pipeline, run, chunk + 1)
+        again = others.give(chunk)
+        _doubt(pipeline, again)
+        for following in chunks[done : done + 1]:
+            _meet_marks(run, following, again)
+            ahead[following] = submit(search_chunk, pipeline, run, following)
         report = pipeline.executor.call(score_chunk, pipeline, run, chunk)
         run.at_hand.pop(chunk, None)
         give_back()
-        left = (time.monotonic() - started) / (chunk + 1) * (len(chunks) - chunk - 1)
+        left = (time.monotonic() - started) / done * (len(chunks) - done)
         log.info(
             "chunk %d of %d: %s pairs, of which %s scored, %s left",
-            *(chunk + 1, len(chunks), f"{report['pairs']:,}", f"{report['scored']:,}"),
+            *(done, len(chunks), f"{report['pairs']:,}", f"{report['scored']:,}"),
             duration(left),
         )
         yield report | {"search": seconds}
 
 
+def _doubt(pipeline: Pipeline, again: bool) -> None:
+    """Look up again what this thread is about to score, if others may have scored it."""
+    scoring: _Scoring | None = getattr(pipeline.resident, "scoring", None)
+    if scoring is not None:
+        scoring.doubt(again)
+
+
+def _meet_marks(run: Run, chunk: int, again: bool) -> None:
+    """Read again what is searched, if others may have searched the chunk."""
+    if again and chunk not in run.marks:
+        run.__dict__.pop("marks")
+
+
 @step("work-in-workers")
 def work_in_workers(pipeline: Pipeline, run: Run) -> list[Report]:
     """Hand the chunks to workers; those of workers that died go to others."""
-    asked = _asked_of_workers(pipeline, run)
+    asked, others = _asked_of_workers(pipeline, run), Others(run)
+
+    def submit(worker: Worker, chunk: int, again: bool) -> Future[Any]:
+        again = others.give(chunk) or again
+        return worker.submit(work_here, pipeline.job, asked, run, chunk, again)
+
     before = _rows_of_reranker(run)
     with (
         open_crew(pipeline.config) as crew,
@@ -113,10 +138,10 @@ def work_in_workers(pipeline: Pipeline, run: Run) -> list[Report]:
     ):
         tally = hand_out(
             crew,
-            run.chunks,
-            lambda worker, *which: worker.submit(work_here, pipeline.job, asked, run, *which),
+            order_of_chunks(run),
+            submit,
             admit=admission,
-            tell=_Teller(progress, len(run.chunks)),
+            tell=Teller(progress, len(run.chunks)),
             enough=lambda tally: _is_spent(pipeline, tally),
         )
     if not tally.whole:
@@ -196,28 +221,6 @@ def _add_lost_work(reports: list[Report], stored: int) -> None:
         more = max(0, min(missing, report["pairs"] - report["scored"]))
         report["scored"] += more
         missing -= more
-
-
-class _Teller:
-    """Shows the progress of all workers in one line."""
-
-    def __init__(self, progress: Progress, chunks: int) -> None:
-        self._progress, self._chunks = progress, chunks
-        self._began = time.monotonic()
-
-    def __call__(self, tally: Tally) -> None:
-        pairs = sum(report["pairs"] for report in tally.results.values())
-        scored = sum(report["scored"] for report in tally.results.values())
-        note = f"{tally.done} of {self._chunks} chunks, {tally.workers} workers"
-        if tally.lost:
-            note += f", {tally.lost} lost"
-        if tally.refused:
-            note += f", {len(tally.refused)} refused"
-        if tally.workers and scored:
-            rate = scored / (time.monotonic() - self._began)
-            note += f", {rate:,.1f} pairs/s scored, {rate / tally.workers:,.1f} a worker"
-        total = round(pairs * self._chunks / tally.done) if tally.done else None
-        self._progress(Status("score", pairs, total, tally.done / self._chunks, note))
 
 
 @step("work-on-chunk", 5, 30)
@@ -369,7 +372,7 @@ def recall(pipeline: Pipeline, run: Run) -> dict[str, float]:
 def work_here(job: str, asked: Asked, run: Run, chunk: int, again: bool = False) -> Report:
     """Search and score one chunk in this worker, whose pipeline stays for the job's next chunk.
 
-    `again`: another worker was lost at it, and what that one had committed is looked up.
+    `again`: others may have done a part of it, such as a lost worker: that is looked up.
     A process may call this in several threads (Dask's has one a core): they share one model.
     """
     number = getattr(place, "number", None)
@@ -381,8 +384,8 @@ def work_here(job: str, asked: Asked, run: Run, chunk: int, again: bool = False)
             held = _held[number] = own
         if not _same_work(held.resident.run, run):
             held.resident.run = run
-        if again and (scoring := getattr(held.resident, "scoring", None)) is not None:
-            scoring.forget_window()
+        _doubt(held, again)
+        _meet_marks(held.resident.run, chunk, again)
         try:
             return tried(work_on_chunk, held, held.resident.run, chunk)
         except RescoreError as error:

@@ -107,9 +107,8 @@ class Commits:
     ) -> None:
         self.store, self.pairs, self.epoch, self.seconds = store, pairs, epoch, seconds
         self.committed = committed
-        self._positions: list[NDArray[np.int64]] = []
-        self._logits: list[NDArray[np.float32]] = []
-        self._tokens: list[pl.Series] = []
+        # A batch is taken whole or not at all: a signal may come at any moment.
+        self._batches: list[tuple[NDArray[np.int64], NDArray[np.float32], pl.Series]] = []
         self._last = time.monotonic()
 
     def add(
@@ -119,21 +118,19 @@ class Commits:
         tokens: NDArray[np.int64] | None = None,
     ) -> None:
         """Take a batch of the pairs at these positions; commit if it is time."""
-        self._positions.append(positions)
-        self._logits.append(logits)
         known = [None] * len(positions) if tokens is None else tokens
-        self._tokens.append(pl.Series("tokens", known, pl.Int32))
+        self._batches.append((positions, logits, pl.Series("tokens", known, pl.Int32)))
         if time.monotonic() - self._last >= self.seconds:
             self.flush()
 
     def flush(self) -> None:
         """Commit what was collected."""
-        if self._positions:
-            positions, logits = np.concatenate(self._positions), np.concatenate(self._logits)
-            scored = self.pairs[positions].with_columns(
-                pl.Series("score", logits), pl.concat(self._tokens)
+        if self._batches:
+            positions, logits, tokens = zip(*self._batches, strict=True)
+            scored = self.pairs[np.concatenate(positions)].with_columns(
+                pl.Series("score", np.concatenate(logits)), pl.concat(tokens)
             )
-            self._positions, self._logits, self._tokens = [], [], []
+            self._batches = []
             self.store.add(scored, self.epoch)
             self.committed()
         self._last = time.monotonic()

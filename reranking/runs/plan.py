@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from reranking.corpus.filters import typed_where
 from reranking.corpus.indexes import need_fts, vector_index
 from reranking.corpus.queries import QuerySet, read_queries
 from reranking.errors import ConfigError
+from reranking.progress import NOTICE
 from reranking.runs.recall import (
     UNMEASURED,
     Audit,
@@ -32,6 +34,8 @@ from reranking.runs.run import Run, need_row, published_epoch, with_versions
 from reranking.schemas import RUNS
 from reranking.scoring.crossencoder import Reranker
 from reranking.store import Database
+
+log = logging.getLogger(__name__)
 
 _LIBRARIES = ("lancedb", "pyarrow", "polars", "torch", "transformers", "sentence-transformers")
 
@@ -199,7 +203,7 @@ def _forced_epoch(database: Database, run_id: str, published: int | None) -> int
     return 1 + max((int(r["epoch"]) for r in rows), default=0)
 
 
-def begin_run(run: Run, description: Mapping[str, Any]) -> Run:
+def begin_run(run: Run, description: Mapping[str, Any], started_at: datetime | None = None) -> Run:
     """Pin the run's inputs by tags and write its row; the run with the versions that are pinned.
 
     A run that was begun before keeps its start and, while its tags stand, the versions it pinned:
@@ -209,8 +213,10 @@ def begin_run(run: Run, description: Mapping[str, Any]) -> Run:
     stored = stored_row(database, run.run_id)
     if stored is not None and (kept := _still_pinned(run, stored)) is not None:
         if int(stored["epoch"]) >= run.epoch:
-            return replace(kept, row=decoded(_at_work(run, stored)))
+            sign = None if stored["started_at"] == started_at else _last_sign(stored)
+            return replace(kept, row=decoded(_at_work(run, stored)), last_sign=sign)
         run = kept
+    started_at = datetime.now(UTC)
     tag = tag_of(run.run_id)
     for table, version in _pinned_tables(run):
         database.tag(table, tag, version)
@@ -234,13 +240,30 @@ def begin_run(run: Run, description: Mapping[str, Any]) -> Run:
         "counts_json": "{}",
         "seconds_json": "{}",
         "failure": None,
-        "started_at": datetime.now(UTC) if stored is None else stored["started_at"],
+        "started_at": started_at if stored is None else stored["started_at"],
         **description,
     }
     write_row(database, row, update=stored is not None)
     if stored is None:
-        return begin_run(run, description)  # a racing process may have been first
+        return begin_run(run, description, started_at)  # a racing process may have been first
     return replace(run, row=decoded(row))
+
+
+def _last_sign(stored: Mapping[str, Any]) -> datetime | None:
+    """When whoever began the run was last seen at work on it; None if it ended in order."""
+    if stored["status"] == "done":
+        return None
+    ended, failure = stored["status"] != "running", stored["failure"]
+    committed = stored["committed_at"]
+    sign: datetime = max(filter(None, (stored["started_at"], committed)))
+    log.log(
+        NOTICE,
+        "run %s was begun at %s and is not finished (%s): what is stored of it is kept",
+        stored["run_id"][:8],
+        f"{stored['started_at']:%Y-%m-%d %H:%M:%S} UTC",
+        f"{stored['status']}: {failure}" if ended else f"it was last seen at {sign:%H:%M:%S} UTC",
+    )
+    return None if ended else sign
 
 
 def _at_work(run: Run, stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,7 @@ class Rescorer:
         self.run, self._load = run, load
         self.commit_seconds, self.progress = commit_seconds, progress
         self.store = RunScores(run, bytes.fromhex(reranker))
+        self.doubtful = False  # others may have scored what is not known to have a score
         self.scorer: Scorer | None = None
         self.seconds = 0.0  # in the scorer, load time aside
         self._noted = -math.inf
@@ -79,6 +80,10 @@ class Rescorer:
         """
         self.store.cover(chunk)
         missing = self.store.missing(pairs)
+        if len(missing) and self.doubtful and self.store.looked_up_for != chunk:
+            self.store.forget_window()
+            self.store.cover(chunk)
+            missing = self.store.missing(pairs)
         if len(missing):
             scorer = self._ready(chunk, pairs)
             self._score(scorer, chunk, missing)

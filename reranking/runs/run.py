@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +38,9 @@ class Run:
     `reranker` is the fingerprint in hex, None for a run of the first stage only; `refiner` that of
     the same model in float32, where what is near or above a cut is scored again. `epoch` numbers
     what this run writes; what it reuses is of `least_epoch` or above. `row` is its row in the table
-    `runs`, None for a run that is only planned. With `part`, the name of a query set, it is a
-    finished run as it is for that set's queries alone: see `of_set`.
+    `runs`, None for a run that is only planned; `last_sign` when a command that has begun it and
+    has not ended was last seen at work, None if there is none but this one. With `part`, the name
+    of a query set, it is a finished run as it is for that set's queries alone: see `of_set`.
     """
 
     database: Database = field(compare=False, repr=False)
@@ -58,6 +60,7 @@ class Run:
     refiner: str | None = None
     blend: Blend | None = None
     row: RunRow | None = field(default=None, compare=False, repr=False)
+    last_sign: datetime | None = field(default=None, compare=False, repr=False)
     part: str | None = None
 
     @classmethod
@@ -296,11 +299,8 @@ class Run:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
-_PLAIN = tuple(
-    f.name
-    for f in fields(Run)
-    if f.name not in ("database", "corpus", "queries", "search", "blend", "row", "part")
-)
+_OWN = {"database", "corpus", "queries", "search", "blend", "row", "last_sign", "part"}
+_PLAIN = tuple(f.name for f in fields(Run) if f.name not in _OWN)
 
 
 def results_name(run_id: str) -> str:

@@ -28,15 +28,16 @@ _KEPT = 250_000  # scores of other windows that are kept in memory
 class RunScores(PairScores):
     """The scores of a run's pairs: one chunk's are known, and held are those of a window of chunks.
 
-    Chunks are asked for in order: going back costs a pass over the store. What other processes
-    store meanwhile is looked up when the store has doubled, and has grown by more than a window.
+    Chunks are asked for in order, from the first or from the last: to turn round costs a pass over
+    the store. What other processes store meanwhile is looked up when the store has doubled, and has
+    grown by more than a window. `looked_up_for` is the chunk that asked for the latest pass.
     """
 
     def __init__(self, run: Run, reranker: bytes) -> None:
         super().__init__(run.database, reranker, (), run.least_epoch)
         search = run.search
         pairs = search.chunk_queries * search.limit * len(search.legs)
-        self.run, self.chunk, self.window = run, -1, -1
+        self.run, self.chunk, self.window, self.looked_up_for = run, -1, -1, -1
         self.chunks = max(1, _WINDOW // pairs)  # of a window
         self.held = EMPTY
         self.windows: _Windows | None = None
@@ -49,12 +50,13 @@ class RunScores(PairScores):
         """Know the stored scores of the chunk, and hold those of its window."""
         if chunk == self.chunk:
             return
-        if chunk // self.chunks != self.window:
-            self.window = chunk // self.chunks
+        before, self.window = self.window, chunk // self.chunks
+        if self.window != before:
             self.known = self.held = EMPTY  # not held beside what takes their place
             if self.windows is None or not self.windows.are_of_use(self.window):
-                self.windows = None
-                self.windows = _Windows(self)
+                self.windows, self.looked_up_for = None, chunk
+                # From the first there is nothing to come but forwards.
+                self.windows = _Windows(self, backwards=0 < self.window < before)
             self.held = self.windows.take(self.window)
         self.chunk = chunk
         hashes = self.run.query_rows.column("text_hash")
@@ -70,20 +72,24 @@ class RunScores(PairScores):
 
 
 class _Windows:
-    """What was stored of the pairs of this window and later ones; each window is taken once."""
+    """What was stored of the pairs of this window and of those to come; each is taken once.
 
-    def __init__(self, scores: RunScores) -> None:
+    Windows are numbered in the order in which they come, this one is 0.
+    """
+
+    def __init__(self, scores: RunScores, *, backwards: bool) -> None:
         self._database, run = scores.database, scores.run
+        self._first, self._step = scores.window, -1 if backwards else 1
         queries = scores.chunks * run.search.chunk_queries
         asked = pl.DataFrame({"query_hash": run.query_rows.column("text_hash")})
-        at = pl.int_range(pl.len(), dtype=pl.UInt32) // queries
-        later = asked.with_columns(window=at).filter(pl.col("window") >= scores.window)
-        self._asked = later.unique(maintain_order=True)
-        self._several = len(later) > 0 and later["window"][-1] > scores.window
+        window = (pl.int_range(pl.len()) // queries - self._first) * self._step
+        to_come = asked.with_columns(window=window.cast(pl.Int32)).filter(pl.col("window") >= 0)
+        self._asked = to_come.unique(maintain_order=True)
+        self._several = bool((to_come["window"] > 0).any())
         repeated = self._asked.filter(pl.col("query_hash").is_duplicated())
         self._repeated = repeated.select("query_hash").unique()
-        self._next = scores.window  # the first window that is still here
-        self._kept = EMPTY.with_columns(window=pl.lit(0, pl.UInt32))
+        self._next = 0
+        self._kept = EMPTY.with_columns(window=pl.lit(0, pl.Int32))
         self._file: IO[bytes] | None = None
         self._places: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
         self._stored = self._rows_stored()
@@ -92,7 +98,10 @@ class _Windows:
     def are_of_use(self, window: int) -> bool:
         """Whether the window is still here, and little has been stored since."""
         grown = self._rows_stored() - self._stored
-        return window >= self._next and grown <= max(_WINDOW, self._stored)
+        return self._number(window) >= self._next and grown <= max(_WINDOW, self._stored)
+
+    def _number(self, window: int) -> int:
+        return (window - self._first) * self._step
 
     def add(self, rows: pl.DataFrame) -> None:
         """Take in scores made meanwhile: of texts that are asked for in other windows, too."""
@@ -101,10 +110,11 @@ class _Windows:
 
     def take(self, window: int) -> pl.DataFrame:
         """The scores of a window; those up to it are let go of."""
-        self._next = window + 1
-        parts = [self._kept.filter(pl.col("window") == window).select(list(COLUMNS))]
-        self._kept = self._kept.filter(pl.col("window") > window)
-        for start, size in self._places.pop(window, []):
+        number = self._number(window)
+        self._next = number + 1
+        parts = [self._kept.filter(pl.col("window") == number).select(list(COLUMNS))]
+        self._kept = self._kept.filter(pl.col("window") > number)
+        for start, size in self._places.pop(number, []):
             assert self._file is not None
             self._file.seek(start)
             with pa.ipc.open_stream(self._file.read(size)) as stored:

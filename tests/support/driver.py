@@ -44,11 +44,13 @@ class Driver:
 def main() -> None:
     import pytest
 
+    from reranking.runs import others
     from tests.support.walk import walk_file
 
     config, gate, overrides = json.loads(sys.argv[1])
     with pytest.MonkeyPatch.context() as patch:
         Gate(**gate).install(patch)
+        patch.setattr(others, "_LOOK", 0.0)  # jobs of tests are short
         walk_file(Path(config), *overrides)
 
 

@@ -25,6 +25,10 @@ MARK = "RESCORE_TEST_CLUSTER"
 """Set in every process of a cluster of ours: what a worker says of itself shows where it is."""
 
 
+TOKEN = secrets.token_hex(32)
+"""Of every Ray that a process of tests starts: its client reads the first one and keeps it."""
+
+
 class Engine:
     """A cluster of one kind, whose processes end with it."""
 
@@ -160,7 +164,7 @@ class Ray(Engine):
 
     def __init__(self, folder: Path, cpus: int = 2, gpus: int = 0, **environment: str) -> None:
         token = folder / "token"
-        token.write_text(secrets.token_hex(32))
+        token.write_text(TOKEN)
         self.client = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         super().__init__(folder, **self.client, RAY_USAGE_STATS_ENABLED="0", **environment)
         self.session = tempfile.mkdtemp(prefix="ray-")  # a socket's path must be short

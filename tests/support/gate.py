@@ -81,7 +81,9 @@ class Gate:
             record.write(json.dumps(line) + "\n")
 
     def _patch(self) -> None:
-        if _gates:
+        if _gates:  # a worker that stays from job to job
+            if _gates[0].folder != self.folder:
+                _now["commits"] = 0
             _gates[0] = self
             return
         _gates.append(self)
@@ -112,8 +114,8 @@ class Gate:
         PairScores._commit = committed  # type: ignore[method-assign]
         if self.gpus:
             _fake_gpus(self.gpus)
-        if self.version:
-            presence.version = lambda name: self.version  # type: ignore[assignment]
+        version = presence.version
+        presence.version = lambda name: _gates[0].version or version(name)  # type: ignore[assignment]
 
     def seen(self, pairs: int) -> None:
         """Take note of a batch that was scored and is not committed, and die if it is time."""
