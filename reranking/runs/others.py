@@ -39,7 +39,11 @@ def order_of_chunks(run: Run) -> list[int]:
         return run.chunks
     new = [chunk for chunk in reversed(run.chunks) if chunk not in run.marks]
     searched = [chunk for chunk in run.chunks if chunk in run.marks]
-    log.log(NOTICE, "another command may be at work on it: this one goes through it from the end")
+    log.log(
+        NOTICE,
+        "another command may be at work on run %s: this one goes through it from the end",
+        run.run_id[:8],
+    )
     return new + searched if new else searched[::-1]
 
 

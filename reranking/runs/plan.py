@@ -253,15 +253,17 @@ def _last_sign(stored: Mapping[str, Any]) -> datetime | None:
     """When whoever began the run was last seen at work on it; None if it ended in order."""
     if stored["status"] == "done":
         return None
-    ended, failure = stored["status"] != "running", stored["failure"]
-    committed = stored["committed_at"]
-    sign: datetime = max(filter(None, (stored["started_at"], committed)))
+    ended = stored["status"] != "running"
+    seen = stored["started_at"], stored.get("committed_at")
+    sign: datetime = max(time for time in seen if time is not None)
     log.log(
         NOTICE,
         "run %s was begun at %s and is not finished (%s): what is stored of it is kept",
         stored["run_id"][:8],
         f"{stored['started_at']:%Y-%m-%d %H:%M:%S} UTC",
-        f"{stored['status']}: {failure}" if ended else f"it was last seen at {sign:%H:%M:%S} UTC",
+        stored.get("failure") or stored["status"]
+        if ended
+        else f"it was last seen at work at {sign:%H:%M:%S} UTC",
     )
     return None if ended else sign
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import lancedb
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 
 from configs.load import load_config
 from reranking.errors import RuntimeFailure
-from reranking.runs.pairs import PairScores
+from reranking.runs.pairs import Commits, PairScores
 from reranking.store import Database
 from reranking.upkeep.tidy import tidy_scores
 from tests.support import tiny
@@ -92,3 +93,20 @@ def test_a_run_whose_stored_scores_were_made_nan_publishes_the_models(
     scores = again.results().sort_by("doc_id")["_relevance_score"]
     assert pc.all(pc.is_finite(scores)).as_py()
     assert np.allclose(sorted(scores.to_pylist()), sorted(before.to_pylist()), atol=1e-5)
+
+
+def test_a_batch_that_is_cut_short_by_a_signal_keeps_none_of_the_others_from_being_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PairScores(Database(str(tmp_path)), b"r" * 16, [b"q" * 16])
+    commits = Commits(store, pairs(0, 0, 0).drop("score"), 0, seconds=100.0)
+    commits.add(np.array([0, 1]), np.array([1.0, 2.0], np.float32), np.array([3, 4]))
+
+    def stopped(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pl, "Series", stopped)
+        commits.add(np.array([2]), np.array([5.0], np.float32), np.array([6]))
+    commits.flush()
+    assert sorted(store.of(pairs(0, 0, 0).drop("score"))["score"]) == [1.0, 2.0]

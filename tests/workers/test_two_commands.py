@@ -95,7 +95,7 @@ def test_two_that_take_turns_meet_and_do_next_to_nothing_twice(
     assert sum(report["scored"] for report in both) == sum(
         report["pairs"] for report in both
     ) // 2 + scored_twice(config)  # each of them has gone through all chunks
-    assert "is not finished (it was last seen at" in caplog.text
+    assert "is not finished (it was last seen at work" in caplog.text
     assert "this one goes through it from the end" in caplog.text
     assert "another command scores pairs of run" in caplog.text
     walk_file(config)
