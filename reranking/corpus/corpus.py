@@ -27,7 +27,8 @@ from reranking.store import Database, one_of
 
 _IDS_PER_QUERY = 1_000  # a condition of more takes longer than a pass over all ids
 _ROWS_AT_ONCE = 8192  # of documents, whose texts may be long
-_BATCHES = 32  # of ids, among which some are looked for at once
+_BATCHES = 8  # of ids, among which some are looked for at once
+_TAKEN_AT_ONCE = 2048  # documents by their place, which LanceDB holds several times
 _EXAMPLES = 3
 
 
@@ -244,7 +245,7 @@ def _rows_with_ids(
         rows += those["_rowid"].filter(having).to_pylist()
     left_out = corpus.newest_by is not None or corpus.skips_empty
     read = list(dict.fromkeys([*names, *([corpus.scored] if corpus.skips_empty else [])]))
-    for found in taken(corpus.opened(database), rows, read, rows=_ROWS_AT_ONCE):
+    for found in taken(corpus.opened(database), rows, read, rows=_TAKEN_AT_ONCE):
         for batch in found.to_batches():
             if corpus.newest_by is None:
                 batch = batch.drop_columns(["_rowid"])
