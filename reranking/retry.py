@@ -46,6 +46,12 @@ _PASSING_WORDS = re.compile(
     r")",
     re.DOTALL,
 )
+# The store went away in the middle of a commit: to append once more could store rows twice, to look
+# at what is there and go on from it does not.
+_UNKNOWN = re.compile(
+    r"(?:lance error: )?(?:LanceError\(\w+\): |External error: )*"
+    r"Commit result for version \d+ is unknown: .{1,200}? retrying: "
+)
 _RETRIES = 6
 _RUST_PLACE = re.compile(r", /\S+\.rs:\d+:\d+")  # where in LanceDB's source an error was made
 
@@ -93,9 +99,17 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_of_passing_fault(error: BaseException) -> bool:
-    """Say whether an error of ours comes of one of the store's that may pass."""
+    """Say whether an error of ours comes of one of the store's that may pass.
+
+    One that leaves open whether a commit was made counts too: who looks again may go on.
+    """
     cause = error.__cause__
-    return cause is not None and (is_transient(cause) or is_of_passing_fault(cause))
+    if cause is None:
+        return False
+    unknown = _UNKNOWN.match(text := str(cause))
+    if unknown is not None and _PASSING_WORDS.match(text, unknown.end()):
+        return True
+    return is_transient(cause) or is_of_passing_fault(cause)
 
 
 def is_taken(error: Exception) -> bool:

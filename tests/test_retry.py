@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from reranking import errors
-from reranking.retry import is_transient, retry
+from reranking.retry import is_of_passing_fault, is_transient, retry
 
 # As LanceDB 0.40 words them.
 CONFLICT = (
@@ -91,3 +91,26 @@ def test_the_words_are_those_of_the_installed_lancedb(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as raised:
         late.add_columns([pa.field("z", pa.int32())])
     assert is_transient(raised.value), raised.value
+
+
+@pytest.mark.parametrize(
+    ("said", "passes"),
+    [("HTTP error: error.", True), ("Server returned non-2xx status code: 403", False)],
+)
+def test_a_commit_that_is_in_doubt_is_not_made_again_but_looked_for(
+    said: str, passes: bool
+) -> None:
+    calls = []
+
+    def action() -> None:
+        calls.append(1)
+        raise RuntimeError(
+            "Commit result for version 5 is unknown: the commit may or may not have been applied; "
+            "check the table state before retrying: LanceError(IO): Generic S3 error: Error "
+            "performing PUT http://127.0.0.1:38367/shelf/db/pair_scores.lance/_versions/1844674407"
+            f"3709551610.manifest in 240.44\u00b5s - {said}"
+        )
+
+    with pytest.raises(errors.RuntimeFailure, match="is unknown") as raised:
+        retry("appending to pair_scores", action)
+    assert len(calls) == 1 and is_of_passing_fault(raised.value) == passes
