@@ -51,7 +51,9 @@ class OnCpu:
 
     def at_least(self, queries: Floats, block: Floats, bound: Floats) -> tuple[Integers, Integers]:
         """Query and row of each product that is not below its query's bound."""
-        query, row = np.nonzero(queries @ block.T >= bound[:, None])
+        # `nonzero` of a table takes five times as long.
+        near = np.flatnonzero(queries @ block.T >= bound[:, None])
+        query, row = np.divmod(near, len(block))
         return query, row
 
 
