@@ -173,10 +173,10 @@ def pairs_of(config: Path) -> Pairs:
 
 def fixed_cost(config: Path, *overrides: str) -> float:
     """Seconds from one chunk's end to the next, of chunks of one query and a model of no size."""
-    from reranking import chunks
+    from reranking.workers.telling import Teller
 
     ends: list[float] = []
-    told = chunks._Teller.__call__
+    told = Teller.__call__
 
     def noted(teller: Any, tally: Any) -> None:
         if tally.done > len(ends):
@@ -185,7 +185,7 @@ def fixed_cost(config: Path, *overrides: str) -> float:
 
     small = [f"rerank.model_name={config.parent / 'tiny'}", "search.chunk_queries=1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks._Teller, "__call__", noted)
+        patch.setattr(Teller, "__call__", noted)
         job(config, *overrides, *small, "search.limit=5", "execution.workers=1")
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
