@@ -54,9 +54,11 @@ def main() -> None:
 
 
 def world(folder: Path, options: argparse.Namespace) -> Path:
-    """A config whose documents are ingested; `base` is its database."""
+    """A config whose documents are ingested; `base` is its database, `tiny` a small model."""
     from reranking.pipeline import Pipeline
+    from tests.support.tiny import tiny_cross_encoder
 
+    tiny_cross_encoder(folder / "tiny")
     config = random_job(
         folder,
         options.documents,
