@@ -35,20 +35,23 @@ def test_the_memory_of_a_long_run_is_flat(tmp_path: Path, cross_encoder: Path) -
 def _walk(config: Path) -> list[float]:
     """The process's resident memory after each chunk, in MB."""
     import os
+    from functools import wraps
 
     import reranking.store
-    import tests.support.walk
+    from reranking import chunks
+    from tests.support.walk import walk_file
 
     reranking.store.METADATA_CACHE = 8 << 20  # full after few chunks
     resident = []
-    score = tests.support.walk.score_chunk.fn
+    score = chunks.score_chunk
 
+    @wraps(score)
     def measured(*args: object) -> object:
         report = score(*args)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         resident.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
         return report
 
-    tests.support.walk.score_chunk.fn = measured  # type: ignore[method-assign]
-    tests.support.walk.walk_file(config)
+    chunks.score_chunk = measured
+    walk_file(config)
     return resident
