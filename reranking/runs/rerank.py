@@ -78,9 +78,9 @@ class Rescorer:
 
         Committed every `commit_seconds`, and whatever ends it early, what was scored until then.
         """
-        self.store.cover(chunk)
+        just_now = self.store.cover(chunk)
         missing = self.store.missing(pairs)
-        if len(missing) and self.doubtful and self.store.looked_up_for != chunk:
+        if len(missing) and self.doubtful and not just_now:
             self.store.forget_window()
             self.store.cover(chunk)
             missing = self.store.missing(pairs)

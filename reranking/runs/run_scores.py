@@ -30,14 +30,14 @@ class RunScores(PairScores):
 
     Chunks are asked for in order, from the first or from the last: to turn round costs a pass over
     the store. What other processes store meanwhile is looked up when the store has doubled, and has
-    grown by more than a window. `looked_up_for` is the chunk that asked for the latest pass.
+    grown by more than a window.
     """
 
     def __init__(self, run: Run, reranker: bytes) -> None:
         super().__init__(run.database, reranker, (), run.least_epoch)
         search = run.search
         pairs = search.chunk_queries * search.limit * len(search.legs)
-        self.run, self.chunk, self.window, self.looked_up_for = run, -1, -1, -1
+        self.run, self.chunk, self.window = run, -1, -1
         self.chunks = max(1, _WINDOW // pairs)  # of a window
         self.held = EMPTY
         self.windows: _Windows | None = None
@@ -46,15 +46,19 @@ class RunScores(PairScores):
         """Look the next chunk's scores up again: another process has added some."""
         self.window, self.chunk, self.windows = -1, -1, None
 
-    def cover(self, chunk: int) -> None:
-        """Know the stored scores of the chunk, and hold those of its window."""
+    def cover(self, chunk: int) -> bool:
+        """Know the stored scores of the chunk, and hold those of its window.
+
+        Returns whether they were looked up in the store just now.
+        """
         if chunk == self.chunk:
-            return
+            return False
+        looked_up = False
         before, self.window = self.window, chunk // self.chunks
         if self.window != before:
             self.known = self.held = EMPTY  # not held beside what takes their place
             if self.windows is None or not self.windows.are_of_use(self.window):
-                self.windows, self.looked_up_for = None, chunk
+                self.windows, looked_up = None, True
                 # From the first there is nothing to come but forwards.
                 self.windows = _Windows(self, backwards=0 < self.window < before)
             self.held = self.windows.take(self.window)
@@ -63,6 +67,7 @@ class RunScores(PairScores):
         size = self.run.search.chunk_queries
         asked = pl.DataFrame({"query_hash": hashes.slice(chunk * size, size).to_pylist()})
         self.known = self.held.join(asked.unique(), on="query_hash", how="semi")
+        return looked_up
 
     def _learn(self, rows: pl.DataFrame) -> None:
         super()._learn(rows)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from reranking.runs import run_scores
 from reranking.runs.pairs import KEY, PairScores
+from reranking.runs.rerank import Rescorer
 from reranking.runs.run_scores import RunScores
 from reranking.store import Database
 
@@ -96,6 +97,19 @@ def test_another_process_is_seen_once_its_scores_are_asked_for_again(tmp_path: P
     assert sorted(store.known["score"]) == [1.0, 2.0]
     store.cover(1)
     assert store.known.is_empty()
+
+
+def test_a_chunk_that_comes_back_to_who_had_it_last_is_looked_up_again(tmp_path: Path) -> None:
+    run = run_of(Database(str(tmp_path)), [0, 1])
+    worker = Rescorer(run, lambda: None, reranker=RERANKER.hex())  # type: ignore[arg-type,return-value]
+    worker._ready = lambda *given: None  # type: ignore[assignment,method-assign,return-value]
+    worker._score = lambda *given: None  # type: ignore[assignment,method-assign,return-value]
+    both = pairs((0, 0), (1, 0)).drop("score")
+    assert worker.score_pairs(0, both) == 2  # in vain: nothing was stored
+    PairScores(Database(str(tmp_path)), RERANKER, ()).add(pairs((0, 0)), 0)  # another's, who died
+    assert worker.score_pairs(0, both) == 2
+    worker.doubtful = True
+    assert worker.score_pairs(0, both) == 1
 
 
 def test_a_long_run_passes_over_the_store_a_few_times_and_not_once_a_window(
